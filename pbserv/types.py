@@ -1,0 +1,98 @@
+"""Values that every service shares: addresses, architectures, instants and the answer of the policy. Pure."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import NewType
+
+Instant = NewType("Instant", float)
+"""Seconds on the monotonic clock. Cores get it as an argument and never ask for it."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class MacAddress:
+    """Six bytes; prints as ``aa:bb:cc:dd:ee:ff``."""
+
+    octets: bytes
+
+    def __post_init__(self) -> None:
+        if len(self.octets) != 6:
+            raise ValueError(f"a MAC address has 6 bytes, not {len(self.octets)}")
+
+    @classmethod
+    def parse(cls, text: str) -> MacAddress:
+        """Accept ``:``, ``-`` or ``.`` between the digits, or nothing; raises ValueError."""
+        digits = text.strip().replace(":", "").replace("-", "").replace(".", "")
+        if len(digits) != 12:
+            raise ValueError(f"{text!r} is not a MAC address; write it as aa:bb:cc:dd:ee:ff")
+        try:
+            return cls(bytes.fromhex(digits))
+        except ValueError:
+            raise ValueError(f"{text!r} is not a MAC address; write it as aa:bb:cc:dd:ee:ff") from None
+
+    def __str__(self) -> str:
+        return self.octets.hex(":")
+
+    @property
+    def hyphenated(self) -> str:
+        """``aa-bb-cc-dd-ee-ff``, as loaders write it in file names."""
+        return self.octets.hex("-")
+
+
+class ClientArch(int):
+    """Processor architecture type of DHCP option 93 (IANA registry, RFC 4578 2.1); unknown codes are legal."""
+
+    BIOS = 0
+    EFI_IA32 = 6
+    EFI_X64 = 7
+    EFI_EBC = 9  # RFC 4578 errata of 2016: clients use 7 and 9 both for x64
+    EFI_ARM32 = 10
+    EFI_ARM64 = 11
+    HTTP_IA32 = 15
+    HTTP_X64 = 16
+    HTTP_ARM64 = 19
+    HTTP_BIOS = 20
+
+    def __str__(self) -> str:
+        return _ARCH_NAMES.get(int(self), f"arch {int(self)}")
+
+    __repr__ = __str__
+
+
+_ARCH_NAMES = {
+    0: "BIOS", 6: "UEFI IA32", 7: "UEFI x64", 9: "UEFI x64 (EBC)", 10: "UEFI ARM32", 11: "UEFI ARM64",
+    15: "UEFI IA32 HTTP", 16: "UEFI x64 HTTP", 19: "UEFI ARM64 HTTP", 20: "BIOS HTTP",
+}  # fmt: skip
+
+
+class Verdict(enum.Enum):
+    """What a device gets. ``silent`` and ``local`` differ: silent lets other servers act, local ends the boot."""
+
+    SILENT = "silent"
+    LOCAL = "local"
+    LOADER = "loader"
+    MENU = "menu"
+    BOOT = "boot"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The policy's answer for one device, with the steps that led to it (newest last)."""
+
+    verdict: Verdict
+    reason: str
+    steps: tuple[str, ...] = ()
+    work: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What a preboot client told about itself; only ``mac`` is always known."""
+
+    mac: MacAddress
+    uuid: str | None = None
+    arch: ClientArch | None = None
+    via: str = ""
+    address: str = ""
+    details: tuple[tuple[str, str], ...] = field(default=())
