@@ -1,0 +1,267 @@
+"""The kinds of values that a key can have: text to value, value to text, and what is allowed, in words.
+
+One rule: ``parse`` raises ValueError with a reason that a user can act on, and ``parse(show(value)) == value``.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+from pbserv.conf.grammar import shown
+
+_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
+_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
+_HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
+_OBJECT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*")
+_URL = re.compile(r"https?://[^\s/]+(/\S*)?", re.IGNORECASE)
+
+
+class Kind(Protocol):
+    """What a declaration says about its value. ``allowed`` is one phrase for samples, reference and messages."""
+
+    @property
+    def allowed(self) -> str: ...
+
+    def parse(self, text: str) -> Any:
+        """``text`` is stripped and not empty; raises ValueError."""
+
+    def show(self, value: Any) -> str:
+        """As it stands in a file; empty for None."""
+
+    def note(self, text: str) -> str:
+        """Something the administrator should know about this text although it is accepted; usually empty."""
+
+
+class _Plain:
+    """What most kinds share: the text of a value is its ``str``, and there is nothing to note."""
+
+    __slots__ = ()
+
+    def show(self, value: Any) -> str:
+        return "" if value is None else str(value)
+
+    def note(self, text: str) -> str:
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Integer(_Plain):
+    """A whole number from ``low`` to ``high``, both included."""
+
+    low: int
+    high: int
+
+    @property
+    def allowed(self) -> str:
+        return f"{self.low} to {self.high}"
+
+    def parse(self, text: str) -> int:
+        if not _NUMBER.fullmatch(text):
+            raise ValueError(f"{shown(text)} is not a whole number; valid values are {self.allowed}")
+        number = int(text)
+        if not self.low <= number <= self.high:
+            raise ValueError(f"{number} is out of range; valid values are {self.allowed}")
+        return number
+
+
+@dataclass(frozen=True, slots=True)
+class YesNo(_Plain):
+    """YES/NO or 1/0, without regard to case; ``yes`` and ``no`` are how the manual writes this key's values."""
+
+    yes: str = "YES"
+    no: str = "NO"
+
+    @property
+    def allowed(self) -> str:
+        return "1 or 0 (YES or NO)" if self.yes == "1" else "YES or NO (1 or 0)"
+
+    def parse(self, text: str) -> bool:
+        match text.lower():
+            case "yes" | "1":
+                return True
+            case "no" | "0":
+                return False
+        raise ValueError(f"{shown(text)} is neither YES nor NO; valid values are {self.allowed}")
+
+    def show(self, value: Any) -> str:
+        return self.yes if value else self.no
+
+
+@dataclass(frozen=True, slots=True)
+class Choice(_Plain):
+    """One of a few words, without regard to case."""
+
+    words: tuple[str, ...]
+
+    @property
+    def allowed(self) -> str:
+        return ", ".join(self.words[:-1]) + f" or {self.words[-1]}"
+
+    def parse(self, text: str) -> str:
+        if text.lower() not in self.words:
+            raise ValueError(f"{shown(text)} is not known; valid values are {self.allowed}")
+        return text.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Names(_Plain):
+    """Some of a few words, separated by spaces or commas; order is kept, repetitions are dropped."""
+
+    words: tuple[str, ...]
+
+    @property
+    def allowed(self) -> str:
+        return f"names among {' '.join(self.words)}, separated by spaces or commas"
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        names = text.lower().replace(",", " ").split()
+        unknown = [name for name in names if name not in self.words]
+        if unknown or not names:
+            raise ValueError(f"{shown(' '.join(unknown) or text)} is not known; valid values are {self.allowed}")
+        return tuple(dict.fromkeys(names))
+
+    def show(self, value: Any) -> str:
+        return " ".join(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Address(_Plain):
+    """An IPv4 literal. Whether this host has it is not a matter of parsing."""
+
+    @property
+    def allowed(self) -> str:
+        return "an IPv4 address"
+
+    def parse(self, text: str) -> str:
+        try:
+            return str(ipaddress.IPv4Address(text))
+        except ValueError:
+            raise ValueError(f"{shown(text)} is not an IPv4 address, such as 10.0.0.1") from None
+
+
+@dataclass(frozen=True, slots=True)
+class AddressPort(_Plain):
+    """An IPv4 literal, or one with ``:port``."""
+
+    @property
+    def allowed(self) -> str:
+        return "an IPv4 address, or address:port"
+
+    def parse(self, text: str) -> str:
+        address, colon, port = text.partition(":")
+        try:
+            return Address().parse(address) + (f":{Integer(1, 65_535).parse(port)}" if colon else "")
+        except ValueError:
+            raise ValueError(f"{shown(text)} is not an IPv4 address or address:port, such as 10.0.0.1:8067") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Host(_Plain):
+    """An IPv4 literal or a host name (RFC 1123 2.1); names are not looked up here."""
+
+    @property
+    def allowed(self) -> str:
+        return "an IPv4 address or a host name"
+
+    def parse(self, text: str) -> str:
+        labels = text.removesuffix(".").split(".")
+        # RFC 1123 2.1: the last label of a name is never all digits, so 10.0.0.500 is a bad address, not a name
+        if labels[-1].isdigit():
+            return Address().parse(text)
+        if len(text) > 253 or not all(_HOST_LABEL.fullmatch(label) for label in labels):
+            raise ValueError(f"{shown(text)} is neither an IPv4 address nor a host name")
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class User(_Plain):
+    """The shape of a login name; whether it exists is for the start to find out."""
+
+    @property
+    def allowed(self) -> str:
+        return "a user name"
+
+    def parse(self, text: str) -> str:
+        if not _USER.fullmatch(text):
+            raise ValueError(f"{shown(text)} is not a user name (letters, digits, '_', '.', '-'; at most 32)")
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class Directory(_Plain):
+    """An absolute path; relative ones would change their meaning when the process leaves its directory."""
+
+    @property
+    def allowed(self) -> str:
+        return "an absolute path"
+
+    def parse(self, text: str) -> Path:
+        if not text.startswith("/"):
+            raise ValueError(f"{shown(text)} is not an absolute path on this host; begin it with '/'")
+        return Path(text)
+
+
+@dataclass(frozen=True, slots=True)
+class LogFile(_Plain):
+    r"""A path to a file. The manual prints ``path\name.log``; what is not absolute here keeps its last name only."""
+
+    @property
+    def allowed(self) -> str:
+        return "a path; one that is not absolute on this host means that file name in the log directory"
+
+    def parse(self, text: str) -> Path:
+        path = PurePosixPath(text)
+        if not path.is_absolute():
+            path = PurePosixPath(re.split(r"[\\/]|^[A-Za-z]:", text)[-1])
+        if path.name in ("", "..") or text[-1] in "/\\":
+            raise ValueError(f"{shown(text)} does not name a file")
+        return Path(path)
+
+
+@dataclass(frozen=True, slots=True)
+class BootFile(_Plain):
+    """A file that a boot ROM asks for: a name below TFTPDirectory, a URL, or either.
+
+    127 bytes are what fits in the ``file`` field of a BOOTP packet with its final zero (RFC 951 3).
+    """
+
+    file: bool = True
+    url: bool = False
+
+    @property
+    def allowed(self) -> str:
+        what = {(True, False): "a file", (True, True): "a file or a URL", (False, True): "an http:// or https:// URL"}
+        return f"{what[self.file, self.url]}, at most 127 bytes"
+
+    def parse(self, text: str) -> str:
+        if len(text.encode("utf-8", "surrogatepass")) > 127:
+            raise ValueError(f"{shown(text)} is too long; valid is {self.allowed}")
+        if not self.file and not _URL.fullmatch(text):
+            raise ValueError(f"{shown(text)} is not {self.allowed}")
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class Library(_Plain):
+    """A Python file or ``package.module:object``. The original's own libraries mean "the built-in one"."""
+
+    @property
+    def allowed(self) -> str:
+        return "the path of a Python file, or package.module:object"
+
+    def parse(self, text: str) -> str:
+        if self.note(text):
+            return ""
+        if (text.startswith("/") and text.endswith(".py")) or _OBJECT.fullmatch(text):
+            return text
+        raise ValueError(f"{shown(text)} is not {self.allowed}")
+
+    def note(self, text: str) -> str:
+        name = re.split(r"[\\/]", text)[-1].lower()
+        if name in ("libzenimgweb.so", "zenimgweb.dll"):
+            return f"{name} belongs to the original and is not loaded; the built-in backend is used"
+        return ""

@@ -1,0 +1,107 @@
+"""pbserv.conf: the imaging service (table D-10 of the manual) and what the whole process shares."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pbserv.conf.kinds import Address, Choice, Directory, Integer, Library, Names, User, YesNo
+from pbserv.conf.model import ConfFile, ConfModel, Key
+
+SERVICES = ("imaging", "proxydhcp", "tftp", "policy")
+
+
+class PbservConf(ConfModel):
+    """Settings of the imaging service and of the process."""
+
+    title: ClassVar[str] = "Imaging service, and what all services share"
+    log_name: ClassVar[str] = "pbserv.log"
+
+    enable_logging: Annotated[
+        bool,
+        Key(
+            "EnableLogging",
+            YesNo(),
+            "Whether the imaging service writes a log file. With NO, results stay in the registry and critical events"
+            " still reach the standard error output.",
+        ),
+    ] = True
+    ip_address: Annotated[
+        str | None,
+        Key(
+            "IPAddress",
+            Address(),
+            "The address that imaging binds and that its URLs carry. It may be a cluster address that this host does"
+            " not have yet.",
+            unset="found out for each client",
+        ),
+    ] = None
+    library_name: Annotated[
+        str,
+        Key("LIBRARY_NAME", Library(), "The backend of the imaging service.", unset="the built-in backend"),
+    ] = ""
+    log_file_size_mb: Annotated[
+        int,
+        Key(
+            "PrebootServiceLogFileSize",
+            Integer(1, 1_000_000),
+            "The size at which the imaging service's log file is deleted and begun anew.",
+            unit="MB",
+        ),
+    ] = 15
+
+    state_directory: Annotated[
+        Path,
+        Key(
+            "StateDirectory",
+            Directory(),
+            "Where registry, images, imaging client, logs and run-time files are kept.",
+            extension=True,
+        ),
+    ] = Path("/var/lib/pbserv")
+    services: Annotated[
+        tuple[str, ...],
+        Key("Services", Names(SERVICES), "The services that start together when none is named.", extension=True),
+    ] = ("imaging", "tftp", "policy")
+    http_address: Annotated[
+        str | None,
+        Key(
+            "HTTPAddress",
+            Address(),
+            "The address that the HTTP server binds, where that is not IPAddress; URLs are not changed by it.",
+            extension=True,
+            unset="IPAddress, else every address of this host",
+        ),
+    ] = None
+    http_port: Annotated[
+        int,
+        Key("HTTPPort", Integer(0, 65_535), "The port of the HTTP server; 0 takes a free one.", extension=True),
+    ] = 8067
+    user: Annotated[
+        str,
+        Key("User", User(), "The unprivileged user as which the process runs after its start as root.", extension=True),
+    ] = "pbserv"
+    log_format: Annotated[
+        Literal["text", "json"],
+        Key("LogFormat", Choice(("text", "json")), "The form of a line in all log files.", extension=True),
+    ] = "text"
+    allow_overwrite: Annotated[
+        bool,
+        Key(
+            "AllowImageOverwrite",
+            YesNo(),
+            "Whether a new image may take the place of an existing one of the same name.",
+            extension=True,
+        ),
+    ] = False
+
+    @property
+    def log_level(self) -> int:
+        """The manual gives this file no level key; its log has every request with its result (section D.11.2)."""
+        return 3
+
+    def log_path(self, log_directory: Path) -> Path | None:
+        return super().log_path(log_directory) if self.enable_logging else None
+
+
+FILE = ConfFile(("pbserv", "novell-pbserv"), PbservConf)

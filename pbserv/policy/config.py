@@ -1,0 +1,92 @@
+"""preboot-policy.conf: the policy service (table D-16 of the manual)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pbserv.conf.kinds import Address, Choice, Host, Integer, LogFile, YesNo
+from pbserv.conf.model import ConfFile, ConfModel, Key
+
+
+class PolicyConf(ConfModel):
+    """Settings of the policy service."""
+
+    title: ClassVar[str] = "Policy service"
+    log_name: ClassVar[str] = "preboot-policy.log"
+
+    local_interface: Annotated[
+        str | None,
+        Key(
+            "LocalInterface",
+            Address(),
+            "The address of this host in the URLs of boot scripts, on hosts with several networks.",
+            unset="the address at which the client asked",
+        ),
+    ] = None
+    log_level: Annotated[
+        int,
+        Key(
+            "PolicyLogLevel",
+            Integer(0, 4),
+            # The manual's priorities begin at 1 here: Critical, Normal, Debug, Complete. Ours include them one by one.
+            "What is logged: 0 and 1 start, stop and errors; 2 also completed client requests; 3 also each request and"
+            " why it was answered so; 4 everything, for fault-finding only.",
+        ),
+    ] = 2
+    log_file: Annotated[
+        Path | None,
+        Key("PolicyLogFile", LogFile(), "The log file.", unset="preboot-policy.log in the log directory"),
+    ] = None
+    log_file_size_mb: Annotated[
+        int,
+        Key(
+            "PolicyLogFileSize",
+            Integer(1, 1_000_000),
+            "The size at which the log file is deleted and begun anew.",
+            unit="MB",
+        ),
+    ] = 15
+    preboot_server: Annotated[
+        str | None,
+        Key(
+            "PrebootServer",
+            Host(),
+            "The imaging server that resolves policies.",
+            unset="this server",
+            later=True,
+        ),
+    ] = None
+    enable_amt_support: Annotated[
+        bool,
+        Key(
+            "EnableAMTSupport",
+            YesNo("Yes", "No"),
+            "Support for Intel AMT; accepted and answered with a warning, there is none.",
+            unsupported="Intel AMT is not supported; the value is ignored",
+        ),
+    ] = False
+
+    new_devices: Annotated[
+        Literal["pending", "accept", "ignore"],
+        Key(
+            "NewDevices",
+            Choice(("pending", "accept", "ignore")),
+            "What becomes of a device that is seen for the first time: pending registers it and leaves it alone until"
+            " someone decides, accept takes it in at once, ignore does neither.",
+            extension=True,
+        ),
+    ] = "pending"
+    zone_default: Annotated[
+        Literal["silent", "local", "loader", "menu"],
+        Key(
+            "ZoneDefault",
+            Choice(("silent", "local", "loader", "menu")),
+            "What an accepted device gets that has nothing assigned: silent no answer, local its own disk, loader the"
+            " boot file of its architecture, menu a menu.",
+            extension=True,
+        ),
+    ] = "local"
+
+
+FILE = ConfFile(("preboot-policy", "novell-zmgprebootpolicy"), PolicyConf)
