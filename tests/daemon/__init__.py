@@ -1,0 +1,1 @@
+"""Process control, with real processes."""
