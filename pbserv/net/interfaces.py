@@ -1,0 +1,162 @@
+"""Which IPv4 addresses this host has, and on which interface: rtnetlink(7), asked directly.
+
+One rule: the answer is a value with an age. Addresses come and go while the server runs, so nobody keeps one longer
+than :class:`InterfaceTable` says.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pbserv.types import Instant
+
+_RTM_NEWADDR = 20
+_RTM_GETADDR = 22
+_NLMSG_ERROR = 2
+_NLMSG_DONE = 3
+_NLM_F_REQUEST_DUMP = 0x301
+_IFA_ADDRESS = 1
+_IFA_LOCAL = 2
+_IFA_LABEL = 3
+_IFA_BROADCAST = 4
+_MESSAGE = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
+_ADDRESS = struct.Struct("=BBBBI")  # ifaddrmsg: family, prefix length, flags, scope, index
+_ATTRIBUTE = struct.Struct("=HH")
+_REPLY_BYTES = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceAddress:
+    """One IPv4 address of this host. ``broadcast`` is None on links that have none (loopback, point to point)."""
+
+    ifindex: int
+    name: str
+    address: str
+    prefix_length: int
+    broadcast: str | None = None
+
+
+class InterfaceTable:
+    """The host's addresses, asked again when they are older than ``max_age_s``.
+
+    The netlink socket is opened at once and kept, so the table goes on describing the network namespace in which it
+    was made.
+    """
+
+    def __init__(self, max_age_s: float = 1.0) -> None:
+        self._max_age_s = max_age_s
+        self._link = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+        self._link.settimeout(2.0)  # the kernel answers within microseconds; a bound all the same
+        self._addresses: tuple[InterfaceAddress, ...] = ()
+        self._asked: Instant | None = None
+        self._sequence = 0
+
+    def addresses(self, now: Instant) -> tuple[InterfaceAddress, ...]:
+        """All addresses; the primary ones of an interface come before its secondary ones."""
+        if self._asked is None or now - self._asked >= self._max_age_s:
+            self._sequence = (self._sequence + 1) & 0xFFFFFFFF
+            self._addresses = _ask(self._link, self._sequence)
+            self._asked = now
+        return self._addresses
+
+    def close(self) -> None:
+        self._link.close()
+
+
+def addresses() -> tuple[InterfaceAddress, ...]:
+    """All IPv4 addresses of this host now."""
+    table = InterfaceTable()
+    try:
+        return table.addresses(Instant(0.0))
+    finally:
+        table.close()
+
+
+def address_on_host(address: str) -> bool:
+    """Whether datagrams to ``address`` end on this host (all of a loopback interface's subnet does)."""
+    return interface_of(address) is not None
+
+
+def interface_of(address: str) -> int | None:
+    """The index of the interface that has ``address``; None when no interface has it."""
+    wanted = ipaddress.IPv4Address(address)
+    for entry in addresses():
+        if entry.address == address:
+            return entry.ifindex
+        if wanted.is_loopback and wanted in ipaddress.ip_network((entry.address, entry.prefix_length), strict=False):
+            return entry.ifindex
+    return None
+
+
+def address_of(ifindex: int) -> str | None:
+    """The primary address of an interface; None when it has none."""
+    return next((entry.address for entry in addresses() if entry.ifindex == ifindex), None)
+
+
+def name_of(ifindex: int) -> str:
+    """The interface's name for messages; ``if7`` when interface 7 is gone, ``any`` for 0 (by route)."""
+    if ifindex == 0:
+        return "any"
+    try:
+        return socket.if_indextoname(ifindex)
+    except OSError:
+        return f"if{ifindex}"
+
+
+def _ask(link: socket.socket, sequence: int) -> tuple[InterfaceAddress, ...]:
+    request = _ADDRESS.pack(socket.AF_INET, 0, 0, 0, 0)
+    head = _MESSAGE.pack(_MESSAGE.size + len(request), _RTM_GETADDR, _NLM_F_REQUEST_DUMP, sequence, 0)
+    link.send(head + request)
+    found: list[InterfaceAddress] = []
+    while True:
+        for kind, number, payload in _messages(link.recv(_REPLY_BYTES)):
+            if number != sequence:  # the rest of an earlier answer that was given up
+                continue
+            if kind == _NLMSG_DONE:
+                return tuple(found)
+            if kind == _NLMSG_ERROR:
+                raise OSError(-struct.unpack_from("=i", payload)[0], "the kernel refused to list addresses")
+            if kind == _RTM_NEWADDR and (entry := _entry(payload)) is not None:
+                found.append(entry)
+
+
+def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    position = 0
+    while position + _MESSAGE.size <= len(data):
+        length, kind, _flags, sequence, _port = _MESSAGE.unpack_from(data, position)
+        if length < _MESSAGE.size:
+            return
+        yield kind, sequence, data[position + _MESSAGE.size : position + length]
+        position += (length + 3) & ~3
+
+
+def _entry(payload: bytes) -> InterfaceAddress | None:
+    family, prefix_length, _flags, _scope, index = _ADDRESS.unpack_from(payload)
+    if family != socket.AF_INET:
+        return None
+    attributes = dict(_attributes(payload, _ADDRESS.size))
+    # On a point-to-point link IFA_ADDRESS is the peer; IFA_LOCAL is always this host.
+    own = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS)
+    if own is None:
+        return None
+    broadcast = attributes.get(_IFA_BROADCAST)
+    return InterfaceAddress(
+        index,
+        attributes.get(_IFA_LABEL, b"").rstrip(b"\0").decode("utf-8", "replace") or f"if{index}",
+        socket.inet_ntoa(own),
+        prefix_length,
+        None if broadcast is None else socket.inet_ntoa(broadcast),
+    )
+
+
+def _attributes(data: bytes, position: int) -> Iterator[tuple[int, bytes]]:
+    while position + _ATTRIBUTE.size <= len(data):
+        length, kind = _ATTRIBUTE.unpack_from(data, position)
+        if length < _ATTRIBUTE.size:
+            return
+        yield kind, data[position + _ATTRIBUTE.size : position + length]
+        position += (length + 3) & ~3
