@@ -246,6 +246,20 @@ class BootFile(_Plain):
 
 
 @dataclass(frozen=True, slots=True)
+class Text(_Plain):
+    """One line of printable characters."""
+
+    @property
+    def allowed(self) -> str:
+        return "one line of printable text"
+
+    def parse(self, text: str) -> str:
+        if not text.isprintable():
+            raise ValueError(f"{shown(text)} has characters that cannot be printed; valid is {self.allowed}")
+        return text
+
+
+@dataclass(frozen=True, slots=True)
 class Library(_Plain):
     """A Python file or ``package.module:object``. The original's own libraries mean "the built-in one"."""
 

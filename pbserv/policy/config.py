@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pbserv.conf.kinds import Address, Choice, Host, Integer, LogFile, YesNo
+from pbserv.conf.kinds import Address, Choice, Host, Integer, LogFile, Text, YesNo
 from pbserv.conf.model import ConfFile, ConfModel, Key
 
 
@@ -87,6 +87,15 @@ class PolicyConf(ConfModel):
             extension=True,
         ),
     ] = "local"
+    client_arguments: Annotated[
+        str,
+        Key(
+            "ClientKernelArguments",
+            Text(),
+            "Further kernel arguments of the imaging client. The last console is where its messages go first.",
+            extension=True,
+        ),
+    ] = "console=ttyS0,115200 console=tty0"
 
 
 FILE = ConfFile(("preboot-policy", "novell-zmgprebootpolicy"), PolicyConf)

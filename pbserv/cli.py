@@ -1,0 +1,311 @@
+"""The command line: verbs to exit codes. Heavy modules are imported inside the verbs that need them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pbserv import __version__
+from pbserv.errors import PbservError
+
+DEFAULT_CONF = Path("/etc/pbserv")
+SERVICES_HELP = "imaging, tftp, policy, proxydhcp; none means all in Services of pbserv.conf"
+
+app = typer.Typer(
+    name="pbserv",
+    help="Preboot and imaging server: boots bare machines over the network, writes images to them and takes images.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+device_app = typer.Typer(help="Devices: machines that boot, known by their MAC address.", no_args_is_help=True)
+work_app = typer.Typer(help="Work: what a device is to do once, at its next boot.", no_args_is_help=True)
+image_app = typer.Typer(help="Images that the server keeps.", no_args_is_help=True)
+client_app = typer.Typer(help="The imaging client that devices boot.", no_args_is_help=True)
+loaders_app = typer.Typer(help="Boot loaders in TFTPDirectory.", no_args_is_help=True)
+for name, group in (
+    ("device", device_app),
+    ("work", work_app),
+    ("image", image_app),
+    ("client", client_app),
+    ("loaders", loaders_app),
+):
+    app.add_typer(group, name=name)
+
+Names = Annotated[list[str] | None, typer.Argument(metavar="[SERVICE]...", help=SERVICES_HELP)]
+Mac = Annotated[str, typer.Argument(help="MAC address, as aa:bb:cc:dd:ee:ff")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"pbserv {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    conf: Annotated[
+        Path,
+        typer.Option("--conf", metavar="DIR", help="Directory of the configuration files; may stand after the verb."),
+    ] = DEFAULT_CONF,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    context.obj = conf.absolute()
+
+
+# service control
+
+
+@app.command()
+def start(context: typer.Context, services: Names = None) -> None:
+    """Start the server in the background; returns 0 only when every service asked for is ready."""
+    from pbserv.commands import control
+
+    raise typer.Exit(control.start(context.obj, services or []))
+
+
+@app.command()
+def stop(context: typer.Context, services: Names = None) -> None:
+    """Stop the server and wait until it is gone, or stop single services."""
+    from pbserv.commands import control
+
+    raise typer.Exit(control.stop(context.obj, services or []))
+
+
+@app.command()
+def restart(context: typer.Context, services: Names = None) -> None:
+    """Stop, then start."""
+    from pbserv.commands import control
+
+    raise typer.Exit(control.restart(context.obj, services or []))
+
+
+@app.command("force-reload")
+def force_reload(context: typer.Context) -> None:
+    """Read the configuration again: all of it or, when anything is wrong, nothing."""
+    from pbserv.commands import control
+
+    raise typer.Exit(control.force_reload(context.obj))
+
+
+@app.command()
+def status(context: typer.Context, services: Names = None, as_json: AsJson = False) -> None:
+    """Say what runs. Exit code: 0 all asked for run, 1 dead with a pid file, 3 one does not run, 4 unknown."""
+    from pbserv.commands import control
+
+    raise typer.Exit(control.status(context.obj, services or [], as_json))
+
+
+@app.command()
+def showpid(context: typer.Context) -> None:
+    """Print the server's process id."""
+    from pbserv.commands import control
+
+    raise typer.Exit(control.showpid(context.obj))
+
+
+@app.command()
+def run(
+    context: typer.Context,
+    services: Names = None,
+    local: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Keep configuration, state and files in DIR (made if missing) and enable all services."
+        ),
+    ] = None,
+) -> None:
+    """Run in the foreground (systemd, containers, trying out); Ctrl-C stops it."""
+    from pbserv.commands import control
+
+    raise typer.Exit(control.run(context.obj, services or [], local))
+
+
+@app.command()
+def check(context: typer.Context) -> None:
+    """Read the configuration and say everything that is wrong with it."""
+    from pbserv.commands import control
+
+    raise typer.Exit(control.check(context.obj))
+
+
+@app.command()
+def install(
+    context: typer.Context, service: Annotated[str | None, typer.Argument(help="proxydhcp, or nothing")] = None
+) -> None:
+    """Install systemd unit, samples, directories and user; `install proxydhcp` starts proxyDHCP at every boot."""
+    from pbserv.commands import install as command
+
+    raise typer.Exit(command.install(context.obj, service))
+
+
+# what devices do
+
+
+@device_app.command("list")
+def device_list(
+    context: typer.Context,
+    state: Annotated[str | None, typer.Option(help="pending, known or denied")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List devices."""
+    from pbserv.commands import registry
+
+    registry.device_list(context.obj, state, as_json)
+
+
+@device_app.command("show")
+def device_show(context: typer.Context, mac: Mac, as_json: AsJson = False) -> None:
+    """Show one device with its history."""
+    from pbserv.commands import registry
+
+    registry.device_show(context.obj, mac, as_json)
+
+
+@device_app.command("accept")
+def device_accept(
+    context: typer.Context, mac: Mac, name: Annotated[str | None, typer.Option(help="Give it a name.")] = None
+) -> None:
+    """Accept a device: it is answered from now on."""
+    from pbserv.commands import registry
+
+    registry.device_accept(context.obj, mac, name)
+
+
+@device_app.command("deny")
+def device_deny(context: typer.Context, mac: Mac) -> None:
+    """Deny a device: it is never answered."""
+    from pbserv.commands import registry
+
+    registry.device_deny(context.obj, mac)
+
+
+Disk = Annotated[
+    str,
+    typer.Option(
+        metavar="DISK", help="/dev/X, by-id:NAME, serial:S, model:M or size:BYTES; none: the only disk that fits"
+    ),
+]
+Finish = Annotated[str, typer.Option(help="What the device does afterwards: reboot, poweroff or none")]
+Image = Annotated[str, typer.Argument(help="name of the image")]
+
+
+@work_app.command("restore")
+def work_restore(context: typer.Context, mac: Mac, image: Image, disk: Disk = "", finish: Finish = "reboot") -> None:
+    """Write IMAGE to the device's disk at its next network boot. What the disk holds is lost."""
+    from pbserv.commands import registry
+
+    registry.work_add(context.obj, "restore", mac, image, disk, finish, overwrite=False)
+
+
+@work_app.command("capture")
+def work_capture(
+    context: typer.Context,
+    mac: Mac,
+    image: Image,
+    disk: Disk = "",
+    finish: Finish = "reboot",
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Make a new version of an image that exists (needs AllowImageOverwrite)."),
+    ] = False,
+) -> None:
+    """Take IMAGE from the device's disk at its next network boot."""
+    from pbserv.commands import registry
+
+    registry.work_add(context.obj, "capture", mac, image, disk, finish, overwrite=overwrite)
+
+
+@work_app.command("list")
+def work_list(
+    context: typer.Context,
+    everything: Annotated[bool, typer.Option("--all", help="Also what is done, failed or cancelled.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List work with the progress of its newest job."""
+    from pbserv.commands import registry
+
+    registry.work_list(context.obj, everything, as_json)
+
+
+@work_app.command("cancel")
+def work_cancel(context: typer.Context, number: Annotated[int, typer.Argument(help="number of the work")]) -> None:
+    """Cancel work; a device that is at it stops within seconds."""
+    from pbserv.commands import registry
+
+    registry.work_cancel(context.obj, number)
+
+
+@image_app.command("list")
+def image_list(context: typer.Context, as_json: AsJson = False) -> None:
+    """List images."""
+    from pbserv.commands import registry
+
+    registry.image_list(context.obj, as_json)
+
+
+@image_app.command("delete")
+def image_delete(context: typer.Context, image: Image) -> None:
+    """Delete an image with all its versions."""
+    from pbserv.commands import registry
+
+    registry.image_delete(context.obj, image)
+
+
+# what the server needs
+
+
+@client_app.command("build")
+def client_build(
+    context: typer.Context,
+    output: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: client/ of StateDirectory")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Build also when the recipe has not changed.")] = False,
+) -> None:
+    """Build the imaging client's kernel and initramfs from Debian packages (as root, with mmdebstrap)."""
+    from pbserv.commands import provide
+
+    provide.client_build(context.obj, output, force)
+
+
+@loaders_app.command("install")
+def loaders_install(context: typer.Context) -> None:
+    """Put iPXE for BIOS and UEFI into TFTPDirectory, from Debian's packages."""
+    from pbserv.commands import provide
+
+    provide.loaders_install(context.obj)
+
+
+def main() -> None:
+    """Entry point of the `pbserv` program: faults of the user are one line on stderr, and exit code 1."""
+    try:
+        app(args=_conf_first(sys.argv[1:]))
+    except PbservError as fault:
+        print(f"pbserv: {fault}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except BrokenPipeError:
+        raise SystemExit(1) from None
+
+
+def _conf_first(arguments: list[str]) -> list[str]:
+    """``--conf DIR`` may stand anywhere; click wants it before the verb."""
+    head: list[str] = []
+    rest: list[str] = []
+    waiting = iter(arguments)
+    for argument in waiting:
+        if argument == "--":
+            rest += [argument, *waiting]
+        elif argument == "--conf":
+            head += [argument, *([value] if (value := next(waiting, None)) is not None else [])]
+        elif argument.startswith("--conf="):
+            head.append(argument)
+        else:
+            rest.append(argument)
+    return head + rest

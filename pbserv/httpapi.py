@@ -1,0 +1,48 @@
+"""What all HTTP routes share: bearer tokens, errors with a status, the address the client reached us at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastapi import Request
+
+from pbserv.errors import PbservError
+from pbserv.registry.access import Access, Caller
+
+
+class ApiError(PbservError):
+    """An answer with an HTTP status and one sentence; web/app.py turns it into ``{"error": ...}`` or a text line."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def bearer(request: Request) -> str | None:
+    """The token of ``Authorization: Bearer ...`` (RFC 6750 2.1), or None."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+def admin_only(access: Access) -> Callable[[Request], Caller]:
+    """A dependency that lets only administrators pass."""
+
+    def check(request: Request) -> Caller:
+        caller = access.authorize(bearer(request))
+        if caller is None:
+            raise ApiError(401, "a token is needed: Authorization: Bearer <the administrator's token>")
+        if caller.kind != "admin":
+            raise ApiError(403, "this needs the administrator's token")
+        return caller
+
+    return check
+
+
+def local_address(request: Request) -> str:
+    """This host's address on the connection (not the Host header, which the client may make up)."""
+    server: tuple[str, int] | None = request.scope.get("server")
+    return server[0] if server else "127.0.0.1"
+
+
+def peer_address(request: Request) -> str:
+    return request.client.host if request.client else ""

@@ -1,0 +1,188 @@
+"""What the imaging client asks and reports (docs/wire/client.md): texts that a POSIX shell can read.
+
+One rule: the token of a piece of work opens the jobs of that work and nothing else.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any  # Any: FastAPI's own signature of a route handler
+
+from fastapi import APIRouter, Depends, Form, Request
+from fastapi.responses import PlainTextResponse, Response
+from fastapi.routing import APIRoute
+
+from pbserv.httpapi import ApiError, bearer, peer_address
+from pbserv.imaging.captures import Captures
+from pbserv.imaging.coverage import Recipient
+from pbserv.imaging.faults import ImagingFault
+from pbserv.imaging.jobs import Jobs
+from pbserv.imaging.manifest import MAX_BYTES, print_manifest
+from pbserv.imaging.transfer import Transfers, receive_item
+from pbserv.registry.access import Access, Caller
+from pbserv.registry.records import Job, Work, WorkKind
+from pbserv.registry.registry import Progress
+from pbserv.types import MacAddress
+
+MAX_LOG_CHARACTERS = 64 * 1024
+Text = Annotated[str, Form()]
+Count = Annotated[int, Form(ge=0, le=2**63 - 1)]
+
+
+class _FaultRoute(APIRoute):
+    """Answers faults of the store as one text line with their status."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def answer(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except ImagingFault as fault:
+                return PlainTextResponse(f"error: {fault}\n", fault.status)
+
+        return answer
+
+
+def router(jobs: Jobs, captures: Captures, transfers: Transfers, access: Access) -> APIRouter:
+    """The routes below ``/client/v1``."""
+
+    def device(request: Request) -> Caller:
+        caller = access.authorize(bearer(request))
+        if caller is None or caller.work is None:
+            raise ApiError(401, "the token of this device's work is needed (pb.token on the kernel command line)")
+        return caller
+
+    routes = APIRouter(prefix="/client/v1", tags=["imaging client"], route_class=_FaultRoute,
+                       default_response_class=PlainTextResponse)  # fmt: skip
+    caller = Annotated[Caller, Depends(device)]
+    _work_route(routes, jobs, captures, transfers, caller)
+    _report_routes(routes, jobs, caller)
+    _image_routes(routes, jobs, captures, transfers, caller)
+    return routes
+
+
+def _work_route(routes: APIRouter, jobs: Jobs, captures: Captures, transfers: Transfers, caller: Any) -> None:
+    @routes.post("/work")
+    async def work(request: Request, who: caller, mac: Text = "") -> str:
+        """What to do. Shell lines; ACTION is restore, capture or local."""
+        order = await jobs.work(_work_of(who))
+        version, refusal = _find_image(order, transfers)
+        given = await jobs.begin(order, _mac(mac), peer_address(request), version, refusal)
+        if given.job is None:
+            return _shell(ACTION="local", REASON=given.reason)
+        captures.begun(given.job)
+        return _shell(
+            ACTION=order.kind.value,
+            JOB=str(given.job.id),
+            IMAGE=order.image,
+            TARGET_DISK=order.target_disk,
+            FINISH=order.finish.value,
+        )
+
+
+def _find_image(order: Work, transfers: Transfers) -> tuple[int | None, str]:
+    """The version to restore, or why it cannot be."""
+    if order.kind is not WorkKind.RESTORE:
+        return None, ""
+    try:
+        return transfers.store.info(order.image).version, ""
+    except ImagingFault as fault:
+        return None, str(fault)
+
+
+def _report_routes(routes: APIRouter, jobs: Jobs, caller: Any) -> None:
+    @routes.post("/jobs/{job_id}/progress")
+    async def progress(
+        job_id: int,
+        who: caller,
+        stage: Text = "",
+        item: Text = "",
+        done: Annotated[int, Form(alias="bytes", ge=0, le=2**63 - 1)] = 0,
+        total: Count = 0,
+        rate: Count = 0,
+    ) -> str:
+        job = await jobs.of_work(job_id, _work_of(who))
+        keep_on = await jobs.progress(job, Progress(stage[:64], item[:64], done, total, rate))
+        return "CONTINUE\n" if keep_on else "CANCEL\n"
+
+    @routes.post("/jobs/{job_id}/result")
+    async def result(job_id: int, who: caller, ok: Text = "0", reason: Text = "", log: Text = "") -> str:
+        await jobs.finish(job_id, _work_of(who), ok=ok == "1", reason=reason[:1000], log=log[-MAX_LOG_CHARACTERS:])
+        return "OK\n"
+
+
+def _image_routes(routes: APIRouter, jobs: Jobs, captures: Captures, transfers: Transfers, caller: Any) -> None:
+    async def restoring(job_id: int, who: Caller) -> Job:
+        job = await jobs.running(job_id, _work_of(who))
+        if job.kind is not WorkKind.RESTORE:
+            raise ApiError(409, f"job {job_id} is a {job.kind}, not a restore")
+        return job
+
+    async def capturing(job_id: int, who: Caller) -> Job:
+        job = await jobs.running(job_id, _work_of(who))
+        if job.kind is not WorkKind.CAPTURE:
+            raise ApiError(409, f"job {job_id} is a {job.kind}, not a capture")
+        return job
+
+    @routes.get("/jobs/{job_id}/manifest")
+    async def manifest(job_id: int, who: caller) -> str:
+        job = await restoring(job_id, who)
+        return print_manifest(transfers.store.info(job.image, job.version).manifest)
+
+    @routes.get("/jobs/{job_id}/items/{name}", response_class=Response)
+    @routes.head("/jobs/{job_id}/items/{name}", response_class=Response)
+    async def item(request: Request, job_id: int, name: str, who: caller) -> Response:
+        job = await restoring(job_id, who)
+        image = transfers.store.info(job.image, job.version)
+        return await transfers.item_response(request, image, name, Recipient.job(job.id))
+
+    @routes.put("/jobs/{job_id}/items/{name}")
+    async def upload(request: Request, job_id: int, name: str, who: caller) -> str:
+        job = await capturing(job_id, who)
+        work = await jobs.work(job.work_id)
+        stored = await receive_item(request, captures.draft(job, overwrite=work.overwrite), name)
+        return f"{stored.size_bytes} {stored.sha256}\n"
+
+    @routes.post("/jobs/{job_id}/commit")
+    async def commit(request: Request, job_id: int, who: caller) -> str:
+        began = time.monotonic()
+        job = await capturing(job_id, who)
+        work = await jobs.work(job.work_id)
+        text = await _small_body(request)
+        image = await captures.draft(job, overwrite=work.overwrite).commit(text)
+        captures.committed(job)
+        transfers.received(image, job.mac, began)
+        await jobs.committed(job, image.version)
+        return "COMMITTED\n"
+
+
+async def _small_body(request: Request) -> str:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BYTES:
+            raise ApiError(413, f"a manifest has at most {MAX_BYTES} bytes")
+    return body.decode("utf-8", "replace")
+
+
+def _work_of(who: Caller) -> int:
+    if who.work is None:
+        raise ApiError(401, "the token of this device's work is needed")
+    return who.work
+
+
+def _mac(text: str) -> str:
+    if not text:
+        return ""
+    try:
+        return str(MacAddress.parse(text))
+    except ValueError as fault:
+        raise ApiError(422, str(fault)) from None
+
+
+def _shell(**values: str) -> str:
+    """``KEY='value'`` lines that a POSIX shell may evaluate."""
+    return "".join(f"{key}={shlex.quote(value) if value else chr(39) * 2}\n" for key, value in values.items())

@@ -1,0 +1,112 @@
+"""Jobs: what a device does with its work, from its first question to its result. Knows no HTTP.
+
+One rule: work ends by a completion report only; a device that vanishes leaves it running and may ask again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from pbserv.log import ServiceLog
+from pbserv.registry.records import Job, Work, WorkState
+from pbserv.registry.registry import ConflictError, Progress, Registry
+
+
+class History(Protocol):
+    """Where the steps of a device are kept."""
+
+    def add(self, mac: str, what: str, detail: str = "") -> None: ...
+
+    def learn(self, address: str, mac: str) -> None: ...
+
+
+class Counters(Protocol):
+    """The imaging statistics (table D-18): one request is one job start."""
+
+    def request(self, source: str, kind: str, result: str, *, image: str = "", detail: str = "") -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """``job`` is None when there is nothing to do; ``reason`` says why."""
+
+    job: Job | None
+    reason: str = ""
+
+
+class Jobs:
+    def __init__(self, registry: Registry, history: History, counters: Counters, log: ServiceLog) -> None:
+        self._registry = registry
+        self._history = history
+        self._counters = counters
+        self._log = log
+
+    async def work(self, work_id: int) -> Work:
+        return await self._registry.work(work_id)
+
+    async def begin(self, work: Work, mac: str, address: str, version: int | None, refusal: str = "") -> Begun:
+        """Start a job of ``work``; ``refusal`` (no such image ...) closes it at once as failed."""
+        self._history.learn(address, work.mac)
+        if not work.active or (mac and mac != work.mac):
+            reason = f"work {work.id} belongs to {work.mac}" if work.active else f"work {work.id} is {work.state}"
+            self._counters.request(mac or address, work.kind.value, "denied", image=work.image, detail=reason)
+            return Begun(None, reason)
+        job = await self._registry.start_job(work.id, address, version)
+        self._history.add(work.mac, "job", f"{job.id}: {work.kind} {work.image} started")
+        if refusal:
+            self._counters.request(work.mac, work.kind.value, "failed", image=work.image, detail=refusal)
+            await self._close(job, ok=False, reason=refusal, log="")
+            return Begun(None, refusal)
+        self._counters.request(work.mac, work.kind.value, "started", image=work.image, detail=f"job {job.id}")
+        return Begun(job)
+
+    async def of_work(self, job_id: int, work_id: int) -> Job:
+        """The job, when it belongs to the caller's work; raises ConflictError or NotFoundError."""
+        job = await self._registry.job(job_id)
+        if job.work_id != work_id:
+            raise ConflictError(f"job {job_id} belongs to other work")
+        return job
+
+    async def running(self, job_id: int, work_id: int) -> Job:
+        """Like :meth:`of_work`, and the job must run; work that was cancelled gets no more bytes."""
+        job = await self.of_work(job_id, work_id)
+        if job.state is not WorkState.RUNNING:
+            raise ConflictError(f"job {job_id} is {job.state}")
+        if not (await self._registry.work(work_id)).active:
+            raise ConflictError(f"work {work_id} was cancelled")
+        return job
+
+    async def progress(self, job: Job, progress: Progress) -> bool:
+        """Store what the device reports; False tells it to stop: its work was cancelled, or its job is over."""
+        if job.state is not WorkState.RUNNING:
+            return False
+        await self._registry.progress(job.id, progress)
+        return (await self._registry.work(job.work_id)).active
+
+    async def finish(self, job_id: int, work_id: int, *, ok: bool, reason: str, log: str) -> Job:
+        """The completion report. A repeated report (its first answer was lost) is answered and changes nothing."""
+        job = await self.of_work(job_id, work_id)
+        return await self._close(job, ok=ok, reason=reason, log=log) if job.state is WorkState.RUNNING else job
+
+    async def committed(self, job: Job, version: int) -> None:
+        """A captured image became visible: job and history name its version."""
+        await self._registry.set_job_version(job.id, version)
+        self._history.add(job.mac, "image", f"{job.image} version {version} committed")
+
+    async def _close(self, job: Job, *, ok: bool, reason: str, log: str) -> Job:
+        if ok:
+            await self._registry.progress(job.id, _complete(job))
+        closed = await self._registry.finish_job(job.id, ok=ok, reason=reason, log=log)
+        seconds = (closed.finished - closed.started).total_seconds() if closed.finished else 0.0
+        self._history.add(job.mac, "job", f"{job.id}: {job.kind} {job.image} {closed.state}: {reason or 'ok'}")
+        tell = self._log.transaction if ok else self._log.warning
+        tell("job", device=job.mac, job=job.id, kind=job.kind.value, image=job.image, result=closed.state.value,
+             reason=reason or "ok", seconds=round(seconds, 1))  # fmt: skip
+        return closed
+
+
+def _complete(job: Job) -> Progress:
+    """The last picture of a job that succeeded: everything done."""
+    done = replace(job, bytes_done=max(job.bytes_done, job.bytes_total))
+    return Progress("done", "", done.bytes_done, done.bytes_done, job.rate)

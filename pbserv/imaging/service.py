@@ -1,0 +1,143 @@
+"""The imaging service: the image store, the jobs of devices, the statistics. Its wire is HTTP (web/ carries it)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastapi import APIRouter
+
+from pbserv.errors import StartError
+from pbserv.imaging import client_routes, image_routes
+from pbserv.imaging.backend import load_backend
+from pbserv.imaging.captures import Captures
+from pbserv.imaging.config import PbservConf
+from pbserv.imaging.coverage import Coverage
+from pbserv.imaging.faults import ImagingFault
+from pbserv.imaging.jobs import History, Jobs
+from pbserv.imaging.slot import BackendSlot
+from pbserv.imaging.statistics import RequestRecord, Statistics
+from pbserv.imaging.transfer import Transfers
+from pbserv.log import ServiceLog
+from pbserv.registry.access import Access
+from pbserv.registry.registry import Registry
+from pbserv.service import Reload
+
+
+@dataclass(frozen=True, slots=True)
+class ImagingSettings:
+    conf: PbservConf
+
+
+class ImagingService:
+    """``Service[ImagingSettings]``. ``web_fault`` says why the HTTP server does not run, or nothing."""
+
+    name = "imaging"
+    title = "pbserv imaging service"
+
+    def __init__(
+        self,
+        log: ServiceLog,
+        registry: Registry,
+        access: Access,
+        history: History,
+        web_fault: Callable[[], str],
+        client_directory: Path,
+    ) -> None:
+        self._log = log
+        self._access = access
+        self._web_fault = web_fault
+        self._client_directory = client_directory
+        self._settings: ImagingSettings | None = None
+        self._store = BackendSlot()
+        self.statistics = Statistics(self._log_request)
+        self._coverage = Coverage()
+        self._transfers = Transfers(self._store, self.statistics, self._coverage, log)
+        self._captures = Captures(self._store)
+        self._jobs = Jobs(registry, history, self.statistics, log)
+        registry.subscribe(self._captures.device_changed)
+
+    @property
+    def running(self) -> bool:
+        return self._settings is not None
+
+    @property
+    def listeners(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def client_ready(self) -> bool:
+        """Whether the imaging client was built."""
+        return all((self._client_directory / name).is_file() for name in ("vmlinuz", "initrd.img"))
+
+    async def exists(self, name: str) -> bool:
+        """Whether there is an image of that name."""
+        try:
+            self._store.info(name)
+        except ImagingFault:
+            return False
+        return True
+
+    def router(self) -> APIRouter:
+        """All HTTP routes of the service."""
+        routes = APIRouter()
+        routes.include_router(
+            image_routes.router(self._store, self.statistics, self._coverage, self._access, self._log)
+        )
+        routes.include_router(client_routes.router(self._jobs, self._captures, self._transfers, self._access))
+        return routes
+
+    async def start(self, settings: ImagingSettings) -> None:
+        """Open the store; raises StartError, also when the HTTP server does not run."""
+        fault = self._web_fault()
+        if fault:
+            raise StartError(fault)
+        conf = settings.conf
+        await self._store.put(
+            load_backend(conf.library_name, conf.state_directory, allow_overwrite=conf.allow_overwrite)
+        )
+        self._settings = settings
+        self._log.critical("imaging started", images=len(self._store.list()), client_ready=self.client_ready)
+
+    async def stop(self) -> None:
+        if self._settings is None:
+            return
+        self._settings = None
+        await self._captures.close()
+        await self._store.close()
+        self._log.critical("imaging stopped")
+
+    async def prepare(self, settings: ImagingSettings) -> Reload:
+        if self._settings is not None and settings.conf.library_name != self._settings.conf.library_name:
+            raise StartError("LIBRARY_NAME changes with a restart only: pbserv restart")
+        return _ImagingReload(self, settings)
+
+    def adopt(self, settings: ImagingSettings) -> None:
+        self._settings = settings
+        self._store.allow_overwrite = settings.conf.allow_overwrite
+
+    def figures(self) -> Mapping[str, str | int]:
+        """The statistics of table D-18."""
+        counters = self.statistics.counters
+        return {
+            "pxe_requests": counters.pxe_requests,
+            "images_sent": counters.images_sent,
+            "images_received": counters.images_received,
+            "since": counters.since.isoformat(timespec="seconds"),
+        }
+
+    def _log_request(self, record: RequestRecord) -> None:
+        tell = self._log.request if record.result in ("ok", "started") else self._log.warning
+        tell("imaging request", **record.fields())
+
+
+class _ImagingReload:
+    def __init__(self, service: ImagingService, settings: ImagingSettings) -> None:
+        self._service, self._settings = service, settings
+
+    def commit(self) -> None:
+        self._service.adopt(self._settings)
+
+    def abort(self) -> None:
+        pass

@@ -1,0 +1,92 @@
+"""Builds the FastAPI application from the routers it is given, with one place for errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.exceptions import HTTPException
+
+from pbserv import __version__
+from pbserv.errors import PbservError
+from pbserv.httpapi import ApiError
+from pbserv.log import ServiceLog
+from pbserv.registry.registry import ConflictError, NotFoundError
+from pbserv.web.console import console_page
+
+CLIENT_FILES = ("vmlinuz", "initrd.img")
+Running = Callable[[str], bool]
+
+
+def create_app(
+    routers: Sequence[tuple[str, APIRouter]], *, running: Running, client_directory: Path, log: ServiceLog
+) -> FastAPI:
+    """``routers`` come with the name of their service: while that one is stopped its paths answer 503."""
+    app = FastAPI(title="pbserv", version=__version__, docs_url="/api/docs", openapi_url="/api/openapi.json",
+                  redoc_url=None, swagger_ui_oauth2_redirect_url=None)  # fmt: skip
+    for service, router in routers:
+        app.include_router(router, dependencies=[_only_while_running(service, running)])
+    _own_routes(app, client_directory)
+    _error_handlers(app, log)
+    return app
+
+
+def _only_while_running(service: str, running: Running):  # type: ignore[no-untyped-def]
+    from fastapi import Depends
+
+    def check() -> None:
+        if not running(service):
+            raise ApiError(503, f"the {service} service is not running; start it with: pbserv start {service}")
+
+    return Depends(check)
+
+
+def _own_routes(app: FastAPI, client_directory: Path) -> None:
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def console() -> HTMLResponse:
+        return HTMLResponse(console_page(), headers={"Content-Security-Policy": "default-src 'self' 'unsafe-inline'"})
+
+    @app.get("/healthz", response_class=PlainTextResponse, tags=["health"])
+    async def health() -> str:
+        return "ok\n"
+
+    @app.api_route("/client/{name}", methods=["GET", "HEAD"], include_in_schema=False)
+    async def client_file(name: str) -> Response:
+        """The imaging client's kernel and initramfs; a device that boots has no token."""
+        path = client_directory / name
+        if name not in CLIENT_FILES or not path.is_file():
+            raise ApiError(404, f"no file {name}; the imaging client is made by: pbserv client build")
+        return FileResponse(path, media_type="application/octet-stream")
+
+
+def _error_handlers(app: FastAPI, log: ServiceLog) -> None:
+    def answer(request: Request, status: int, message: str) -> Response:
+        headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+        if request.url.path.startswith("/client/") or request.url.path.startswith("/boot"):
+            return PlainTextResponse(f"error: {message}\n", status, headers)
+        return JSONResponse({"error": message}, status, headers)
+
+    async def on_fault(request: Request, fault: Exception) -> Response:
+        match fault:
+            case ApiError():
+                return answer(request, fault.status, str(fault))
+            case NotFoundError():
+                return answer(request, 404, str(fault))
+            case ConflictError():
+                return answer(request, 409, str(fault))
+            case RequestValidationError():
+                problems = "; ".join(f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in fault.errors())
+                return answer(request, 422, problems or "the request is not valid")
+            case HTTPException():
+                return answer(request, fault.status_code, str(fault.detail))
+            case PbservError():
+                return answer(request, 400, str(fault))
+            case _:
+                log.critical("unexpected error", exc_info=fault, path=request.url.path)
+                return answer(request, 500, "internal error; the server's log has the details")
+
+    for kind in (PbservError, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, on_fault)
