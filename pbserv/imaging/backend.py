@@ -1,0 +1,176 @@
+"""LIBRARY_NAME: where images are kept is a backend, the built-in store or somebody's own.
+
+An own backend is a Python file (``/path/to/file.py``, or ``/path/to/file.py:object``) or an importable
+``package.module:object``. The object (``backend`` when a file names none) is called once, with the state directory and
+the keywords ``allow_overwrite`` and ``free_floor_bytes``, and returns an ImagingBackend. One rule: nothing of it runs
+before the name, the file and the object were found to be what they must be; every refusal says what to do.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+from collections.abc import AsyncIterable, Awaitable
+from pathlib import Path
+from types import ModuleType
+from typing import Protocol
+
+from pbserv.errors import StartError
+from pbserv.imaging.draft import StoredItem
+from pbserv.imaging.layout import DEFAULT_FREE_FLOOR, StoredImage
+from pbserv.imaging.store import Store
+
+IMAGES_DIRECTORY = "images"
+_DEFAULT_OBJECT = "backend"
+_OBJECT_NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", re.ASCII)
+_NATIVE = re.compile(r"\.(?:so(?:\.[0-9.]+)?|dll|nlm|dylib)$", re.IGNORECASE)
+_METHODS = ("start", "close", "list", "versions", "info", "open", "begin", "delete")
+_REMEDY = "comment LIBRARY_NAME out to use the built-in image store"
+
+
+class ItemSource(Protocol):
+    """An item opened for reading; readable until ``close``, also when its image is deleted meanwhile."""
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    @property
+    def sha256(self) -> str: ...
+
+    async def read(self, offset: int, size_bytes: int) -> bytes:
+        """Up to ``size_bytes`` bytes; empty only at the end. Raises OSError."""
+
+    def close(self) -> None: ...
+
+
+class ImageDraft(Protocol):
+    """An upload that is not visible yet."""
+
+    @property
+    def image(self) -> str: ...
+
+    async def receive(
+        self, name: str, chunks: AsyncIterable[bytes], *, size_bytes: int | None = None, sha256: str | None = None
+    ) -> StoredItem:
+        """Store one item; leaves nothing of it when it raises."""
+
+    async def commit(self, manifest_text: str) -> StoredImage:
+        """Make the image durable, then visible, when manifest and items agree."""
+
+    def discard(self) -> Awaitable[None]:
+        """Give up; after a commit it does nothing. Awaiting the result is optional."""
+
+
+class ImagingBackend(Protocol):
+    """What the imaging service needs from a store. Refusals are faults of ``pbserv.imaging.faults``.
+
+    ``allow_overwrite`` follows AllowImageOverwrite and may be set while the backend runs. Methods that are not
+    ``async`` answer from memory: they are called on the event loop.
+    """
+
+    allow_overwrite: bool
+
+    async def start(self) -> None:
+        """Make ready; raises StartError."""
+
+    async def close(self) -> None: ...
+
+    def list(self) -> tuple[StoredImage, ...]:
+        """The newest version of every image."""
+
+    def versions(self, name: str) -> tuple[int, ...]: ...
+
+    def info(self, name: str, version: int | None = None) -> StoredImage:
+        """The newest or the named version; raises UnknownImage."""
+
+    async def open(self, name: str, item: str, version: int | None = None) -> ItemSource: ...
+
+    def begin(self, name: str, *, overwrite: bool | None = None, size_bytes: int = 0) -> ImageDraft:
+        """Start an upload or refuse it at once; ``overwrite`` None means as ``allow_overwrite`` says."""
+
+    async def delete(self, name: str) -> None: ...
+
+
+def load_backend(
+    name: str, state_directory: Path, *, allow_overwrite: bool = False, free_floor_bytes: int = DEFAULT_FREE_FLOOR
+) -> ImagingBackend:
+    """The backend that LIBRARY_NAME names, not started yet; an empty name is the built-in store. Raises StartError."""
+    name = name.strip()
+    if not name:
+        root = state_directory / IMAGES_DIRECTORY
+        return Store(root, allow_overwrite=allow_overwrite, free_floor_bytes=free_floor_bytes)
+    factory = _find(name)
+    if not callable(factory):
+        raise StartError(f"LIBRARY_NAME = {name}: the object is no callable that returns a backend; {_REMEDY}")
+    try:
+        backend: ImagingBackend = factory(
+            state_directory, allow_overwrite=allow_overwrite, free_floor_bytes=free_floor_bytes
+        )
+    except Exception as error:
+        raise StartError(f"LIBRARY_NAME = {name}: making the backend failed: {_said(error)}") from error
+    missing = [method for method in _METHODS if not callable(getattr(backend, method, None))]
+    if not hasattr(backend, "allow_overwrite"):
+        missing.append("allow_overwrite")
+    if missing:
+        raise StartError(
+            f"LIBRARY_NAME = {name}: what it returns is no imaging backend, it lacks {', '.join(missing)}; {_REMEDY}"
+        )
+    return backend
+
+
+def _find(name: str) -> object:
+    place, colon, attribute = name.rpartition(":")
+    if not colon:
+        place, attribute = name, ""
+    if _NATIVE.search(place) or _NATIVE.search(name):
+        raise StartError(
+            f"LIBRARY_NAME = {name}: native libraries of the original imaging server cannot be loaded; {_REMEDY}, "
+            "or name a Python file or package.module:object"
+        )
+    if "/" in place or "\\" in place or place.endswith(".py"):
+        module = _load_file(name, Path(place))
+        return _attribute(name, module, attribute or _DEFAULT_OBJECT)
+    if not attribute or not _OBJECT_NAME.fullmatch(place):
+        raise StartError(
+            f"LIBRARY_NAME = {name}: is neither the path of a Python file nor package.module:object; {_REMEDY}"
+        )
+    try:
+        module = importlib.import_module(place)
+    except Exception as error:
+        raise StartError(f"LIBRARY_NAME = {name}: module {place} cannot be imported: {_said(error)}") from error
+    return _attribute(name, module, attribute)
+
+
+def _load_file(name: str, path: Path) -> ModuleType:
+    if not path.is_absolute():
+        raise StartError(f"LIBRARY_NAME = {name}: write the path of the Python file in full, beginning with /")
+    if path.suffix != ".py":
+        raise StartError(f"LIBRARY_NAME = {name}: a backend file is a Python file and ends in .py; {_REMEDY}")
+    if not path.is_file():
+        raise StartError(f"LIBRARY_NAME = {name}: there is no such file; {_REMEDY}")
+    spec = importlib.util.spec_from_file_location(f"pbserv_backend_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise StartError(f"LIBRARY_NAME = {name}: Python cannot load this file; {_REMEDY}")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise StartError(f"LIBRARY_NAME = {name}: the file cannot be loaded: {_said(error)}") from error
+    return module
+
+
+def _attribute(name: str, module: ModuleType, attribute: str) -> object:
+    if not _OBJECT_NAME.fullmatch(attribute):
+        raise StartError(f"LIBRARY_NAME = {name}: {attribute!r} is not the name of an object")
+    found: object = module
+    for part in attribute.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise StartError(f"LIBRARY_NAME = {name}: there is no object {attribute!r} in it; {_REMEDY}") from None
+    return found
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"

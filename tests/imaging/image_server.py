@@ -1,0 +1,121 @@
+"""A real uvicorn server on loopback over a real store, for the tests of image transfer; also a program to be killed."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+
+from pbserv.imaging.coverage import Coverage
+from pbserv.imaging.image_routes import router
+from pbserv.imaging.statistics import RequestRecord, Statistics
+from pbserv.imaging.store import Store
+from pbserv.registry.access import Access, Caller
+from pbserv.registry.tokens import ADMIN_ROLE, WorkTokens, digest
+
+ADMIN_TOKEN = "the-administrators-token"
+TOKENS = WorkTokens(b"x" * 32)
+ADMIN = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+
+
+class EventLines:
+    """Keeps the events instead of writing them."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, dict[str, object]]] = []
+
+    def transaction(self, event: str, /, **fields: object) -> None:
+        self.lines.append((event, fields))
+
+    warning = transaction
+
+
+@dataclass
+class Running:
+    url: str
+    store: Store
+    statistics: Statistics
+    coverage: Coverage
+    requests: list[RequestRecord] = field(default_factory=list)
+    events: EventLines = field(default_factory=EventLines)
+
+    @property
+    def figures(self) -> tuple[int, int, int]:
+        """PXE Requests, Images Sent, Images Received."""
+        counters = self.statistics.counters
+        return counters.pxe_requests, counters.images_sent, counters.images_received
+
+
+class Guard:
+    """Tokens as the process keeps them."""
+
+    def __init__(self) -> None:
+        self._access = Access({digest(ADMIN_TOKEN): ADMIN_ROLE}, TOKENS)
+
+    def authorize(self, token: str | None) -> Caller | None:
+        return self._access.authorize(token)
+
+
+def loopback_socket() -> socket.socket:
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    return listener
+
+
+@asynccontextmanager
+async def serving(root: Path, *, allow_overwrite: bool = False, free_floor_bytes: int = 0, idle_timeout_s: float = 60.0
+                  ) -> AsyncIterator[Running]:  # fmt: skip
+    store = Store(root, allow_overwrite=allow_overwrite, free_floor_bytes=free_floor_bytes,
+                  idle_timeout_s=idle_timeout_s)  # fmt: skip
+    requests: list[RequestRecord] = []
+    events = EventLines()
+    statistics, coverage = Statistics(requests.append), Coverage()
+    await store.start()
+    app = FastAPI()
+    app.include_router(router(store, statistics, coverage, Guard(), events))
+    listener = loopback_socket()
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1))
+    async with asyncio.TaskGroup() as group:
+        serve = group.create_task(server._serve([listener]))
+        await until(lambda: server.started)
+        try:
+            yield Running(f"http://127.0.0.1:{listener.getsockname()[1]}/api/v1/images", store, statistics, coverage,
+                          requests, events)  # fmt: skip
+        finally:
+            server.should_exit = True
+            await serve
+            await store.close()
+            listener.close()
+
+
+async def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    """Wait for something that another task, thread or process makes true."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def files_below(root: Path) -> list[str]:
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+async def _main(root: Path) -> None:
+    async with serving(root) as running:
+        print(running.url, flush=True)
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(Path(sys.argv[1])))
