@@ -1,0 +1,23 @@
+"""What the TFTP service needs from others: files that are made on demand, and somebody who wants to know."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class VirtualFiles(Protocol):
+    """Files that do not lie in the directory."""
+
+    def find(self, name: str, peer: str, local: str) -> bytes | None:
+        """The content of ``name`` (no leading slash) for the client ``peer``, which asked our address ``local``.
+
+        Asked only when there is no such real file. One client may ask several times: to learn the size, again
+        after a loss. Must be fast and must not block.
+        """
+
+
+class Observer(Protocol):
+    """Told of every transfer that ended and of every file that was missing."""
+
+    def transferred(self, peer: str, name: str, outcome: str, size: int) -> None:
+        """``outcome`` is a value of ``transfer.Outcome``, "missing" or "refused"."""

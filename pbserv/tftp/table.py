@@ -1,0 +1,90 @@
+"""The running transfers: who may start one, and the one timer that serves every deadline.
+
+One rule: no timer per packet. A sweep every 10 ms looks at one number of each transfer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import time
+
+from pbserv.tftp.metrics import TftpMetrics
+from pbserv.tftp.session import Key, Session
+from pbserv.tftp.transfer import Outcome
+
+SWEEP_S = 0.01
+MOST_PER_ADDRESS = 256
+MOST_UNANSWERED_PER_ADDRESS = 64
+"""A forged source address gets this many first packets, four times each, in the time a transfer waits for it."""
+
+
+class TransferTable:
+    """Sessions by client; ``limit`` bounds them all."""
+
+    def __init__(self, limit: int, metrics: TftpMetrics) -> None:
+        self.limit = limit
+        self._metrics = metrics
+        self._sessions: dict[Key, Session] = {}
+        self._by_address: dict[str, set[Session]] = {}
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def find(self, key: Key) -> Session | None:
+        return self._sessions.get(key)
+
+    def full_for(self, address: str) -> str:
+        """Why this client may not start another transfer now; empty when it may."""
+        if len(self._sessions) >= self.limit:
+            return "too many transfers"
+        own = self._by_address.get(address, ())
+        if len(own) < MOST_UNANSWERED_PER_ADDRESS or ipaddress.ip_address(address).is_loopback:
+            return ""
+        if len(own) >= MOST_PER_ADDRESS:
+            return "too many transfers of this client"
+        if sum(not session.transfer.answered for session in own) >= MOST_UNANSWERED_PER_ADDRESS:
+            return "too many unanswered transfers of this client"
+        return ""
+
+    def add(self, session: Session) -> None:
+        self._sessions[session.key] = session
+        self._by_address.setdefault(session.key[0], set()).add(session)
+        self._metrics.active = len(self._sessions)
+        self._empty.clear()
+        if self._timer is None:
+            self._timer = self._loop.call_later(SWEEP_S, self._sweep)
+
+    def remove(self, session: Session) -> None:
+        """Called by the session when it ends."""
+        self._sessions.pop(session.key, None)
+        own = self._by_address[session.key[0]]
+        own.discard(session)
+        if not own:
+            del self._by_address[session.key[0]]
+        self._metrics.active = len(self._sessions)
+        if not self._sessions:
+            self._empty.set()
+
+    def _sweep(self) -> None:
+        now = time.monotonic()
+        due = [session for session in self._sessions.values() if session.transfer.deadline <= now]
+        for session in due:
+            session.on_deadline(now)
+        self._timer = self._loop.call_later(SWEEP_S, self._sweep) if self._sessions else None
+
+    async def finish(self, grace_s: float) -> None:
+        """Wait for running transfers, then end what is left."""
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._empty.wait()
+        except TimeoutError:
+            for session in list(self._sessions.values()):
+                session.fail(Outcome.STOPPED, "the server is stopping")
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

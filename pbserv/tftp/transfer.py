@@ -1,0 +1,328 @@
+"""Sending one file: RFC 1350, RFC 1123 4.2.3, RFC 7440, with the timer of RFC 6298. Pure.
+
+One rule: datagrams and the time come in; what to send comes out, as bytes or as a flight of block numbers.
+Block numbers are unbounded here; the OACK is block 0, so the number before it is -1. The last block is always
+shorter than the block size (it may be empty).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+
+from pbserv.errors import WireError
+from pbserv.tftp.options import Terms
+from pbserv.tftp.packet import Error, ErrorCode, decode, encode_oack
+
+Flight = tuple[int, int]
+"""First block and number of blocks: the shell sends them as one buffer."""
+
+Action = Flight | bytes | None
+
+RTO_FLOOR_S = 0.2
+"""Below this, clients that write flash memory get duplicates, and some of them hang on a duplicate."""
+RTO_CEILING_S = 8.0
+GUARD_FLOOR_S = 0.005
+GUARD_UNMEASURED_S = 0.1
+PATIENCE_S = 30.0
+OPENING_SENDS = 4
+"""Transmissions before the client's first answer: its address may be forged, so no more than this reaches it."""
+FINAL_RESENDS = 5
+NEVER = float("inf")
+
+
+class Outcome(enum.Enum):
+    """How a transfer ended; the value is the word for logs, counters and observers."""
+
+    COMPLETED = "completed"
+    UNACKNOWLEDGED = "completed, final ACK missing"
+    CLOSED = "closed by client"
+    PROBE = "size probe"
+    REPLACED = "replaced by a new request"
+    CLIENT_ERROR = "client error"
+    UNANSWERED = "no answer"
+    TIMED_OUT = "timed out"
+    UNREACHABLE = "client port closed"
+    FILE_FAULT = "file changed"
+    STOPPED = "service stopped"
+    BUG = "internal error"
+
+    @property
+    def delivered(self) -> bool:
+        return self in (Outcome.COMPLETED, Outcome.UNACKNOWLEDGED)
+
+
+class Transfer:
+    """The sender's side of one conversation; ``outcome`` is None while it runs.
+
+    ``deadline`` is the instant at which :meth:`on_deadline` wants to be called.
+    """
+
+    __slots__ = (
+        "_base",
+        "_clean",
+        "_final_resends",
+        "_gap_at",
+        "_high",
+        "_oack",
+        "_progress_at",
+        "_repairs",
+        "_rto",
+        "_rttvar",
+        "_sends",
+        "_sent_at",
+        "_srtt",
+        "_started_at",
+        "_terms",
+        "answered",
+        "blocks_sent",
+        "deadline",
+        "detail",
+        "last",
+        "outcome",
+        "retransmissions",
+        "stale_acks",
+        "window",
+    )  # fmt: skip
+
+    def __init__(self, size_bytes: int, terms: Terms) -> None:
+        self._terms = terms
+        self.window = terms.window
+        self.last = size_bytes // terms.block_size + 1
+        self._oack = encode_oack(terms.accepted) if terms.accepted else b""
+        self._base = -1 if self._oack else 0  # highest acknowledged block
+        self._high = self._base + 1  # highest block sent
+        self._rto = terms.timeout_s
+        self._srtt = self._rttvar = 0.0
+        self._clean = True  # no block of the running flight was sent before: Karn's rule
+        self._repairs = self._final_resends = self._sends = 0
+        self._sent_at = self._progress_at = self._started_at = 0.0
+        self._gap_at = self.deadline = NEVER
+        self.answered = False
+        self.blocks_sent = self.retransmissions = self.stale_acks = 0
+        self.outcome: Outcome | None = None
+        self.detail = ""
+
+    @property
+    def rto_s(self) -> float:
+        """The present retransmission timeout."""
+        return self._rto
+
+    @property
+    def rtt_s(self) -> float:
+        """Smoothed round-trip time, 0 when it was never measured."""
+        return self._srtt
+
+    @property
+    def acknowledged(self) -> int:
+        """Blocks that the client has."""
+        return max(0, self._base)
+
+    # -- events ---------------------------------------------------------------------------------------------------
+
+    def start(self, now: float) -> Action:
+        """The first packet: the OACK, or block 1 when no option was agreed on. Never a window."""
+        self._started_at = self._progress_at = now
+        return self._open(now)
+
+    def receive(self, datagram: bytes, now: float) -> Action:
+        """One datagram of the client."""
+        if datagram[:2] == b"\0\4" and len(datagram) >= 4:
+            number = datagram[2] << 8 | datagram[3]
+            if number == self._high & 0xFFFF and self.outcome is None:
+                return self._flight_arrived(now)
+            return self._acknowledge(self._unbounded(number), now)
+        self._other(datagram)
+        return None
+
+    def receive_burst(self, datagrams: Sequence[bytes], now: float) -> Action:
+        """Several datagrams that were waiting: only the highest acknowledgement is acted on."""
+        best: bytes | None = None
+        for datagram in datagrams:
+            if datagram[:2] != b"\0\4" or len(datagram) < 4:
+                self._other(datagram)
+            elif best is None or self._rank(datagram) > self._rank(best):
+                best = datagram
+        return None if best is None else self.receive(best, now)
+
+    def completes_flight(self, datagram: bytes) -> bool:
+        """Nothing higher than this can be waiting behind it, so there is no need to look."""
+        return len(datagram) == 4 and (datagram[2] << 8 | datagram[3]) == self._high & 0xFFFF
+
+    def on_deadline(self, now: float) -> Action:
+        """The deadline may have passed."""
+        if now < self.deadline or self.outcome is not None:
+            return None
+        if self._gap_at <= now:
+            return self._repair(now)
+        return self._timed_out(now)
+
+    def on_request_again(self, now: float) -> Action:
+        """The same request from the same port: our first packet was lost, or is still under way."""
+        opening = self.outcome is None and not self.answered and self._sends < OPENING_SENDS
+        return self._open(now) if opening and now - self._sent_at >= RTO_FLOOR_S else None
+
+    def abandoned_for(self, now: float) -> bool:
+        """A repeated request means a restarted client; shortly after the start it is a late duplicate."""
+        return self.answered and now - self._started_at >= RTO_FLOOR_S
+
+    def on_unreachable(self) -> None:
+        """The client's port is closed (ICMP). While the last ACK is due that is a client that was satisfied."""
+        delivered = self.answered and self._high == self.last
+        self.end(Outcome.UNACKNOWLEDGED if delivered else Outcome.UNREACHABLE, "ICMP port unreachable")
+
+    def on_unsent(self, now: float) -> None:
+        """The kernel had no room for the last packet: try again soon, without backing off."""
+        if self.answered and self.outcome is None:
+            self._gap_at = now + GUARD_FLOOR_S
+            self.deadline = min(self.deadline, self._gap_at)
+
+    def end(self, outcome: Outcome, detail: str = "") -> None:
+        if self.outcome is None:
+            self.outcome, self.detail, self.deadline = outcome, detail, NEVER
+
+    # -- acknowledgements -----------------------------------------------------------------------------------------
+
+    def _unbounded(self, number: int) -> int:
+        """The block nearest to the base that has this 16-bit number (block 65536 is written 0)."""
+        return self._base + ((number - self._base + 0x8000) & 0xFFFF) - 0x8000
+
+    def _rank(self, datagram: bytes) -> int:
+        block = self._unbounded(datagram[2] << 8 | datagram[3])
+        return block if block <= self._high else -2
+
+    def _flight_arrived(self, now: float) -> Action:
+        base = self._high
+        # ACK 0 says little about the round trip: PXELINUX holds it back until its user wants to read.
+        if self._clean and base > 0 and not self._terms.fixed_timeout:
+            self._measure(now - self._sent_at)
+        elif self._terms.fixed_timeout:
+            self._rto = self._terms.timeout_s
+        self._base = base
+        self.answered = True
+        if base >= self.last:
+            self.end(Outcome.COMPLETED)
+            return None
+        count = min(self.window, self.last - base)
+        self._high = base + count
+        self._clean = True
+        self._repairs = 0
+        self._sent_at = self._progress_at = now
+        self._gap_at = NEVER
+        self.deadline = now + self._rto
+        self.blocks_sent += count
+        return base + 1, count
+
+    def _acknowledge(self, block: int, now: float) -> Action:
+        if self.outcome is not None or self._base < 0 or not self._base <= block < self._high:
+            self.stale_acks += 1
+            return None
+        if block > self._base:
+            self._base = block
+            self.answered = True
+            self._progress_at = now
+            self._repairs = 0
+            # RFC 7440 section 4: an ACK inside a window reports a gap; the next window starts behind it. Within a
+            # repair it is more often the echo of blocks that the client had already.
+            return self._repair(now) if self._clean else self._extend(now)
+        if self.window == 1:
+            # RFC 1123 4.2.3.1: a duplicate ACK never causes a resend (sorcerer's apprentice); the timer does.
+            self.stale_acks += 1
+            return None
+        # A NACK. Resend once per guard time: one lost block makes EDK2 send as many as the window has blocks.
+        self._gap_at = self._sent_at + self._guard()
+        if now >= self._gap_at:
+            return self._repair(now)
+        self.deadline = min(self.deadline, self._gap_at)
+        return None
+
+    def _extend(self, now: float) -> Action:
+        """Blocks that were never sent, up to a full window behind the base.
+
+        EDK2 counts its window from its last ACK of any kind, so a window that ends earlier would never be answered.
+        """
+        first = self._high + 1
+        self._high = min(self._base + self.window, self.last)
+        count = self._high + 1 - first
+        self._sent_at = now
+        self._gap_at = now + self._guard()
+        self.deadline = min(now + self._rto, self._gap_at)
+        self.blocks_sent += count
+        return (first, count) if count else None
+
+    def _guard(self) -> float:
+        measured = max(GUARD_FLOOR_S, self._srtt + 4 * self._rttvar) if self._srtt else GUARD_UNMEASURED_S
+        return min(self._rto, measured * (1 << min(self._repairs, 6)))
+
+    def _measure(self, sample_s: float) -> None:
+        """RFC 6298 section 2."""
+        if self._srtt:
+            self._rttvar += (abs(self._srtt - sample_s) - self._rttvar) / 4
+            self._srtt += (sample_s - self._srtt) / 8
+        else:
+            self._srtt, self._rttvar = sample_s, sample_s / 2
+        rto = self._srtt + 4 * self._rttvar
+        ceiling = max(RTO_CEILING_S, self._terms.timeout_s)
+        self._rto = RTO_FLOOR_S if rto < RTO_FLOOR_S else min(rto, ceiling)
+
+    # -- sending --------------------------------------------------------------------------------------------------
+
+    def _open(self, now: float) -> Action:
+        self._sends += 1
+        self._sent_at = now
+        self.deadline = now + self._rto
+        if self._sends > 1:
+            self._clean = False
+            self.retransmissions += 1
+        if self._base < 0:
+            return self._oack
+        self.blocks_sent += 1
+        return 1, 1
+
+    def _repair(self, now: float) -> Action:
+        count = min(self.window, self.last - self._base)
+        self.retransmissions += self._high - self._base
+        self._high = self._base + count
+        self._clean = False
+        self._repairs += 1
+        self._sent_at = now
+        self._gap_at = NEVER
+        self.deadline = now + self._rto
+        self.blocks_sent += count
+        return self._base + 1, count
+
+    def _timed_out(self, now: float) -> Action:
+        patience_s = max(PATIENCE_S, 2 * self._terms.timeout_s)
+        if not self.answered and (self._sends >= OPENING_SENDS or now - self._progress_at >= patience_s):
+            self.end(Outcome.UNANSWERED, f"sent {self._sends} times")
+            return None
+        if self.answered and self._high == self.last and self._final_resends >= FINAL_RESENDS:
+            # RFC 1350 section 6: the transfer may still have been completed successfully.
+            self.end(Outcome.UNACKNOWLEDGED)
+            return None
+        if now - self._progress_at >= patience_s:
+            self.end(Outcome.TIMED_OUT, f"no ACK after block {self.acknowledged} of {self.last}")
+            return None
+        self._rto = min(self._rto * 2, max(RTO_CEILING_S, self._terms.timeout_s))
+        if not self.answered:
+            return self._open(now)
+        if self._high == self.last:
+            self._final_resends += 1
+        return self._repair(now)
+
+    # -- everything that is not an ACK ----------------------------------------------------------------------------
+
+    def _other(self, datagram: bytes) -> None:
+        try:
+            packet = decode(datagram)
+        except WireError:
+            return  # rubbish on a transfer port disturbs nobody
+        if not isinstance(packet, Error) or self.outcome is not None:
+            return
+        # EDK2 and boot ROMs ask for the size, read it in the OACK and break off with 8 or 0: that is no failure.
+        if self._base < 0 and packet.code in (ErrorCode.UNDEFINED, ErrorCode.OPTION):
+            self.end(Outcome.PROBE, packet.text)
+        elif packet.code == ErrorCode.UNDEFINED:
+            self.end(Outcome.CLOSED, packet.text)
+        else:
+            self.end(Outcome.CLIENT_ERROR, f"error {packet.code} {packet.text}")
