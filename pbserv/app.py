@@ -29,7 +29,8 @@ from pbserv.registry.migrate import migrate
 from pbserv.registry.registry import Registry
 from pbserv.registry.tokens import ADMIN_ROLE, WorkTokens, digest, load_secret, new_token, write_private
 from pbserv.service import ServiceStatus
-from pbserv.services import SERVICE_NAMES, Logs, Parts, Settings, load_settings, settings_of, wire
+from pbserv.services import Logs, Parts, settings_of, wire
+from pbserv.settings import SERVICE_NAMES, Settings, load_settings
 from pbserv.supervisor import Supervisor
 
 RESTART_KEYS = ("state_directory", "user")
@@ -112,8 +113,9 @@ class Process:
         self._supervisor.adopt(self._parts.services)
         self._supervisor.spawn_forever("history", history.run)
         self._supervisor.spawn_forever("sightings", self._parts.policy.run)
-        control = ControlServer(self._settings.run_directory / CONTROL_SOCKET_NAME, self._on_control,
-                                on_bug=lambda fault: self._logs.pbserv.critical("control request failed", exc_info=fault))  # fmt: skip
+        control = ControlServer(
+            self._settings.run_directory / CONTROL_SOCKET_NAME, self._on_control, on_bug=self._on_bug
+        )
         try:
             self._handle_signals()
             await control.start()
@@ -160,7 +162,7 @@ class Process:
             self._logs.pbserv.critical("not started", part="web", reason=str(fault))
 
     async def _admin_tokens(self, registry: Registry) -> dict[str, str]:
-        """The digests of administrators' tokens; the first start makes one, prints it once and keeps it for the host."""
+        """The digests of administrators' tokens; the first start makes one and prints it once."""
         digests = await registry.token_digests()
         if digests:
             return digests
@@ -180,6 +182,9 @@ class Process:
     async def _on_hangup(self) -> None:
         for error in (await self._reload()).errors:
             self._logs.pbserv.critical("reload refused", reason=error)
+
+    def _on_bug(self, fault: Exception) -> None:
+        self._logs.pbserv.critical("control request failed", exc_info=fault)
 
     # the control socket
 

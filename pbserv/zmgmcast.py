@@ -29,7 +29,7 @@ def main() -> None:
 
 def print_status(conf: Path) -> None:
     from pbserv.daemon.control import CONTROL_SOCKET_NAME, Request, ask
-    from pbserv.services import load_settings
+    from pbserv.settings import load_settings
 
     settings = load_settings(conf)
     answer = ask(settings.run_directory / CONTROL_SOCKET_NAME, Request("statistics"))

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from pbserv.errors import PbservError
-from pbserv.services import Settings, load_settings
+from pbserv.settings import Settings, load_settings
 
 TIMEOUT_S = 30.0
 

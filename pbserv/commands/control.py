@@ -15,7 +15,7 @@ from pbserv.daemon.detach import ReadyPipe, TerminalReady, daemonize
 from pbserv.daemon.pidfile import PID_FILE_NAME, ServerStatus, read_state
 from pbserv.daemon.process import stop_server
 from pbserv.errors import ControlError, PbservError
-from pbserv.services import SERVICE_NAMES, TITLES, Settings, host_warnings, load_settings
+from pbserv.settings import SERVICE_NAMES, TITLES, Settings, host_warnings, load_settings
 
 NOT_RUNNING = 3
 USAGE = 2
@@ -36,15 +36,11 @@ def start(conf: Path, names: Sequence[str]) -> int:
         from pbserv.app import Overrides
         from pbserv.app import serve as run_server
 
-        try:
-            return run_server(conf, ready, Overrides(tuple(names) or None))
-        except PbservError as fault:
-            print(f"pbserv: {fault}", file=sys.stderr)
-            return 1
+        return run_server(conf, ready, Overrides(tuple(names) or None))
 
     report = daemonize(serve)
     for line in report.lines:
-        print(line, file=sys.stderr if ": not started: " in line else sys.stdout)
+        print(line, file=sys.stderr if report.exit_code and not line.startswith("administrator") else sys.stdout)
     if report.exit_code == 0:
         print(f"pbserv started, process {report.pid}")
     return report.exit_code

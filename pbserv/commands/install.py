@@ -11,7 +11,7 @@ from pbserv.conf.reference import render_sample, set_key
 from pbserv.daemon.install import Installation
 from pbserv.daemon.install import install as carry_out
 from pbserv.errors import PbservError
-from pbserv.services import CONF_FILES, Settings, load_settings
+from pbserv.settings import CONF_FILES, Settings, load_settings
 
 OPTIONAL = "proxydhcp"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pbserv.commands import client_build as builder
 from pbserv.commands import loaders
-from pbserv.services import load_settings
+from pbserv.settings import load_settings
 
 
 def client_build(conf: Path, output: Path | None, force: bool) -> None:

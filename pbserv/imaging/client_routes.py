@@ -57,7 +57,7 @@ def router(jobs: Jobs, captures: Captures, transfers: Transfers, access: Access)
 
     routes = APIRouter(prefix="/client/v1", tags=["imaging client"], route_class=_FaultRoute,
                        default_response_class=PlainTextResponse)  # fmt: skip
-    caller = Annotated[Caller, Depends(device)]
+    caller = Depends(device)
     _work_route(routes, jobs, captures, transfers, caller)
     _report_routes(routes, jobs, caller)
     _image_routes(routes, jobs, captures, transfers, caller)
@@ -66,7 +66,7 @@ def router(jobs: Jobs, captures: Captures, transfers: Transfers, access: Access)
 
 def _work_route(routes: APIRouter, jobs: Jobs, captures: Captures, transfers: Transfers, caller: Any) -> None:
     @routes.post("/work")
-    async def work(request: Request, who: caller, mac: Text = "") -> str:
+    async def work(request: Request, who: Caller = caller, mac: Text = "") -> str:
         """What to do. Shell lines; ACTION is restore, capture or local."""
         order = await jobs.work(_work_of(who))
         version, refusal = _find_image(order, transfers)
@@ -97,7 +97,7 @@ def _report_routes(routes: APIRouter, jobs: Jobs, caller: Any) -> None:
     @routes.post("/jobs/{job_id}/progress")
     async def progress(
         job_id: int,
-        who: caller,
+        who: Caller = caller,
         stage: Text = "",
         item: Text = "",
         done: Annotated[int, Form(alias="bytes", ge=0, le=2**63 - 1)] = 0,
@@ -109,7 +109,7 @@ def _report_routes(routes: APIRouter, jobs: Jobs, caller: Any) -> None:
         return "CONTINUE\n" if keep_on else "CANCEL\n"
 
     @routes.post("/jobs/{job_id}/result")
-    async def result(job_id: int, who: caller, ok: Text = "0", reason: Text = "", log: Text = "") -> str:
+    async def result(job_id: int, who: Caller = caller, ok: Text = "0", reason: Text = "", log: Text = "") -> str:
         await jobs.finish(job_id, _work_of(who), ok=ok == "1", reason=reason[:1000], log=log[-MAX_LOG_CHARACTERS:])
         return "OK\n"
 
@@ -128,28 +128,30 @@ def _image_routes(routes: APIRouter, jobs: Jobs, captures: Captures, transfers: 
         return job
 
     @routes.get("/jobs/{job_id}/manifest")
-    async def manifest(job_id: int, who: caller) -> str:
+    async def manifest(job_id: int, who: Caller = caller) -> str:
         job = await restoring(job_id, who)
         return print_manifest(transfers.store.info(job.image, job.version).manifest)
 
     @routes.get("/jobs/{job_id}/items/{name}", response_class=Response)
     @routes.head("/jobs/{job_id}/items/{name}", response_class=Response)
-    async def item(request: Request, job_id: int, name: str, who: caller) -> Response:
+    async def item(request: Request, job_id: int, name: str, who: Caller = caller) -> Response:
         job = await restoring(job_id, who)
         image = transfers.store.info(job.image, job.version)
         return await transfers.item_response(request, image, name, Recipient.job(job.id))
 
     @routes.put("/jobs/{job_id}/items/{name}")
-    async def upload(request: Request, job_id: int, name: str, who: caller) -> str:
+    async def upload(request: Request, job_id: int, name: str, who: Caller = caller) -> str:
         job = await capturing(job_id, who)
         work = await jobs.work(job.work_id)
         stored = await receive_item(request, captures.draft(job, overwrite=work.overwrite), name)
         return f"{stored.size_bytes} {stored.sha256}\n"
 
     @routes.post("/jobs/{job_id}/commit")
-    async def commit(request: Request, job_id: int, who: caller) -> str:
+    async def commit(request: Request, job_id: int, who: Caller = caller) -> str:
         began = time.monotonic()
         job = await capturing(job_id, who)
+        if job.version is not None:  # the first answer was lost on its way
+            return "COMMITTED\n"
         work = await jobs.work(job.work_id)
         text = await _small_body(request)
         image = await captures.draft(job, overwrite=work.overwrite).commit(text)

@@ -98,6 +98,8 @@ class ImagingService:
             load_backend(conf.library_name, conf.state_directory, allow_overwrite=conf.allow_overwrite)
         )
         self._settings = settings
+        for damage in self._store.damages:
+            self._log.critical("image damaged, not served", path=damage.path, reason=damage.reason)
         self._log.critical("imaging started", images=len(self._store.list()), client_ready=self.client_ready)
 
     async def stop(self) -> None:

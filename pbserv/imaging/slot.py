@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pbserv.imaging.backend import ImageDraft, ImagingBackend, ItemSource
 from pbserv.imaging.faults import StoreClosed
-from pbserv.imaging.layout import StoredImage
+from pbserv.imaging.layout import Damage, StoredImage
 
 
 class BackendSlot:
@@ -39,6 +39,12 @@ class BackendSlot:
     @allow_overwrite.setter
     def allow_overwrite(self, allowed: bool) -> None:
         self._now.allow_overwrite = allowed
+
+    @property
+    def damages(self) -> tuple[Damage, ...]:
+        """What the built-in store found and does not serve; another backend may have nothing of the kind."""
+        found: tuple[Damage, ...] = getattr(self._now, "damages", ())
+        return found
 
     def list(self) -> tuple[StoredImage, ...]:
         return self._now.list()

@@ -83,7 +83,7 @@ def _error_handlers(app: FastAPI, log: ServiceLog) -> None:
             case HTTPException():
                 return answer(request, fault.status_code, str(fault.detail))
             case PbservError():
-                return answer(request, 400, str(fault))
+                return answer(request, int(getattr(fault, "status", 400)), str(fault))
             case _:
                 log.critical("unexpected error", exc_info=fault, path=request.url.path)
                 return answer(request, 500, "internal error; the server's log has the details")

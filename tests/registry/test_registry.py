@@ -1,0 +1,156 @@
+"""The registry on a real SQLite file: work is done once, survives a reopen, and a change is told after its commit."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine
+
+from pbserv.errors import PbservError
+from pbserv.registry.migrate import migrate
+from pbserv.registry.models import Base
+from pbserv.registry.records import Device, DeviceState, Event, WorkKind, WorkState
+from pbserv.registry.registry import (
+    EVENTS_PER_DEVICE,
+    ConflictError,
+    NotFoundError,
+    Progress,
+    Registry,
+    WorkOrder,
+)
+
+MAC = "52:54:00:00:00:01"
+ORDER = WorkOrder(MAC, WorkKind.RESTORE, "debian")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "registry.db"
+    migrate(path)
+    return path
+
+
+@pytest.fixture
+async def registry(path: Path) -> AsyncIterator[Registry]:
+    opened = Registry.open(path)
+    yield opened
+    await opened.close()
+
+
+def test_migrations_lead_to_the_models(path: Path) -> None:
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+    engine.dispose()
+
+
+def test_migrating_twice_changes_nothing(path: Path) -> None:
+    before = path.read_bytes()
+    migrate(path)
+    assert path.read_bytes() == before
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "registry.db"
+    path.write_text("this is not a database, but it is long enough to be looked at" * 20)
+    with pytest.raises(PbservError, match=r"registry\.db"):
+        migrate(path)
+
+
+async def test_a_device_registers_once_and_keeps_its_state(registry: Registry) -> None:
+    now = datetime.now(UTC)
+    await registry.see(Device(MAC, None, "", 0, DeviceState.PENDING, "10.0.0.7", now, now))
+    await registry.set_device(MAC, DeviceState.KNOWN, "till-1")
+    await registry.see(Device(MAC, "u", "", None, DeviceState.PENDING, "", now, now))
+    device = await registry.device(MAC)
+    assert (device.state, device.name, device.uuid, device.arch, device.address) == (
+        DeviceState.KNOWN, "till-1", "u", 0, "10.0.0.7",
+    )  # fmt: skip
+    assert device.first_seen == now
+
+
+async def test_work_needs_an_accepted_device(registry: Registry) -> None:
+    with pytest.raises(NotFoundError, match="pbserv device accept"):
+        await registry.add_work(ORDER)
+    await registry.set_device(MAC, DeviceState.PENDING)
+    with pytest.raises(ConflictError, match="pending"):
+        await registry.add_work(ORDER)
+
+
+async def test_a_device_has_one_piece_of_work_at_a_time(registry: Registry) -> None:
+    await registry.set_device(MAC, DeviceState.KNOWN)
+    work = await registry.add_work(ORDER)
+    with pytest.raises(ConflictError, match=f"pbserv work cancel {work.id}"):
+        await registry.add_work(ORDER)
+    await registry.cancel_work(work.id)
+    assert (await registry.add_work(ORDER)).id > work.id
+
+
+async def test_changes_are_told_with_the_active_work(registry: Registry) -> None:
+    told: list[Device] = []
+    registry.subscribe(told.append)
+    await registry.set_device(MAC, DeviceState.KNOWN)
+    work = await registry.add_work(ORDER)
+    job = await registry.start_job(work.id, "10.0.0.7", 1)
+    await registry.finish_job(job.id, ok=True, reason="")
+    assert [device.work.state if device.work else None for device in told] == [
+        None, WorkState.QUEUED, WorkState.RUNNING, None,
+    ]  # fmt: skip
+
+
+async def test_work_survives_a_restart_and_ends_with_its_report(path: Path) -> None:
+    first = Registry.open(path)
+    await first.set_device(MAC, DeviceState.KNOWN)
+    work = await first.add_work(ORDER)
+    await first.start_job(work.id, "10.0.0.7", 1)
+    await first.close()
+    second = Registry.open(path)
+    device = await second.device(MAC)
+    assert device.work is not None
+    assert device.work.state is WorkState.RUNNING
+    again = await second.start_job(work.id, "10.0.0.7", 1)
+    cut_off = (await second.jobs())[1]
+    assert cut_off.state is WorkState.FAILED
+    assert "started again" in cut_off.reason
+    done = await second.finish_job(again.id, ok=True, reason="")
+    assert done.state is WorkState.DONE
+    assert (await second.device(MAC)).work is None
+    with pytest.raises(ConflictError):
+        await second.start_job(work.id, "10.0.0.7", 1)
+    await second.close()
+
+
+async def test_a_second_report_changes_nothing(registry: Registry) -> None:
+    await registry.set_device(MAC, DeviceState.KNOWN)
+    job = await registry.start_job((await registry.add_work(ORDER)).id, "", None)
+    await registry.finish_job(job.id, ok=False, reason="disk too small")
+    again = await registry.finish_job(job.id, ok=True, reason="")
+    assert (again.state, again.reason) == (WorkState.FAILED, "disk too small")
+
+
+async def test_a_cancelled_job_ends_as_cancelled(registry: Registry) -> None:
+    await registry.set_device(MAC, DeviceState.KNOWN)
+    work = await registry.add_work(ORDER)
+    job = await registry.start_job(work.id, "", None)
+    await registry.progress(job.id, Progress("writing", "p1", 5, 10, 1))
+    await registry.cancel_work(work.id)
+    assert (await registry.finish_job(job.id, ok=False, reason="cancelled")).state is WorkState.CANCELLED
+    assert (await registry.job(job.id)).bytes_done == 5
+    with pytest.raises(ConflictError, match="nothing to cancel"):
+        await registry.cancel_work(work.id)
+
+
+async def test_a_history_keeps_its_newest_events(registry: Registry) -> None:
+    now = datetime.now(UTC)
+    await registry.record([Event(now, MAC, "tftp", str(n)) for n in range(EVENTS_PER_DEVICE + 20)])
+    kept = await registry.history(MAC, limit=1000)
+    assert len(kept) == EVENTS_PER_DEVICE
+    assert kept[-1].detail == str(EVENTS_PER_DEVICE + 19)
+    assert [e.detail for e in await registry.history(MAC, limit=2)] == ["518", "519"]

@@ -1,0 +1,1 @@
+"""What the tests share: rooms of network namespaces, virtual machines, guest disks, the server process."""
