@@ -19,7 +19,7 @@ from pbserv.tftp.config import FILE as TFTP_CONF
 from pbserv.tftp.config import TftpConf
 
 # Boot files that migrated configurations name and nobody has any more -> the loader of ours that takes their place.
-LOADER_ALIASES = {"nvlnbp.sys": "undionly.kpxe", "nvlnbpx64.efi": "ipxe.efi"}
+LOADER_ALIASES = {"nvlnbp.sys": "undionly.kpxe", "nvlnbpx64.efi": "snponly.efi"}
 CONF_FILES: tuple[ConfFile[Any], ...] = (PBSERV_CONF, PROXYDHCP_CONF, TFTP_CONF, POLICY_CONF)
 SERVICE_NAMES = ("imaging", "policy", "tftp", "proxydhcp")
 VIRTUAL_FILES = ("boot.ipxe", "autoexec.ipxe")

@@ -107,7 +107,7 @@ class ProxyDhcpConf(ConfModel):
             extension=True,
             empty_is_value=True,
         ),
-    ] = "ipxe.efi"
+    ] = "snponly.efi"
     nbp_ia32: Annotated[
         str,
         Key(

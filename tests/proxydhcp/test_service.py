@@ -117,11 +117,11 @@ async def test_a_boot_server_request_is_acknowledged_from_the_port_it_was_sent_t
         assert it.service.running
         answer, peer = await caller.ask(ASK, it.ports[1])
         assert peer == ("127.0.0.1", it.ports[1])
-        assert (answer.message_type, answer.file, answer.siaddr) == (dhcp.ACK, b"ipxe.efi", LOOPBACK)
+        assert (answer.message_type, answer.file, answer.siaddr) == (dhcp.ACK, b"snponly.efi", LOOPBACK)
         assert it.service.counters == {"ack": 1}
         assert [sighting.via for sighting in it.policy.seen] == ["dhcp"]
         assert "started" in it.lines[0]
-        for word in ("52:54:00:aa:bb:cc", "ipxe.efi", "restore win11", "seconds="):
+        for word in ("52:54:00:aa:bb:cc", "snponly.efi", "restore win11", "seconds="):
             assert word in it.lines[1]
     assert not it.service.running
     assert it.service.listeners == ()
@@ -194,7 +194,7 @@ async def test_a_reload_swaps_settings_and_only_the_ports_that_changed(tmp_path:
     async with running(conf(), tmp_path) as it:
         before = it.ports
         change = await it.service.prepare(conf(nbp_x64="shim.efi"))
-        assert (await caller.ask(ASK, before[1]))[0].file == b"ipxe.efi"
+        assert (await caller.ask(ASK, before[1]))[0].file == b"snponly.efi"
         change.commit()
         assert it.ports == before
         assert (await caller.ask(ASK, before[1]))[0].file == b"shim.efi"
@@ -215,7 +215,7 @@ async def test_a_reload_that_cannot_be_served_changes_nothing(tmp_path: Path, ca
         (await it.service.prepare(conf(nbp_x64="shim.efi", proxydhcp_port=free))).abort()
         Caller(port=free).raw.close()  # the port was given back
         assert it.ports == before
-        assert (await caller.ask(ASK, before[1]))[0].file == b"ipxe.efi"
+        assert (await caller.ask(ASK, before[1]))[0].file == b"snponly.efi"
 
 
 async def test_it_does_not_start_and_says_what_to_do(tmp_path: Path, caller: Caller) -> None:
@@ -280,7 +280,7 @@ async def test_the_second_leg_and_a_relay(tmp_path: Path) -> None:
                 for caller in (edk2, ipxe):
                     answer, peer = await caller.ask(asks(dhcp.REQUEST, 7, ciaddr=own), 4011, "10.2.0.1")
                     assert peer == ("10.2.0.1", 4011)
-                    assert (answer.message_type, answer.ciaddr, answer.file) == (dhcp.ACK, own, b"ipxe.efi")
+                    assert (answer.message_type, answer.ciaddr, answer.file) == (dhcp.ACK, own, b"snponly.efi")
                 answer, peer = await relay.ask(asks(giaddr=own, extra={82: b"\x01\x03abc"}), 67, "10.2.0.1")
                 assert peer == ("10.2.0.1", 67)
                 assert (answer.options[82], answer.giaddr) == (b"\x01\x03abc", own)
