@@ -10,7 +10,7 @@ ROOT := $(shell [ "$$(id -u)" = 0 ] && echo yes)
 # What the end-to-end tests and the demo run against, from Debian, by name.
 E2E_PACKAGES := qemu-system-x86 ovmf ipxe ipxe-qemu mmdebstrap partclone zstd dnsmasq-base iproute2 tftp-hpa atftp \
   busybox-static curl fdisk gdisk dosfstools e2fsprogs ntfs-3g udpcast cpio grub-pc-bin grub-efi-amd64-bin grub2-common \
-  mtools procps xfsprogs
+  mtools procps xfsprogs python3-venv
 
 .PHONY: help venv run test unit e2e check lint types demo bench packages clean
 .DEFAULT_GOAL := help

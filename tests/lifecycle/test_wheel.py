@@ -1,0 +1,107 @@
+"""A wheel in an empty environment installs, migrates and runs: samples, client recipe and migrations are packaged.
+
+The namespaces are its own: /etc, /var and /srv are copies, so nothing of the installation stays on this machine.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.support.process import command
+
+ROOT = Path(__file__).parents[2]
+
+SCRIPT = """
+    set -e
+    cp -a /etc "$PLACE/etc"
+    for file in passwd shadow group gshadow; do [ ! -e "$PLACE/etc/$file" ] || sed -i '/^pbserv:/d' "$PLACE/etc/$file"; done
+    rm -rf "$PLACE/etc/pbserv"
+    mount --bind "$PLACE/etc" /etc
+    for place in /var/lib /var/log /srv; do mount -t tmpfs -o mode=755 tmpfs $place; done
+    ip link set lo up
+    pbserv="$PLACE/venv/bin/pbserv"
+    cd /
+    $pbserv install
+    $pbserv install
+    $pbserv check
+    $pbserv start
+    $pbserv status
+    $pbserv device accept 52:54:00:00:00:01
+    $pbserv device list
+    id -u pbserv
+    stat -c %U /var/lib/pbserv/registry.db /var/log/pbserv/pbserv.log
+    "$PLACE/venv/bin/zmgmcast" -status
+    $pbserv stop
+    $pbserv install proxydhcp
+    grep -n '^Services' /etc/pbserv/pbserv.conf
+    $pbserv start
+    $pbserv status
+    $pbserv stop
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("wheel")
+    command([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(place), str(ROOT)])
+    return next(place.glob("*.whl"))
+
+
+def test_the_wheel_holds_what_the_program_needs(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for name in (
+        "pbserv/registry/migrations/versions/v0001_first.py",
+        "pbserv/policy/templates/work.ipxe.j2",
+        "pbserv/web/console.html",
+        "pbserv/_share/client/pbclient.sh",
+        "pbserv/_share/conf/tftp.conf",
+        "pbserv/py.typed",
+    ):
+        assert name in names
+    assert not any(name.startswith(("tests/", "bench/")) for name in names)
+
+
+@pytest.mark.root
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it makes namespaces and installs the service in them")
+def test_it_installs_migrates_and_runs(wheel: Path) -> None:
+    # Below /var/tmp, because the service user must be able to reach it; the interpreter is the system's for the same
+    # reason, where there is one.
+    place = Path(command(["mktemp", "-d", "/var/tmp/pbserv-wheel.XXXXXX"]).strip())
+    place.chmod(0o755)
+    try:
+        interpreter = sys.executable if os.stat("/root").st_mode & 1 else _reachable_python()
+        command([interpreter, "-m", "venv", str(place / "venv")])
+        pip = str(place / "venv/bin/pip")
+        quiet = ["--quiet", "--disable-pip-version-check"]
+        command([pip, "install", *quiet, "--require-hashes", "-r", str(ROOT / "requirements/runtime.txt")])
+        command([pip, "install", *quiet, "--no-deps", str(wheel)])
+        done = subprocess.run(
+            ["unshare", "--mount", "--net", "--propagation", "private", "sh", "-c", textwrap.dedent(SCRIPT)],
+            capture_output=True, text=True, check=False, env={"PATH": os.environ["PATH"], "PLACE": str(place)},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "created user pbserv" in done.stdout
+        assert done.stdout.count("pbserv\n") >= 2, "registry and log belong to the service user"
+        assert "Services = imaging tftp policy proxydhcp" in done.stdout
+        assert "pbserv proxyDHCP service running" in done.stdout
+        assert "52:54:00:00:00:01" in done.stdout
+    finally:
+        command(["rm", "-rf", str(place)])
+
+
+def _reachable_python() -> str:
+    """A Python that every user can run; the one of the tests may lie below a closed home directory."""
+    base = Path(sys.base_prefix)
+    if all(parent.stat().st_mode & 1 for parent in [base, *base.parents]):
+        return sys.executable
+    found = Path("/usr/bin/python3")
+    assert found.exists(), "no interpreter that an unprivileged user can run: apt-get install python3-venv"
+    return str(found)
