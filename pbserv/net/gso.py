@@ -37,7 +37,7 @@ class ConnectedUdp:
     peer's port is closed.
     """
 
-    __slots__ = ("_per_call", "_raw", "_routes", "_segment", "local", "recv", "send_one")
+    __slots__ = ("_one_call", "_per_call", "_raw", "_routes", "_segment", "local", "recv", "send_one")
 
     def __init__(self, local: str, peer: str, port: int, routes: OffloadRoutes) -> None:
         """Raises OSError (no descriptors left, no route ...)."""
@@ -56,7 +56,8 @@ class ConnectedUdp:
         self.recv = raw.recv  # bound once: this is the hot path
         self.send_one = raw.send
         self._segment = 0
-        self._per_call = 0
+        self._one_call = 0  # bytes that one send takes
+        self._per_call = 0  # the same with the offload on, else 0
 
     def fileno(self) -> int:
         return self._raw.fileno()
@@ -72,7 +73,7 @@ class ConnectedUdp:
 
     def segment(self, size_bytes: int, most: int) -> None:
         """Flights of up to ``most`` datagrams of ``size_bytes`` (the last may be shorter) will be sent."""
-        self._segment = size_bytes
+        self._segment = self._one_call = size_bytes
         if most < 2 or size_bytes < MIN_SEGMENT or self.local in self._routes.refused:
             return
         try:
@@ -80,25 +81,22 @@ class ConnectedUdp:
         except OSError:
             self._routes.refused.add(self.local)
             return
-        self._per_call = min(MAX_SEGMENTS, MAX_BYTES // size_bytes) * size_bytes
+        self._one_call = self._per_call = min(MAX_SEGMENTS, MAX_BYTES // size_bytes) * size_bytes
 
     def send_flight(self, buffer: memoryview) -> bool:
         """Send ``buffer`` as datagrams of the segment size; False when the kernel has no room at the moment."""
-        length = len(buffer)
-        if length <= self._segment:
-            return self.send_datagram(buffer)
-        if not self._per_call:
-            return self._send_singly(buffer)
         try:
-            if length <= self._per_call:
+            if len(buffer) <= self._one_call:
                 self.send_one(buffer)
-            else:
-                for start in range(0, length, self._per_call):
-                    self.send_one(buffer[start : start + self._per_call])
+                return True
+            if not self._per_call:
+                return self._send_singly(buffer)
+            for start in range(0, len(buffer), self._per_call):
+                self.send_one(buffer[start : start + self._per_call])
         except ConnectionRefusedError:
             raise
         except OSError as fault:
-            if fault.errno not in _NO_OFFLOAD:
+            if not self._per_call or fault.errno not in _NO_OFFLOAD:
                 return False
             self._give_up_offload()
             return self._send_singly(buffer)
@@ -125,6 +123,7 @@ class ConnectedUdp:
     def _give_up_offload(self) -> None:
         self._routes.refused.add(self.local)
         self._per_call = 0
+        self._one_call = self._segment
         self._raw.setsockopt(socket.SOL_UDP, UDP_SEGMENT, 0)
 
     def close(self) -> None:

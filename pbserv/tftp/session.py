@@ -17,6 +17,8 @@ from pbserv.tftp.packet import ErrorCode, Request, encode_error
 from pbserv.tftp.report import Ended, Reporter
 from pbserv.tftp.transfer import Action, Outcome, Transfer
 
+_now = time.monotonic
+
 Key = tuple[str, int, str]
 """Client address, client port, our address."""
 
@@ -28,8 +30,9 @@ class Session:
     """From an accepted request to its outcome; calls ``on_end`` exactly once."""
 
     __slots__ = (
-        "_content", "_datagram", "_link", "_loop", "_on_end", "_receive", "_reporter", "_started_at", "_terms",
-        "_trace", "ended", "key", "name", "size_bytes", "transfer",
+        "_content", "_datagram", "_flight", "_link", "_loop", "_on_end", "_receive", "_reporter", "_send",
+        "_send_flight", "_started_at", "_terms", "_trace", "_windowed", "ended", "key", "name", "size_bytes",
+        "transfer",
     )  # fmt: skip
 
     def __init__(
@@ -50,7 +53,9 @@ class Session:
         self.ended = False
         self._datagram = datagram
         self._link = link
-        self._receive = link.recv
+        self._receive, self._send, self._send_flight = link.recv, link.send_datagram, link.send_flight
+        self._flight: Callable[[int, int], memoryview]  # set with the content; nothing is sent before
+        self._windowed = terms.window > 1
         self._terms = terms
         self._reporter = reporter
         self._on_end = on_end
@@ -76,6 +81,7 @@ class Session:
             content.close()
             return
         self._content = content
+        self._flight = content.flight
         self._link.segment(self._terms.block_size + HEADER_BYTES, self._terms.window)
         self._loop.add_reader(self._link.fileno(), self.readable)
         now = time.monotonic()
@@ -94,14 +100,15 @@ class Session:
         except OSError:  # no route at the moment: the timer will tell
             return
         try:
-            now = time.monotonic()
-            transfer = self.transfer
+            now = _now()
             if self._trace is not None:
                 self._trace.debug("received", client=self.client, packet=datagram[:64].hex())
-            if transfer.window == 1 or transfer.completes_flight(datagram):
-                self._perform(transfer.receive(datagram, now), now)
+            transfer = self.transfer
+            if self._windowed and not transfer.completes_flight(datagram):
+                action = transfer.receive_burst(self._drain(datagram), now)
             else:
-                self._perform(transfer.receive_burst(self._drain(datagram), now), now)
+                action = transfer.receive(datagram, now)
+            self._perform(action, now)
         except Exception as fault:
             self._bug(fault)
 
@@ -110,6 +117,9 @@ class Session:
         if datagram == self._datagram:
             if self._content is None:  # the content is still being read
                 return True
+            self.readable()  # the last ACK may be waiting, and its port be in use again already
+            if self.ended:
+                return False
             if not self.transfer.abandoned_for(now):
                 self._guarded(lambda: self._perform(self.transfer.on_request_again(now), now))
                 return True
@@ -149,12 +159,7 @@ class Session:
         if self._trace is not None:
             self._trace.debug("sending", client=self.client, packet=str(action))
         try:
-            if type(action) is tuple:
-                assert self._content is not None  # noqa: S101 - begin() set it before anything could be asked for
-                sent = self._link.send_flight(self._content.flight(*action))
-            else:
-                sent = self._link.send_datagram(action)  # type: ignore[arg-type]
-            if not sent:
+            if not (self._send(action) if isinstance(action, bytes) else self._send_flight(self._flight(*action))):
                 self.transfer.on_unsent(now)
         except ConnectionRefusedError:
             self.transfer.on_unreachable()

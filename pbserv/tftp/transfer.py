@@ -127,7 +127,7 @@ class Transfer:
 
     def receive(self, datagram: bytes, now: float) -> Action:
         """One datagram of the client."""
-        if datagram[:2] == b"\0\4" and len(datagram) >= 4:
+        if len(datagram) >= 4 and datagram[1] == 4 and datagram[0] == 0:
             number = datagram[2] << 8 | datagram[3]
             if number == self._high & 0xFFFF and self.outcome is None:
                 return self._flight_arrived(now)
