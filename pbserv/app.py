@@ -30,7 +30,7 @@ from pbserv.registry.registry import Registry
 from pbserv.registry.tokens import ADMIN_ROLE, WorkTokens, digest, load_secret, new_token, write_private
 from pbserv.service import ServiceStatus
 from pbserv.services import Logs, Parts, settings_of, wire
-from pbserv.settings import SERVICE_NAMES, Settings, load_settings
+from pbserv.settings import SERVICE_NAMES, Settings, host_warnings, load_settings
 from pbserv.supervisor import Supervisor
 
 RESTART_KEYS = ("state_directory", "user")
@@ -96,8 +96,9 @@ class Process:
     async def run(self) -> int:
         self._stop = asyncio.Event()
         self._logs.configure(self._settings)
-        for problem in self._settings.warnings:
-            self._logs.pbserv.warning("configuration", problem=str(problem))
+        for warning in (*self._settings.warnings, *host_warnings(self._settings)):
+            self._logs.pbserv.warning("configuration", problem=str(warning))
+            self._ready.line(f"warning: {warning}")
         registry = Registry.open(self._settings.pbserv.state_directory / "registry.db")
         try:
             return await self._run(registry)

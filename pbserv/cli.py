@@ -89,11 +89,11 @@ def restart(context: typer.Context, services: Names = None) -> None:
 
 
 @app.command("force-reload")
-def force_reload(context: typer.Context) -> None:
-    """Read the configuration again: all of it or, when anything is wrong, nothing."""
+def force_reload(context: typer.Context, services: Names = None) -> None:
+    """Read the configuration again: all files or, when anything is wrong, none. Service names change nothing in that."""
     from pbserv.commands import control
 
-    raise typer.Exit(control.force_reload(context.obj))
+    raise typer.Exit(control.force_reload(context.obj, services or []))
 
 
 @app.command()
@@ -105,11 +105,11 @@ def status(context: typer.Context, services: Names = None, as_json: AsJson = Fal
 
 
 @app.command()
-def showpid(context: typer.Context) -> None:
-    """Print the server's process id."""
+def showpid(context: typer.Context, services: Names = None) -> None:
+    """Print the server's process id; all services share one process."""
     from pbserv.commands import control
 
-    raise typer.Exit(control.showpid(context.obj))
+    raise typer.Exit(control.showpid(context.obj, services or []))
 
 
 @app.command()

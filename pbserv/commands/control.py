@@ -81,8 +81,9 @@ def restart(conf: Path, names: Sequence[str]) -> int:
     return code or start(conf, names)
 
 
-def force_reload(conf: Path) -> int:
+def force_reload(conf: Path, names: Sequence[str]) -> int:
     """One transaction: any error leaves the old configuration running."""
+    _check_names(names)
     settings = _load_or_none(conf)
     state_directory = settings.pbserv.state_directory if settings else _running_state_directory(conf)
     if state_directory is None:
@@ -139,8 +140,9 @@ def _status_of_running(settings: Settings, names: Sequence[str], as_json: bool) 
     return 0 if answer.ok else NOT_RUNNING
 
 
-def showpid(conf: Path) -> int:
+def showpid(conf: Path, names: Sequence[str]) -> int:
     """The process id alone, for scripts."""
+    _check_names(names)
     state = read_state(_pid_file(_settings(conf)))
     if not state.running:
         print("pbserv is not running", file=sys.stderr)

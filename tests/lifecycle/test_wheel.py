@@ -21,7 +21,9 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = """
     set -e
     cp -a /etc "$PLACE/etc"
-    for file in passwd shadow group gshadow; do [ ! -e "$PLACE/etc/$file" ] || sed -i '/^pbserv:/d' "$PLACE/etc/$file"; done
+    for file in passwd shadow group gshadow; do
+        [ ! -e "$PLACE/etc/$file" ] || sed -i "/^pbserv:/d" "$PLACE/etc/$file"
+    done
     rm -rf "$PLACE/etc/pbserv"
     mount --bind "$PLACE/etc" /etc
     for place in /var/lib /var/log /srv; do mount -t tmpfs -o mode=755 tmpfs $place; done
