@@ -1,0 +1,1 @@
+"""What the command line does itself, without the server: building the imaging client, installing boot loaders."""

@@ -1,0 +1,165 @@
+"""``pbserv client build``: the recipe, the host's package sources, and a real boot of what was built."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from pbserv.commands import client_build
+from tests.client import disks
+from tests.client.standin import TOKEN, Job, StandIn
+
+QEMU = "qemu-system-x86_64"
+MAC = "52:54:00:c1:1e:47"
+
+
+def test_recipe_is_found_and_its_hash_follows_it(tmp_path: Path) -> None:
+    recipe = client_build.find_recipe()
+    assert "partclone" in client_build.packages(recipe)
+    copy = tmp_path / "client"
+    shutil.copytree(recipe, copy)
+    before = client_build.recipe_id(recipe)
+    assert client_build.recipe_id(copy) == before
+    (copy / "README.md").write_text("other words\n")
+    assert client_build.recipe_id(copy) == before
+    with (copy / "pbclient.sh").open("a") as script:
+        script.write("# changed\n")
+    assert client_build.recipe_id(copy) != before
+
+
+def test_same_recipe_is_not_built_twice(tmp_path: Path) -> None:
+    for name in client_build.RESULTS:
+        (tmp_path / name).write_bytes(b"built before")
+    (tmp_path / client_build.BUILD_ID).write_text(client_build.recipe_id(client_build.find_recipe()))
+    said: list[str] = []
+    client_build.build(tmp_path, said.append)
+    assert "up to date" in said[0]
+    (tmp_path / "initrd.img").unlink()
+    assert not client_build.is_current(tmp_path, client_build.recipe_id(client_build.find_recipe()))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may build")
+def test_without_root_rights_it_says_so(tmp_path: Path) -> None:
+    with pytest.raises(client_build.BuildError, match="root"):
+        client_build.build(tmp_path, lambda _: None)
+
+
+@pytest.mark.skipif(shutil.which("apt-get") is None, reason="not a Debian host")
+def test_only_debian_s_own_sources_are_taken(tmp_path: Path) -> None:
+    for line in client_build.debian_sources(tmp_path, lambda _: None):
+        kind, rest = line.split(" ", 1)
+        assert kind == "deb"
+        assert rest.startswith("[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] ")
+
+
+def test_scripts_have_no_mistakes_that_shellcheck_knows() -> None:
+    if shutil.which("shellcheck") is None:
+        pytest.skip("not installed: shellcheck")
+    recipe = client_build.find_recipe()
+    scripts = [
+        recipe / name for name in ("pbclient.sh", "customize", "hooks/pbclient", "scripts/boot", "scripts/lease")
+    ]
+    done = subprocess.run(
+        ["shellcheck", "-s", "sh", "-S", "warning", *map(str, scripts)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh build; PBSERV_CLIENT names a folder in which an up-to-date one may be kept between runs."""
+    folder = Path(os.environ.get("PBSERV_CLIENT") or tmp_path_factory.mktemp("built"))
+    client_build.build(folder, print)
+    return folder
+
+
+needs_machine = [
+    pytest.mark.e2e,
+    pytest.mark.root,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root rights: mmdebstrap, loop devices"),
+    pytest.mark.skipif(shutil.which("mmdebstrap") is None, reason="not installed: mmdebstrap"),
+    pytest.mark.skipif(shutil.which(QEMU) is None, reason=f"not installed: {QEMU}"),
+]
+
+
+def boot(folder: Path, server: StandIn, *machine: str, until: str = "", timeout_s: float = 240) -> str:
+    """Boots the built client in a machine with user-mode networking until it restarts, powers off or says ``until``.
+
+    Returns its console.
+    """
+    port = server.url.rsplit(":", 1)[1]
+    line = f"console=tty0 console=ttyS0 pb.url=http://10.0.2.2:{port} pb.token={TOKEN} pb.mac={MAC} pb.delay=1"
+    command = [
+        *(QEMU, "-accel", "tcg", "-m", "768", "-nographic", "-no-reboot", "-nodefaults", "-serial", "stdio"),
+        *("-kernel", str(folder / "vmlinuz"), "-initrd", str(folder / "initrd.img")),
+        *("-append", f"{line} BOOTIF=01-{MAC.replace(':', '-')}"),
+        *("-netdev", "user,id=net", *machine),
+    ]
+    console: list[str] = []
+    with subprocess.Popen(
+        ["timeout", str(timeout_s), *command],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        for text in process.stdout:
+            console.append(text)
+            if until and until in text:
+                process.terminate()
+    return "".join(console)
+
+
+class TestBuilt:
+    """What was built works as a machine's only system."""
+
+    pytestmark = needs_machine
+
+    def test_build_is_whole_and_leaves_nothing_else(self, built: Path) -> None:
+        assert sorted(os.listdir(built)) == ["build-id", "initrd.img", "vmlinuz"]
+        assert (built / "initrd.img").stat().st_size < 45_000_000
+
+    def test_machine_captures_and_another_restores(self, built: Path, tmp_path: Path) -> None:
+        """A SATA disk behind an Intel card is captured; a larger NVMe disk behind a virtio card gets it."""
+        table = "label: dos\nstart=2048, size=40MiB, type=83\n"
+        with disks.loop(tmp_path / "a.img", 64 << 20, table=table) as device, disks.partition(device, 1) as node:
+            disks.run("mkfs.ext4", "-q", node)
+            with disks.mounted(node, tmp_path / "m") as mount:
+                disks.fill(mount, 9)
+                files = disks.hashes(mount)
+        began = time.monotonic()
+        sata = ("-device", "ahci,id=ahci", "-device", "ide-hd,drive=d,bus=ahci.0")
+        drive = ("-drive", f"if=none,id=d,format=raw,file={tmp_path / 'a.img'}")
+        with StandIn(job := Job("capture", finish="reboot")) as server:
+            console = boot(built, server, "-device", f"e1000e,netdev=net,mac={MAC}", *drive, *sata)
+        assert job.result is not None, console
+        assert job.outcome() == ("1", ""), console
+        assert job.work["mac"] == MAC
+        assert "/dev/sda" in job.work["disks"]
+        print(f"capture by a machine: {time.monotonic() - began:.1f} s, {job.result['seconds']} s of them the client's")
+
+        with (tmp_path / "b.img").open("wb") as file:
+            file.truncate(96 << 20)
+        drive = ("-drive", f"if=none,id=d,format=raw,file={tmp_path / 'b.img'}")
+        with StandIn(job := Job("restore", finish="poweroff", items=job.items, manifest=job.manifest)) as server:
+            machine = ("-device", f"virtio-net-pci,netdev=net,mac={MAC}", "-device", "nvme,drive=d,serial=n1")
+            console = boot(built, server, *drive, *machine)
+        assert job.result is not None, console
+        assert job.outcome() == ("1", ""), console
+        with disks.loop(tmp_path / "b.img", 0) as device, disks.partition(device, 1) as node:
+            disks.run("e2fsck", "-fn", node)
+            with disks.mounted(node, tmp_path / "m") as mount:
+                assert disks.hashes(mount) == files
+
+    def test_machine_without_a_server_says_why_and_asks_again(self, built: Path) -> None:
+        with StandIn(Job("local")) as server:
+            pass  # its port is closed again
+        console = boot(
+            built, server, "-device", f"virtio-net-pci,netdev=net,mac={MAC}", until="asking the server again"
+        )
+        assert "FAILED: no work" in console
+        assert "asking the server again in 1 seconds" in console
