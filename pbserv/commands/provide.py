@@ -17,8 +17,7 @@ def client_build(conf: Path, output: Path | None, force: bool) -> None:
 
 def loaders_install(conf: Path) -> None:
     """Put the loaders where the TFTP server serves from."""
-    for line in loaders.install(load_settings(conf).tftp.directory, _say):
-        print(line)
+    loaders.install(load_settings(conf).tftp.directory, _say)
 
 
 def _say(text: str) -> None:
