@@ -32,7 +32,7 @@ from pbserv.imaging.layout import CREATE, Layout, StoredImage, filesystem_faults
 from pbserv.imaging.manifest import Manifest, check_item_name, parse
 
 BLOCK_BYTES = 1024 * 1024
-IDLE_TIMEOUT_S = 120.0
+IDLE_TIMEOUT_S = 900.0  # partclone reads the bitmap of a huge, slow disk before it sends a byte
 
 P = ParamSpec("P")
 T = TypeVar("T")
