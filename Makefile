@@ -8,9 +8,9 @@ STAMP := $(VENV)/.complete
 ROOT := $(shell [ "$$(id -u)" = 0 ] && echo yes)
 
 # What the end-to-end tests and the demo run against, from Debian, by name.
-E2E_PACKAGES := gcc libc6-dev qemu-system-x86 ovmf ipxe ipxe-qemu mmdebstrap partclone zstd dnsmasq-base iproute2 tftp-hpa atftp \
-  busybox-static curl fdisk gdisk dosfstools e2fsprogs ntfs-3g udpcast cpio grub-pc-bin grub-efi-amd64-bin grub2-common \
-  mtools procps xfsprogs python3-venv
+E2E_PACKAGES := gcc libc6-dev qemu-system-x86 ovmf ipxe ipxe-qemu mmdebstrap partclone zstd dnsmasq-base iproute2 \
+  tftp-hpa atftp busybox-static curl fdisk gdisk dosfstools e2fsprogs ntfs-3g udpcast cpio grub-pc-bin grub-efi-amd64-bin grub2-common \
+  mtools procps xfsprogs python3-venv shellcheck systemd
 
 .PHONY: help venv run test unit e2e check lint types demo bench packages clean
 .DEFAULT_GOAL := help
@@ -54,7 +54,7 @@ unit: venv packages ## the tests without virtual machines
 
 e2e: venv packages ## virtual machines with real firmware against the real server (root)
 ifeq ($(ROOT),yes)
-	$(BIN)/pytest -m e2e --timeout 2400 -v tests/e2e tests/client
+	$(BIN)/pytest -m e2e --timeout 2400 -v tests/client tests/e2e
 else
 	@echo "make e2e needs root: it makes network namespaces and loop devices"; exit 1
 endif

@@ -177,7 +177,9 @@ def test_unit_is_hardened() -> None:
     } <= set(lines)  # fmt: skip
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not on this machine")
+@pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None and os.geteuid() != 0, reason="systemd-analyze is not on this machine"
+)
 @pytest.mark.parametrize("state", ["/var/lib/pbserv", "/home/some one/100% images", "/tmp/x/state"])
 def test_systemd_understands_the_unit(tmp_path: Path, state: str) -> None:
     unit = tmp_path / "pbserv.service"

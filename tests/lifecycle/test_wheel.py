@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import textwrap
 import zipfile
 from pathlib import Path
@@ -15,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.process import command
-
-ROOT = Path(__file__).parents[2]
+from tests.support.wheel import build_wheel, install_wheel
 
 SCRIPT = """
     set -e
@@ -51,9 +49,7 @@ SCRIPT = """
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("wheel")
-    command([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(place), str(ROOT)])
-    return next(place.glob("*.whl"))
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 def test_the_wheel_holds_what_the_program_needs(wheel: Path) -> None:
@@ -74,17 +70,11 @@ def test_the_wheel_holds_what_the_program_needs(wheel: Path) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it makes namespaces and installs the service in them")
 def test_it_installs_migrates_and_runs(wheel: Path) -> None:
-    # Below /var/tmp, because the service user must be able to reach it; the interpreter is the system's for the same
-    # reason, where there is one.
+    # Below /var/tmp, because the service user must be able to reach it.
     place = Path(command(["mktemp", "-d", "/var/tmp/pbserv-wheel.XXXXXX"]).strip())
     place.chmod(0o755)
     try:
-        interpreter = sys.executable if os.stat("/root").st_mode & 1 else _reachable_python()
-        command([interpreter, "-m", "venv", str(place / "venv")])
-        pip = str(place / "venv/bin/pip")
-        quiet = ["--quiet", "--disable-pip-version-check"]
-        command([pip, "install", *quiet, "--require-hashes", "-r", str(ROOT / "requirements/runtime.txt")])
-        command([pip, "install", *quiet, "--no-deps", str(wheel)])
+        install_wheel(wheel, place)
         done = subprocess.run(
             ["unshare", "--mount", "--net", "--propagation", "private", "sh", "-c", textwrap.dedent(SCRIPT)],
             capture_output=True, text=True, check=False, env={"PATH": os.environ["PATH"], "PLACE": str(place)},
@@ -97,13 +87,3 @@ def test_it_installs_migrates_and_runs(wheel: Path) -> None:
         assert "52:54:00:00:00:01" in done.stdout
     finally:
         command(["rm", "-rf", str(place)])
-
-
-def _reachable_python() -> str:
-    """A Python that every user can run; the one of the tests may lie below a closed home directory."""
-    base = Path(sys.base_prefix)
-    if all(parent.stat().st_mode & 1 for parent in [base, *base.parents]):
-        return sys.executable
-    found = Path("/usr/bin/python3")
-    assert found.exists(), "no interpreter that an unprivileged user can run: apt-get install python3-venv"
-    return str(found)
