@@ -25,7 +25,7 @@ def create_app(
     routers: Sequence[tuple[str, APIRouter]], *, running: Running, client_directory: Path, log: ServiceLog
 ) -> FastAPI:
     """``routers`` come with the name of their service: while that one is stopped its paths answer 503."""
-    app = FastAPI(title="pbserv", version=__version__, docs_url="/api/docs", openapi_url="/api/openapi.json",
+    app = FastAPI(title="pbserv", version=__version__, docs_url=None, openapi_url="/api/openapi.json",
                   redoc_url=None, swagger_ui_oauth2_redirect_url=None)  # fmt: skip
     for service, router in routers:
         app.include_router(router, dependencies=[_only_while_running(service, running)])
