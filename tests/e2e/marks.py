@@ -1,0 +1,14 @@
+"""The marks of every end-to-end module: never skipped silently, and with the time that virtual machines need."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+MARKS = [
+    pytest.mark.root,
+    pytest.mark.e2e,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: network namespaces, tap devices, ports 67 and 69"),
+]
