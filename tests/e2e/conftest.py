@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,10 @@ class Lab:
             machine.power_off()
         entry = next(work for work in self.server.json("work", "list", "--all") if work["id"] == number)
         assert entry["state"] == "done", entry
+        job = entry["job"]
+        busy = datetime.fromisoformat(job["finished"]) - datetime.fromisoformat(job["started"])
+        note(f"{machine.firmware}: {order[0]}, MB of the job per second (partitioning and checks included)",
+             job["bytes_total"] / 1e6 / busy.total_seconds())  # fmt: skip
         return seconds
 
     def boots_own_disk(self, machine: Machine, guest: disks.GuestDisk, timeout_s: float = 120) -> str:
@@ -82,9 +87,9 @@ class Lab:
             machine.power_off()
 
 
-def note(what: str, seconds: float) -> None:
-    """Keep a measured time for the summary at the end of the run."""
-    _TIMES[what] = round(seconds, 1)
+def note(what: str, value: float) -> None:
+    """Keep a measured value for the summary at the end of the run."""
+    _TIMES[what] = round(value, 1)
 
 
 @pytest.fixture(scope="session")
@@ -139,6 +144,7 @@ def lab(place: Path, parts: disks.Parts, client: Path) -> Iterator[Lab]:
         stack.enter_context(running(server))
         shutil.copytree(client, server.state / "client", ignore=shutil.ignore_patterns(".*"), dirs_exist_ok=True)
         made = Lab(lan, server, place, parts)
+        note("server's resident memory after its start, MB", server.resident_mb)
         yield made
         for machine in made.machines:
             machine.power_off()

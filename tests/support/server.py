@@ -120,6 +120,13 @@ class Server:
         except KeyError:
             raise RoomError(f"zmgmcast -status: exit {done.returncode}\n{done.stdout}{done.stderr}") from None
 
+    @property
+    def resident_mb(self) -> float:
+        """Memory that the process holds."""
+        status = Path(f"/proc/{int(self.ok('showpid'))}/status").read_text()
+        found = re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)
+        return int(found[1]) / 1000 if found else 0.0
+
     def report(self) -> str:
         """The ends of all logs, for the message of a failed test."""
         parts = [f"--- {self.output}\n{_tail(self.output)}"]
