@@ -90,7 +90,7 @@ def restart(context: typer.Context, services: Names = None) -> None:
 
 @app.command("force-reload")
 def force_reload(context: typer.Context, services: Names = None) -> None:
-    """Read the configuration again: all files or, when anything is wrong, none. Service names change nothing in that."""
+    """Read all configuration files again, or, when anything is wrong, none; names change nothing in that."""
     from pbserv.commands import control
 
     raise typer.Exit(control.force_reload(context.obj, services or []))

@@ -15,6 +15,10 @@ from pbserv.daemon.privileges import Account
 from pbserv.errors import PbservError
 
 SUBDIRECTORIES = ("log", "run", "images", "client")
+OWN_ENTRIES = frozenset(
+    (*SUBDIRECTORIES, "registry.db", "registry.db-wal", "registry.db-shm", "secret.key", "admin.token")
+)
+"""What root may have put there before the first start: ``pbserv client build`` makes client/."""
 _MODE = 0o750
 
 
@@ -112,7 +116,7 @@ def _give(descriptor: int, path: Path, owner: Account | None, only_empty: bool) 
         raise PbservError(f"{path} belongs to user {facts.st_uid}, not to {owner.name}; {remedy}")
     if only_empty:
         entries = set(os.listdir(descriptor))
-        if entries and not entries.issuperset(SUBDIRECTORIES):
+        if not entries.issuperset(SUBDIRECTORIES) and entries - OWN_ENTRIES:
             raise PbservError(f"{path} is root's and has other things in it; {remedy}")
     os.fchown(descriptor, owner.uid, owner.gid)
     os.fchmod(descriptor, _MODE)

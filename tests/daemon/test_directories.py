@@ -140,3 +140,18 @@ def test_parent_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(PbservError, match="Not a directory"):
         prepare_directories(tmp_path / "file" / "state")
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it gives directories away")
+def test_what_root_built_before_the_first_start_is_taken_over(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    (state / "client").mkdir(parents=True)
+    nobody = Account("nobody", 65534, 65534)
+    prepare_directories(state, nobody)
+    assert (state.stat().st_uid, (state / "client").stat().st_uid) == (65534, 65534)
+    other = tmp_path / "other"
+    (other / "client").mkdir(parents=True)
+    (other / "somebody's file").touch()
+    with pytest.raises(PbservError, match="other things"):
+        prepare_directories(other, nobody)
