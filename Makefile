@@ -61,7 +61,7 @@ endif
 
 packages:
 ifeq ($(ROOT),yes)
-	@missing=$$(dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(E2E_PACKAGES) 2>/dev/null | awk '$$2 == "installed" { print $$1 }' \
+	@missing=$$({ dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(E2E_PACKAGES) 2>/dev/null || true; } | awk '$$2 == "installed" { print $$1 }' \
 	  | sort | comm -13 - <(printf '%s\n' $(E2E_PACKAGES) | sort)); \
 	if [ -n "$$missing" ]; then \
 	  echo "installing Debian packages: $$missing" | tr '\n' ' '; echo; \

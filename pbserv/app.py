@@ -7,7 +7,7 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,10 @@ from pbserv import __version__
 from pbserv.conf.load import ConfigError
 from pbserv.daemon.control import CONTROL_SOCKET_NAME, ControlServer, JsonValue, Request, Response
 from pbserv.daemon.detach import Readiness
-from pbserv.daemon.directories import prepare_directories
+from pbserv.daemon.directories import hand_over_files, prepare_directories
 from pbserv.daemon.notify import Notifier
 from pbserv.daemon.pidfile import PID_FILE_NAME, PidFile
-from pbserv.daemon.privileges import Account, drop_privileges, find_account
+from pbserv.daemon.privileges import drop_privileges, find_account
 from pbserv.errors import PbservError, StartError
 from pbserv.journal.history import History
 from pbserv.registry.access import Access
@@ -33,7 +33,7 @@ from pbserv.services import Logs, Parts, settings_of, wire
 from pbserv.settings import SERVICE_NAMES, Settings, host_warnings, load_settings
 from pbserv.supervisor import Supervisor
 
-RESTART_KEYS = ("state_directory", "user")
+RESTART_KEYS = {"StateDirectory": "state_directory", "User": "user"}
 WANTED_FILES = 65_536
 
 
@@ -50,7 +50,7 @@ def serve(directory: Path, ready: Readiness, overrides: Overrides) -> int:
     settings = load_settings(directory)
     account = find_account(settings.pbserv.user) if os.geteuid() == 0 else None
     prepare_directories(settings.pbserv.state_directory, account)
-    own_files(settings, account)
+    hand_over_files(settings.pbserv.state_directory, account)
     drop_privileges(settings.pbserv.user)
     os.umask(0o027)
     with PidFile.acquire(settings.run_directory / PID_FILE_NAME):
@@ -61,16 +61,6 @@ def serve(directory: Path, ready: Readiness, overrides: Overrides) -> int:
         process = Process(settings, tokens, ready, overrides)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(process.run())
-
-
-def own_files(settings: Settings, account: Account | None) -> None:
-    """Files that root made in an earlier run (another ``User``) would lock the service user out: hand them over."""
-    if account is None:
-        return
-    for name in ("registry.db", "registry.db-wal", "registry.db-shm", "secret.key", "admin.token"):
-        path = settings.pbserv.state_directory / name
-        if path.is_file() and not path.is_symlink() and path.stat().st_uid == 0:
-            os.chown(path, account.uid, account.gid, follow_symlinks=False)
 
 
 def _raise_file_limit() -> None:
@@ -91,6 +81,8 @@ class Process:
         self._notifier = Notifier.from_environment()
         self._logs = Logs.create()
         self._by_hand: set[str] = set()
+        self._stopped_by_hand: frozenset[str] = frozenset()
+        self._changing = asyncio.Lock()
         self._started = time.monotonic()
 
     async def run(self) -> int:
@@ -106,6 +98,7 @@ class Process:
             await registry.close()
 
     async def _run(self, registry: Registry) -> int:
+        await registry.close_orphans()
         access = Access(await self._admin_tokens(registry), self._tokens)
         history = History(registry)
         # The supervisor owns tasks before it knows the services; they need its spawn().
@@ -120,23 +113,29 @@ class Process:
         try:
             self._handle_signals()
             await control.start()
-            code = await self._start_all()
-            if code is None:
+            if not await self._start_all():
                 return 1
             await self._stop.wait()
             return 0
         finally:
             self._notifier.stopping()
-            await self._supervisor.stop(self._supervisor.names)
-            await self._parts.web.stop()
-            await history.flush()
-            await control.close()
-            await self._supervisor.close()
-            self._logs.pbserv.critical("stopped")
+            for step in (self._stop_all, self._parts.web.stop, history.flush, control.close, self._supervisor.close):
+                await self._guarded(step)
+            self._logs.pbserv.critical("stopped", events_lost=history.dropped or None)
             self._ready.done(1)
 
-    async def _start_all(self) -> int | None:
-        """Start web and the wanted services and report; None when nothing could be started."""
+    async def _stop_all(self) -> None:
+        await self._supervisor.stop(self._supervisor.names)
+
+    async def _guarded(self, step: Callable[[], Awaitable[object]]) -> None:
+        """One step of the shutdown; its fault must not keep the others from happening."""
+        try:
+            await step()
+        except Exception as fault:
+            self._logs.pbserv.critical("a step of the shutdown failed", exc_info=fault)
+
+    async def _start_all(self) -> bool:
+        """Start web and the wanted services and report; False when nothing could be started."""
         await self._start_web()
         names = self._overrides.services or tuple(self._settings.pbserv.services)
         if self._overrides.services:
@@ -147,13 +146,11 @@ class Process:
         for line in (*self._overrides.banner, *self._listening_lines()):
             self._ready.line(line)
         failed = [status for status in statuses if not status.running]
-        if len(failed) == len(statuses):
-            self._ready.done(1)
-            return None
-        self._logs.pbserv.critical("started", version=__version__, services=",".join(names))
-        self._notifier.ready(self._summary())
+        if len(failed) < len(statuses):
+            self._logs.pbserv.critical("started", version=__version__, services=",".join(names))
+            self._notifier.ready(self._summary())
         self._ready.done(1 if failed else 0)
-        return 1 if failed else 0
+        return len(failed) < len(statuses)
 
     async def _start_web(self) -> None:
         try:
@@ -163,16 +160,18 @@ class Process:
             self._logs.pbserv.critical("not started", part="web", reason=str(fault))
 
     async def _admin_tokens(self, registry: Registry) -> dict[str, str]:
-        """The digests of administrators' tokens; the first start makes one and prints it once."""
+        """The digests of administrators' tokens. The first start makes one; so does a start that misses its file."""
         digests = await registry.token_digests()
-        if digests:
+        path = self._settings.pbserv.state_directory / "admin.token"
+        if digests and path.exists():
             return digests
         token = new_token()
-        path = self._settings.pbserv.state_directory / "admin.token"
         write_private(path, token.encode() + b"\n")
-        await registry.add_token("first", ADMIN_ROLE, digest(token))
-        self._ready.line(f"administrator's token (shown once; the local command line reads {path}): {token}")
-        return {digest(token): ADMIN_ROLE}
+        await registry.add_token(f"made at start {len(digests) + 1}", ADMIN_ROLE, digest(token))
+        # systemd's journal keeps what it hears for ever, and more people read it than the file.
+        shown = "in that file" if self._notifier.enabled else token
+        self._ready.line(f"administrator's token (shown once; the local command line reads {path}): {shown}")
+        return {**digests, digest(token): ADMIN_ROLE}
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -181,7 +180,9 @@ class Process:
         loop.add_signal_handler(signal.SIGHUP, lambda: self._supervisor.spawn("reload", self._on_hangup()))
 
     async def _on_hangup(self) -> None:
-        for error in (await self._reload()).errors:
+        async with self._changing:
+            answer = await self._reload()
+        for error in answer.errors:
             self._logs.pbserv.critical("reload refused", reason=error)
 
     def _on_bug(self, fault: Exception) -> None:
@@ -193,23 +194,27 @@ class Process:
         match request.verb:
             case "status":
                 return self._status(request.names)
-            case "start":
-                return await self._start(request.names)
-            case "stop":
-                return await self._stop_services(request.names)
-            case "reload":
-                return await self._reload()
             case "statistics":
                 return Response(True, data=self._parts.imaging.figures())
-            case _:
-                return Response(False, errors=(f"unknown request {request.verb}",))
+        async with self._changing:
+            if self._stop.is_set():
+                return Response(False, errors=("pbserv is stopping",))
+            match request.verb:
+                case "start":
+                    return await self._start(request.names)
+                case "stop":
+                    return await self._stop_services(request.names)
+                case "restart":
+                    return await self._restart(request.names)
+                case "reload":
+                    return await self._reload()
+                case _:
+                    return Response(False, errors=(f"unknown request {request.verb}",))
 
     def _wanted(self) -> tuple[str, ...]:
         """The services that should run: those of the configuration and those started by hand."""
         configured = set() if self._overrides.services else set(self._settings.pbserv.services)
         return _in_order((configured - self._stopped_by_hand) | self._by_hand)
-
-    _stopped_by_hand: frozenset[str] = frozenset()
 
     def _status(self, names: Sequence[str]) -> Response:
         statuses = self._supervisor.status(_in_order(names or self._settings.pbserv.services))
@@ -245,38 +250,61 @@ class Process:
         statuses = await self._supervisor.stop(_in_order(names))
         self._by_hand -= set(names)
         self._stopped_by_hand |= set(names)
-        if not any(status.running for status in self._supervisor.status()):
+        ending = not any(status.running for status in self._supervisor.status())
+        if ending:
             self._stop.set()
-        return Response(True, tuple(f"{status.title} stopped" for status in statuses))
+        return Response(True, tuple(f"{status.title} stopped" for status in statuses), data={"ending": ending})
+
+    async def _restart(self, names: Sequence[str]) -> Response:
+        await self._supervisor.stop(_in_order(names))
+        return await self._start(names)
 
     async def _reload(self) -> Response:
         """Everything or nothing: a reload that cannot succeed changes nothing."""
         self._notifier.reloading()
         try:
+            return await self._reload_or_refuse()
+        finally:
+            self._notifier.ready(self._summary())
+
+    async def _reload_or_refuse(self) -> Response:
+        try:
             settings = load_settings(self._settings.directory)
         except ConfigError as fault:
-            self._notifier.ready()
             return Response(False, errors=(*(str(p) for p in fault.problems), "nothing was changed"))
         warnings = [str(problem) for problem in settings.warnings]
         settings = self._keep_until_restart(settings, warnings)
-        errors = await self._prepare_and_swap(settings)
+        added = tuple(set(settings.pbserv.services) - set(self._settings.pbserv.services) - set(self._running()))
+        errors = await self._start_added(added, settings) or await self._prepare_and_swap(settings)
         if errors:
-            self._notifier.ready()
+            await self._supervisor.stop(_in_order(added))
             return Response(False, errors=(*errors, "nothing was changed"))
         self._settings = settings
+        self._stopped_by_hand -= set(added)
         self._logs.configure(settings)
-        errors = await self._follow_services()
-        self._logs.pbserv.critical("reloaded", services=",".join(self._wanted()))
-        self._notifier.ready(self._summary())
-        return Response(not errors, ("configuration reloaded", *(f"warning: {w}" for w in warnings)), tuple(errors))
+        wanted = self._wanted()
+        await self._supervisor.stop([name for name in self._running() if name not in wanted])
+        for status in await self._supervisor.start(wanted, settings_of(settings)):
+            if not status.running:
+                warnings.append(f"{status.name}: not started: {status.reason}")
+        self._logs.pbserv.critical("reloaded", services=",".join(self._running()))
+        return Response(True, ("configuration reloaded", *(f"warning: {w}" for w in warnings)))
+
+    async def _start_added(self, added: Sequence[str], settings: Settings) -> list[str]:
+        """A service that Services names newly must start, or the reload is refused."""
+        statuses = await self._supervisor.start(_in_order(added), settings_of(settings))
+        return [f"{status.name}: not started: {status.reason}" for status in statuses if not status.running]
+
+    def _running(self) -> tuple[str, ...]:
+        return tuple(status.name for status in self._supervisor.status() if status.running)
 
     def _keep_until_restart(self, settings: Settings, warnings: list[str]) -> Settings:
         """Keys that a running process cannot change keep their old value, and the answer says so."""
         kept: dict[str, Any] = {}
-        for key in RESTART_KEYS:
-            old, new = getattr(self._settings.pbserv, key), getattr(settings.pbserv, key)
+        for key, attribute in RESTART_KEYS.items():
+            old, new = getattr(self._settings.pbserv, attribute), getattr(settings.pbserv, attribute)
             if old != new:
-                kept[key] = old
+                kept[attribute] = old
                 warnings.append(f"pbserv.conf: {key} = {new} takes effect at the next restart")
         return replace(settings, pbserv=settings.pbserv.model_copy(update=kept)) if kept else settings
 
@@ -293,14 +321,6 @@ class Process:
             web.commit()
         return errors
 
-    async def _follow_services(self) -> list[str]:
-        """After a reload start what the Services key added and stop what it no longer names."""
-        wanted = self._wanted()
-        extra = [name for name in self._supervisor.names if self._supervisor.running(name) and name not in wanted]
-        await self._supervisor.stop(extra)
-        statuses = await self._supervisor.start(wanted, settings_of(self._settings))
-        return [f"{status.name}: not started: {status.reason}" for status in statuses if not status.running]
-
     def _console_url(self) -> str:
         conf = self._settings.pbserv
         return f"http://{conf.http_address or conf.ip_address or '127.0.0.1'}:{conf.http_port}/"
@@ -316,7 +336,7 @@ class Process:
         return lines
 
     def _summary(self) -> str:
-        return "running: " + ", ".join(s.name for s in self._supervisor.status() if s.running)
+        return "running: " + ", ".join(self._running())
 
 
 def _in_order(names: Sequence[str] | set[str]) -> tuple[str, ...]:

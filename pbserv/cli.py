@@ -188,6 +188,14 @@ def device_deny(context: typer.Context, mac: Mac) -> None:
     registry.device_deny(context.obj, mac)
 
 
+@device_app.command("forget")
+def device_forget(context: typer.Context, mac: Mac) -> None:
+    """Remove a device and its history; it is new again when it boots next."""
+    from pbserv.commands import registry
+
+    registry.device_forget(context.obj, mac)
+
+
 Disk = Annotated[
     str,
     typer.Option(

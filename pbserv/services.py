@@ -20,7 +20,7 @@ from pbserv.registry.access import Access
 from pbserv.registry.registry import Registry
 from pbserv.registry.tokens import WorkTokens
 from pbserv.service import Service
-from pbserv.settings import LOADER_ALIASES, Settings
+from pbserv.settings import CLIENT_FILES, LOADER_ALIASES, Settings
 from pbserv.tftp.config import TftpConf
 from pbserv.tftp.service import TftpService
 from pbserv.web.app import create_app
@@ -77,7 +77,9 @@ def wire(
     """Create every service and give each the ports that it declared."""
     policy = PolicyService(logs.policy, registry, history, tokens)
     web_is_up: Callable[[], str] = lambda: "" if web.running else web_fault()  # noqa: E731
-    imaging = ImagingService(logs.pbserv, registry, access, history, web_is_up, settings.client_directory)
+    imaging = ImagingService(
+        logs.pbserv, registry, access, history, web_is_up, [settings.client_directory / name for name in CLIENT_FILES]
+    )
     tftp = TftpService(logs.tftp, policy, policy, LOADER_ALIASES)
     proxydhcp = ProxyDhcpService(logs.proxydhcp, policy)
     services: tuple[Service[Any], ...] = (imaging, policy, tftp, proxydhcp)
@@ -86,13 +88,14 @@ def wire(
         [
             ("policy", boot_routes.router(policy)),
             ("imaging", imaging.router()),
-            ("policy", api_routes.router(registry, policy, access, imaging)),
+            ("", api_routes.router(registry, policy, access, imaging)),
         ],
-        running=lambda name: running[name].running,
+        running=lambda name: not name or running[name].running,
         client_directory=settings.client_directory,
+        client_files=CLIENT_FILES,
         log=logs.pbserv,
     )
-    web = WebServer(logs.pbserv, app, spawn)
+    web = WebServer(app, spawn, lambda: imaging.busy)
 
     def web_fault() -> str:
         return web.fault or "the HTTP server is not running"

@@ -65,7 +65,9 @@ def _local_token(settings: Settings) -> str:
     try:
         return path.read_text(encoding="ascii").strip()
     except FileNotFoundError:
-        raise PbservError(f"{path} does not exist; start the server once, or set PBSERV_TOKEN") from None
+        raise PbservError(
+            f"{path} does not exist; the server makes it: pbserv restart (or start). Or set PBSERV_TOKEN"
+        ) from None
     except PermissionError:
         raise PbservError(
             f"{path}: permission denied; run this as root or as the service user, or set PBSERV_TOKEN"

@@ -24,13 +24,13 @@ USAGE = 2
 def start(conf: Path, names: Sequence[str]) -> int:
     """Start the process, or services inside the one that runs."""
     _check_names(names)
-    settings = _settings(conf)
+    settings = load_settings(conf)
     state = read_state(_pid_file(settings))
     if state.running:
         if names:
             return _print(_ask(settings, "start", names))
         return _start_missing(settings, state.pid)
-    _require_start_rights(settings)
+    _require_start_rights(settings, names)
 
     def serve(ready: ReadyPipe) -> int:
         from pbserv.app import Overrides
@@ -60,13 +60,16 @@ def _start_missing(settings: Settings, pid: int | None) -> int:
 def stop(conf: Path, names: Sequence[str]) -> int:
     """Stop services, or without names the process; returns when it is gone."""
     _check_names(names)
-    settings = _settings(conf)
-    if names:
-        if not read_state(_pid_file(settings)).running:
-            print("pbserv is not running")
-            return 0
-        return _print(_ask(settings, "stop", names))
-    pid = stop_server(_pid_file(settings), timeout_s=30, kill=True)
+    run = _run_directory(conf)
+    if not names or not read_state(run / PID_FILE_NAME).running:
+        return _stop_process(run)
+    answer = ask(run / CONTROL_SOCKET_NAME, Request("stop", tuple(names)))
+    code = _print(answer)
+    return _stop_process(run) if answer.data.get("ending") else code
+
+
+def _stop_process(run: Path) -> int:
+    pid = stop_server(run / PID_FILE_NAME, timeout_s=30, kill=True)
     print("pbserv is not running" if pid is None else f"pbserv stopped, process {pid}")
     return 0
 
@@ -74,33 +77,28 @@ def stop(conf: Path, names: Sequence[str]) -> int:
 def restart(conf: Path, names: Sequence[str]) -> int:
     """A configuration that cannot be read leaves the old process running."""
     _check_names(names)
-    settings = _settings(conf)
+    settings = load_settings(conf)
     if not read_state(_pid_file(settings)).running:
         return start(conf, names)
-    code = stop(conf, names)
-    return code or start(conf, names)
+    if names:
+        return _print(_ask(settings, "restart", names))
+    return stop(conf, ()) or start(conf, ())
 
 
 def force_reload(conf: Path, names: Sequence[str]) -> int:
     """One transaction: any error leaves the old configuration running."""
     _check_names(names)
-    settings = _load_or_none(conf)
-    state_directory = settings.pbserv.state_directory if settings else _running_state_directory(conf)
-    if state_directory is None:
-        _settings(conf)
-        return 1
-    path = state_directory / "run" / CONTROL_SOCKET_NAME
-    return _print(ask(path, Request("reload")))
+    return _print(ask(_run_directory(conf) / CONTROL_SOCKET_NAME, Request("reload")))
 
 
 def status(conf: Path, names: Sequence[str], as_json: bool) -> int:
     """One line per service in the manual's form, then process, uptime and listeners."""
     _check_names(names)
-    settings = _settings(conf)
-    state = read_state(_pid_file(settings))
-    wanted = _ordered(names or settings.pbserv.services)
+    run = _run_directory(conf)
+    state = read_state(run / PID_FILE_NAME)
+    wanted = _ordered(names or _configured_services(conf))
     if state.running:
-        return _status_of_running(settings, names, as_json)
+        return _status_of_running(run, names, as_json)
     if as_json:
         rows: list[dict[str, Any]] = [{"name": name, "title": TITLES[name], "running": False} for name in wanted]
         print(json.dumps({"services": rows, "reason": state.reason}))
@@ -109,15 +107,15 @@ def status(conf: Path, names: Sequence[str], as_json: bool) -> int:
             print(f"{TITLES[name]} not running")
     match state.status:
         case ServerStatus.DEAD:
-            print(f"process {state.pid} is dead; its pid file {_pid_file(settings)} was left behind", file=sys.stderr)
+            print(f"process {state.pid} is dead; its pid file {run / PID_FILE_NAME} was left behind", file=sys.stderr)
         case ServerStatus.UNKNOWN:
             print(f"pbserv: {state.reason}", file=sys.stderr)
     return int(state.status)
 
 
-def _status_of_running(settings: Settings, names: Sequence[str], as_json: bool) -> int:
+def _status_of_running(run: Path, names: Sequence[str], as_json: bool) -> int:
     try:
-        answer = _ask(settings, "status", names)
+        answer = ask(run / CONTROL_SOCKET_NAME, Request("status", tuple(names)))
     except ControlError as fault:
         print(f"pbserv: {fault}", file=sys.stderr)
         return int(ServerStatus.UNKNOWN)
@@ -143,7 +141,7 @@ def _status_of_running(settings: Settings, names: Sequence[str], as_json: bool) 
 def showpid(conf: Path, names: Sequence[str]) -> int:
     """The process id alone, for scripts."""
     _check_names(names)
-    state = read_state(_pid_file(_settings(conf)))
+    state = read_state(_run_directory(conf) / PID_FILE_NAME)
     if not state.running:
         print("pbserv is not running", file=sys.stderr)
         return int(state.status)
@@ -161,7 +159,7 @@ def run(conf: Path, names: Sequence[str], local: Path | None) -> int:
         from pbserv.commands.local import prepare
 
         conf, banner = prepare(local)
-    _settings(conf)
+    load_settings(conf)
     return serve(conf, TerminalReady(), Overrides(tuple(names) or None, banner))
 
 
@@ -179,19 +177,19 @@ def check(conf: Path) -> int:
     return 0
 
 
-def _settings(conf: Path) -> Settings:
-    return load_settings(conf)
+def _run_directory(conf: Path) -> Path:
+    """Where the server keeps pid file and control socket, also when the files are broken now.
 
-
-def _load_or_none(conf: Path) -> Settings | None:
+    A server that runs must be found, asked and stopped whatever somebody has written into its files meanwhile: then the
+    StateDirectory line alone counts.
+    """
     try:
-        return load_settings(conf)
+        return load_settings(conf).run_directory
     except ConfigError:
-        return None
+        return _state_directory_line(conf) / "run"
 
 
-def _running_state_directory(conf: Path) -> Path | None:
-    """The files are broken now: find the server by the StateDirectory line alone, else by its default."""
+def _state_directory_line(conf: Path) -> Path:
     from pbserv.conf import grammar
     from pbserv.imaging.config import FILE, PbservConf
 
@@ -205,6 +203,16 @@ def _running_state_directory(conf: Path) -> Path | None:
                 return Path(entry.value)
     directory: Path = PbservConf().state_directory
     return directory
+
+
+def _configured_services(conf: Path) -> Sequence[str]:
+    """What should run; with broken files nobody can say, so all are named, and the faults are printed."""
+    try:
+        return load_settings(conf).pbserv.services
+    except ConfigError as fault:
+        for problem in fault.problems:
+            print(problem, file=sys.stderr)
+        return SERVICE_NAMES
 
 
 def _pid_file(settings: Settings) -> Path:
@@ -240,18 +248,19 @@ def _check_names(names: Sequence[str]) -> None:
             raise PbservError(f"there is no service {name}; the names are {', '.join(SERVICE_NAMES)}")
 
 
-def _require_start_rights(settings: Settings) -> None:
+def _require_start_rights(settings: Settings, names: Sequence[str]) -> None:
     """Not root: say plainly what would fail, before a daemon is forked."""
     from pbserv.daemon.privileges import can_bind
 
     if os.geteuid() == 0:
         return
-    wanted = {"tftp": settings.tftp.port, "proxydhcp": settings.proxydhcp.proxydhcp_port}
-    low = [
-        f"{name} port {port}"
-        for name, port in wanted.items()
-        if name in settings.pbserv.services and not can_bind(port)
-    ]
+    ports = {
+        "tftp": (settings.tftp.port,),
+        "proxydhcp": (settings.proxydhcp.proxydhcp_port, settings.proxydhcp.boot_server_port),
+        "imaging": (settings.pbserv.http_port,),
+    }
+    wanted = names or settings.pbserv.services
+    low = [f"{name} port {port}" for name in wanted for port in ports.get(name, ()) if not can_bind(port)]
     state = settings.pbserv.state_directory
     if low or not os.access(state if state.exists() else state.parent, os.W_OK):
         what = ", ".join(low) or f"writing {state}"

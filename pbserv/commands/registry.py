@@ -62,6 +62,11 @@ def device_deny(conf: Path, mac: str) -> None:
     print(f"device {device['mac']} denied: it is not answered any more")
 
 
+def device_forget(conf: Path, mac: str) -> None:
+    Api(conf).delete(f"/devices/{mac}")
+    print(f"device {mac} forgotten")
+
+
 def work_add(conf: Path, kind: str, mac: str, image: str, disk: str, finish: str, *, overwrite: bool) -> None:
     body = {
         "mac": mac, "kind": kind, "image": image, "target_disk": disk, "finish": finish, "overwrite": overwrite,

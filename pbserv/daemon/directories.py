@@ -120,3 +120,26 @@ def _give(descriptor: int, path: Path, owner: Account | None, only_empty: bool) 
             raise PbservError(f"{path} is root's and has other things in it; {remedy}")
     os.fchown(descriptor, owner.uid, owner.gid)
     os.fchmod(descriptor, _MODE)
+
+
+def hand_over_files(state: Path, owner: Account | None) -> None:
+    """Give ``owner`` the files that root left in an earlier run (another ``User``); on descriptors, links not followed.
+
+    The directory may belong to the unprivileged user: only regular files with one name are given away, so a hard link
+    to somebody else's file stays what it is.
+    """
+    if owner is None or os.geteuid() != 0:
+        return
+    for path in (*state.iterdir(), *(state / "log").glob("*.log"), state / "images" / ".incoming"):
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            facts = os.fstat(descriptor)
+            single = stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1
+            ours = path.name in OWN_ENTRIES or path.suffix == ".log" or path.name == ".incoming"
+            if facts.st_uid == 0 and ours and (single or stat.S_ISDIR(facts.st_mode)):
+                os.fchown(descriptor, owner.uid, owner.gid)
+        finally:
+            os.close(descriptor)

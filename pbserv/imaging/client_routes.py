@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any  # Any: FastAPI's own signature of a route handler
 
-from fastapi import APIRouter, Depends, Form, Request
+from fastapi import APIRouter, Depends, Form, Path, Request
 from fastapi.responses import PlainTextResponse, Response
 from fastapi.routing import APIRoute
 
@@ -29,6 +29,7 @@ from pbserv.types import MacAddress
 MAX_LOG_CHARACTERS = 64 * 1024
 Text = Annotated[str, Form()]
 Count = Annotated[int, Form(ge=0, le=2**63 - 1)]
+Number = Annotated[int, Path(ge=1, lt=2**63)]
 
 
 class _FaultRoute(APIRoute):
@@ -73,7 +74,8 @@ def _work_route(routes: APIRouter, jobs: Jobs, captures: Captures, transfers: Tr
         given = await jobs.begin(order, _mac(mac), peer_address(request), version, refusal)
         if given.job is None:
             return _shell(ACTION="local", REASON=given.reason)
-        captures.begun(given.job)
+        if order.kind is WorkKind.CAPTURE:
+            captures.begin(given.job, overwrite=order.overwrite)
         return _shell(
             ACTION=order.kind.value,
             JOB=str(given.job.id),
@@ -96,7 +98,7 @@ def _find_image(order: Work, transfers: Transfers) -> tuple[int | None, str]:
 def _report_routes(routes: APIRouter, jobs: Jobs, caller: Any) -> None:
     @routes.post("/jobs/{job_id}/progress")
     async def progress(
-        job_id: int,
+        job_id: Number,
         who: Caller = caller,
         stage: Text = "",
         item: Text = "",
@@ -109,54 +111,52 @@ def _report_routes(routes: APIRouter, jobs: Jobs, caller: Any) -> None:
         return "CONTINUE\n" if keep_on else "CANCEL\n"
 
     @routes.post("/jobs/{job_id}/result")
-    async def result(job_id: int, who: Caller = caller, ok: Text = "0", reason: Text = "", log: Text = "") -> str:
+    async def result(job_id: Number, who: Caller = caller, ok: Text = "0", reason: Text = "", log: Text = "") -> str:
         await jobs.finish(job_id, _work_of(who), ok=ok == "1", reason=reason[:1000], log=log[-MAX_LOG_CHARACTERS:])
         return "OK\n"
 
 
 def _image_routes(routes: APIRouter, jobs: Jobs, captures: Captures, transfers: Transfers, caller: Any) -> None:
-    async def restoring(job_id: int, who: Caller) -> Job:
+    async def restoring(job_id: Number, who: Caller) -> Job:
         job = await jobs.running(job_id, _work_of(who))
         if job.kind is not WorkKind.RESTORE:
             raise ApiError(409, f"job {job_id} is a {job.kind}, not a restore")
         return job
 
-    async def capturing(job_id: int, who: Caller) -> Job:
+    async def capturing(job_id: Number, who: Caller) -> Job:
         job = await jobs.running(job_id, _work_of(who))
         if job.kind is not WorkKind.CAPTURE:
             raise ApiError(409, f"job {job_id} is a {job.kind}, not a capture")
         return job
 
     @routes.get("/jobs/{job_id}/manifest")
-    async def manifest(job_id: int, who: Caller = caller) -> str:
+    async def manifest(job_id: Number, who: Caller = caller) -> str:
         job = await restoring(job_id, who)
         return print_manifest(transfers.store.info(job.image, job.version).manifest)
 
     @routes.get("/jobs/{job_id}/items/{name}", response_class=Response)
     @routes.head("/jobs/{job_id}/items/{name}", response_class=Response)
-    async def item(request: Request, job_id: int, name: str, who: Caller = caller) -> Response:
+    async def item(request: Request, job_id: Number, name: str, who: Caller = caller) -> Response:
         job = await restoring(job_id, who)
         image = transfers.store.info(job.image, job.version)
         return await transfers.item_response(request, image, name, Recipient.job(job.id))
 
     @routes.put("/jobs/{job_id}/items/{name}")
-    async def upload(request: Request, job_id: int, name: str, who: Caller = caller) -> str:
+    async def upload(request: Request, job_id: Number, name: str, who: Caller = caller) -> str:
         job = await capturing(job_id, who)
-        work = await jobs.work(job.work_id)
-        stored = await receive_item(request, captures.draft(job, overwrite=work.overwrite), name)
+        stored = await receive_item(request, captures.draft(job), name)
         return f"{stored.size_bytes} {stored.sha256}\n"
 
     @routes.post("/jobs/{job_id}/commit")
-    async def commit(request: Request, job_id: int, who: Caller = caller) -> str:
+    async def commit(request: Request, job_id: Number, who: Caller = caller) -> str:
         began = time.monotonic()
+        text = await _small_body(request)
         job = await capturing(job_id, who)
         if job.version is not None:  # the first answer was lost on its way
             return "COMMITTED\n"
-        work = await jobs.work(job.work_id)
-        text = await _small_body(request)
-        image = await captures.draft(job, overwrite=work.overwrite).commit(text)
-        captures.committed(job)
-        transfers.received(image, job.mac, began)
+        image, now = await captures.commit(job, text)
+        if now:
+            transfers.received(image, job.mac, began)
         await jobs.committed(job, image.version)
         return "COMMITTED\n"
 

@@ -55,7 +55,8 @@ class PbservConf(ConfModel):
         Key(
             "StateDirectory",
             Directory(),
-            "Where registry, images, imaging client, logs and run-time files are kept.",
+            "Where registry, images, imaging client, logs and run-time files are kept. Stop the server before you"
+            " change it.",
             extension=True,
         ),
     ] = Path("/var/lib/pbserv")
@@ -75,7 +76,7 @@ class PbservConf(ConfModel):
     ] = None
     http_port: Annotated[
         int,
-        Key("HTTPPort", Integer(0, 65_535), "The port of the HTTP server; 0 takes a free one.", extension=True),
+        Key("HTTPPort", Integer(1, 65_535), "The port of the HTTP server.", extension=True),
     ] = 8067
     user: Annotated[
         str,

@@ -199,6 +199,7 @@ class Draft:
         self._state = _State.OPEN
         self._arriving: dict[str, int] = {}
         self._items: dict[str, StoredItem] = {}
+        self._patience: set[asyncio.Timeout] = set()
 
     @property
     def items(self) -> tuple[StoredItem, ...]:
@@ -255,6 +256,8 @@ class Draft:
         if self._state is _State.OPEN:
             self._state = _State.DISCARDED
             self._ended(None)
+            for patience in self._patience:
+                patience.reschedule(asyncio.get_running_loop().time())  # whoever waits for bytes waits in vain
         if self._state is not _State.DISCARDED:
             done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             done.set_result(None)
@@ -299,9 +302,14 @@ class Draft:
         iterator = aiter(chunks)
         while True:
             try:
-                async with asyncio.timeout(self._idle_timeout_s):
-                    chunk = await anext(iterator, None)
+                async with asyncio.timeout(self._idle_timeout_s) as patience:
+                    self._patience.add(patience)
+                    try:
+                        chunk = await anext(iterator, None)
+                    finally:
+                        self._patience.discard(patience)
             except TimeoutError:
+                self._check_open()
                 raise UploadStalled(
                     f"image {self.image}: nothing arrived for {self._idle_timeout_s:.0f} seconds"
                 ) from None

@@ -5,12 +5,15 @@ One rule: work ends by a completion report only; a device that vanishes leaves i
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from pbserv.log import ServiceLog
-from pbserv.registry.records import Job, Work, WorkState
+from pbserv.registry.records import Job, Work, WorkKind, WorkState
 from pbserv.registry.registry import ConflictError, Progress, Registry
+
+SILENT_AFTER_S = 120.0
 
 
 class History(Protocol):
@@ -41,6 +44,14 @@ class Jobs:
         self._history = history
         self._counters = counters
         self._log = log
+        self._heard: dict[int, float] = {}
+
+    @property
+    def busy(self) -> bool:
+        """Whether a device is at work: it began or reported within the last two minutes."""
+        now = time.monotonic()
+        self._heard = {job: when for job, when in self._heard.items() if now - when < SILENT_AFTER_S}
+        return bool(self._heard)
 
     async def work(self, work_id: int) -> Work:
         return await self._registry.work(work_id)
@@ -59,6 +70,7 @@ class Jobs:
             await self._close(job, ok=False, reason=refusal, log="")
             return Begun(None, refusal)
         self._counters.request(work.mac, work.kind.value, "started", image=work.image, detail=f"job {job.id}")
+        self._heard[job.id] = time.monotonic()
         return Begun(job)
 
     async def of_work(self, job_id: int, work_id: int) -> Job:
@@ -81,13 +93,18 @@ class Jobs:
         """Store what the device reports; False tells it to stop: its work was cancelled, or its job is over."""
         if job.state is not WorkState.RUNNING:
             return False
+        self._heard[job.id] = time.monotonic()
         await self._registry.progress(job.id, progress)
         return (await self._registry.work(job.work_id)).active
 
     async def finish(self, job_id: int, work_id: int, *, ok: bool, reason: str, log: str) -> Job:
         """The completion report. A repeated report (its first answer was lost) is answered and changes nothing."""
         job = await self.of_work(job_id, work_id)
-        return await self._close(job, ok=ok, reason=reason, log=log) if job.state is WorkState.RUNNING else job
+        if job.state is not WorkState.RUNNING:
+            return job
+        if ok and job.kind is WorkKind.CAPTURE and job.version is None:
+            ok, reason = False, "the device reported success, but no image was committed"
+        return await self._close(job, ok=ok, reason=reason, log=log)
 
     async def committed(self, job: Job, version: int) -> None:
         """A captured image became visible: job and history name its version."""
@@ -97,6 +114,7 @@ class Jobs:
     async def _close(self, job: Job, *, ok: bool, reason: str, log: str) -> Job:
         if ok:
             await self._registry.progress(job.id, _complete(job))
+        self._heard.pop(job.id, None)
         closed = await self._registry.finish_job(job.id, ok=ok, reason=reason, log=log)
         seconds = (closed.finished - closed.started).total_seconds() if closed.finished else 0.0
         self._history.add(job.mac, "job", f"{job.id}: {job.kind} {job.image} {closed.state}: {reason or 'ok'}")

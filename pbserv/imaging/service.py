@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +14,14 @@ from pbserv.imaging.backend import load_backend
 from pbserv.imaging.captures import Captures
 from pbserv.imaging.config import PbservConf
 from pbserv.imaging.coverage import Coverage
-from pbserv.imaging.faults import ImagingFault
+from pbserv.imaging.faults import Forbidden, ImageExists, UnknownImage
 from pbserv.imaging.jobs import History, Jobs
 from pbserv.imaging.slot import BackendSlot
 from pbserv.imaging.statistics import RequestRecord, Statistics
 from pbserv.imaging.transfer import Transfers
 from pbserv.log import ServiceLog
 from pbserv.registry.access import Access
+from pbserv.registry.records import WorkKind
 from pbserv.registry.registry import Registry
 from pbserv.service import Reload
 
@@ -43,12 +44,12 @@ class ImagingService:
         access: Access,
         history: History,
         web_fault: Callable[[], str],
-        client_directory: Path,
+        client_files: Sequence[Path],
     ) -> None:
         self._log = log
         self._access = access
         self._web_fault = web_fault
-        self._client_directory = client_directory
+        self._client_files = client_files
         self._settings: ImagingSettings | None = None
         self._store = BackendSlot()
         self.statistics = Statistics(self._log_request)
@@ -69,15 +70,27 @@ class ImagingService:
     @property
     def client_ready(self) -> bool:
         """Whether the imaging client was built."""
-        return all((self._client_directory / name).is_file() for name in ("vmlinuz", "initrd.img"))
+        return all(path.is_file() for path in self._client_files)
 
-    async def exists(self, name: str) -> bool:
-        """Whether there is an image of that name."""
+    @property
+    def busy(self) -> bool:
+        """Whether a device is at work."""
+        return self._jobs.busy
+
+    def check_work(self, kind: WorkKind, image: str, *, overwrite: bool) -> None:
+        """Refuse work that could only fail on the device: raises an ImagingFault with the reason."""
         try:
-            self._store.info(name)
-        except ImagingFault:
-            return False
-        return True
+            self._store.info(image)
+        except UnknownImage:
+            if kind is WorkKind.RESTORE:
+                raise UnknownImage(f"no image {image}; see: pbserv image list") from None
+            return
+        if kind is WorkKind.RESTORE:
+            return
+        if not overwrite:
+            raise ImageExists(f"image {image} exists; take another name, or make a new version with --overwrite")
+        if not self._store.allow_overwrite:
+            raise Forbidden(f"image {image} exists, and AllowImageOverwrite = NO in pbserv.conf")
 
     def router(self) -> APIRouter:
         """All HTTP routes of the service."""

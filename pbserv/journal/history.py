@@ -11,10 +11,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from pbserv.registry.records import Event
 
 WAITING_EVENTS = 4096
 REMEMBERED_ADDRESSES = 16_384
+BATCH = 200
+RETRY_S = 2.0
 
 
 class Store(Protocol):
@@ -50,14 +54,23 @@ class History:
         return self._macs.get(address)
 
     async def run(self) -> None:
-        """Write until cancelled."""
+        """Write until cancelled; a registry that cannot be written is tried again."""
         while True:
             await self._wake.wait()
             self._wake.clear()
-            await self.flush()
+            if not await self.flush():
+                await asyncio.sleep(RETRY_S)
+                self._wake.set()
 
-    async def flush(self) -> None:
-        """Write what waits; called once more when the process stops."""
-        while self._waiting:
-            batch = [self._waiting.popleft() for _ in range(min(200, len(self._waiting)))]
-            await self._store.record(batch)
+    async def flush(self) -> bool:
+        """Write what waits now; False when the registry could not be written (what fits is kept)."""
+        for _ in range(0, len(self._waiting), BATCH):
+            batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+            try:
+                await self._store.record(batch)
+            except SQLAlchemyError:
+                room = WAITING_EVENTS - len(self._waiting)
+                self.dropped += max(0, len(batch) - room)
+                self._waiting.extendleft(reversed(batch[-room:] if room else []))
+                return False
+        return True

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Protocol
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, Field
 
 from pbserv.httpapi import ApiError, admin_only
@@ -17,13 +16,14 @@ from pbserv.registry.records import Device, DeviceState, Event, Finish, Job, Wor
 from pbserv.registry.registry import Registry, WorkOrder
 from pbserv.types import ClientArch, MacAddress
 
-IMAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+Number = Annotated[int, Path(ge=1, lt=2**63)]
 
 
 class Images(Protocol):
     """What the policy wants to know of the imaging service before it promises work."""
 
-    async def exists(self, name: str) -> bool: ...
+    def check_work(self, kind: WorkKind, image: str, *, overwrite: bool) -> None:
+        """Raises a PbservError that says why a job of that kind could not succeed."""
 
     @property
     def client_ready(self) -> bool: ...
@@ -142,6 +142,12 @@ def _device_routes(routes: APIRouter, registry: Registry, policy: PolicyService)
     async def deny(mac: str) -> DeviceView:
         return await decide(mac, DeviceState.DENIED, None)
 
+    @routes.delete("/devices/{mac}", status_code=204, tags=["devices"])
+    async def forget(mac: str) -> None:
+        await policy.flush()
+        await registry.forget(mac_text(mac))
+        policy.forget(mac_text(mac))
+
     async def decide(mac: str, state: DeviceState, name: str | None) -> DeviceView:
         await policy.flush()
         device = await registry.set_device(mac_text(mac), state, name)
@@ -156,15 +162,7 @@ def _work_routes(routes: APIRouter, registry: Registry, images: Images) -> None:
 
     @routes.post("/work", status_code=201, tags=["work"])
     async def add(body: WorkBody) -> WorkCreated:
-        if not IMAGE_NAME.fullmatch(body.image):
-            raise ApiError(422, f"{body.image!r} is not an image name: 1 to 64 of A-Z a-z 0-9 . _ -, no dot first")
-        exists = await images.exists(body.image)
-        if body.kind is WorkKind.RESTORE and not exists:
-            raise ApiError(404, f"no image {body.image}; see: pbserv image list")
-        if body.kind is WorkKind.CAPTURE and exists and not body.overwrite:
-            raise ApiError(
-                409, f"image {body.image} exists; take another name or say --overwrite (AllowImageOverwrite)"
-            )
+        images.check_work(body.kind, body.image, overwrite=body.overwrite)
         order = WorkOrder(mac_text(body.mac), body.kind, body.image, body.target_disk, body.finish, body.overwrite)
         work = await registry.add_work(order)
         ready = images.client_ready
@@ -174,7 +172,7 @@ def _work_routes(routes: APIRouter, registry: Registry, images: Images) -> None:
         )
 
     @routes.post("/work/{work_id}/cancel", tags=["work"])
-    async def cancel(work_id: int) -> WorkView:
+    async def cancel(work_id: Number) -> WorkView:
         return _work(await registry.cancel_work(work_id))
 
     @routes.get("/jobs", tags=["jobs"])

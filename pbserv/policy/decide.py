@@ -12,7 +12,11 @@ from pbserv.types import Decision, Verdict
 def decide(mac: str, device: Device | None, zone_default: str) -> Decision:
     """``device`` is None for one that is not registered. ``zone_default`` is silent, local, loader or menu."""
     if device is None:
-        return Decision(Verdict.SILENT, "device is not registered (NewDevices = ignore)", ("not registered",))
+        return Decision(
+            Verdict.SILENT,
+            "device is not registered and is not to be (NewDevices = ignore, or too many new ones)",
+            ("not registered",),
+        )
     if device.state is DeviceState.DENIED:
         return Decision(Verdict.SILENT, "device is denied", ("denied",))
     if device.state is DeviceState.PENDING:

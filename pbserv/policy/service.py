@@ -15,12 +15,14 @@ from pbserv.policy.decide import decide
 from pbserv.policy.render import BootFacts, boot_script, bootstrap
 from pbserv.policy.snapshot import Snapshot
 from pbserv.registry.records import Device, DeviceState
-from pbserv.registry.registry import Registry
+from pbserv.registry.registry import Registry, first_line
 from pbserv.registry.tokens import WorkTokens
 from pbserv.service import Reload
 from pbserv.types import Decision, MacAddress, Sighting, Verdict
 
 MAX_PENDING = 10_000
+MAX_DEVICES = 100_000
+RETRY_S = 2.0
 SEEN_EVERY = timedelta(minutes=1)
 SAME_QUESTION = timedelta(seconds=20)
 
@@ -62,9 +64,11 @@ class PolicyService:
 
     @property
     def snapshot(self) -> Snapshot:
+        """The picture that decisions are made on."""
         return self._snapshot
 
     async def start(self, settings: PolicySettings) -> None:
+        await self.flush()
         self._snapshot = Snapshot.of(await self._registry.devices())
         self._settings = settings
         self._log.critical("started", devices=len(self._snapshot.devices), new_devices=settings.conf.new_devices,
@@ -100,7 +104,7 @@ class PolicyService:
         now = datetime.now(UTC)
         device = self._snapshot.get(mac)
         if device is None:
-            if new_devices == "ignore" or self._snapshot.pending >= MAX_PENDING:
+            if new_devices == "ignore" or self._full(new_devices):
                 return None
             state = DeviceState.KNOWN if new_devices == "accept" else DeviceState.PENDING
             device = Device(mac, sighting.uuid, "", _arch(sighting), state, sighting.address, now, now)
@@ -121,6 +125,17 @@ class PolicyService:
         self._wake.set()
         return device
 
+    def _full(self, new_devices: str) -> bool:
+        """Whether one more device would be too many; a flood of made-up addresses must not fill the registry."""
+        count, limit = (
+            (len(self._snapshot.devices), MAX_DEVICES)
+            if new_devices == "accept"
+            else (self._snapshot.pending, MAX_PENDING)
+        )
+        if count >= limit:
+            self._log.warning("new device refused", reason=f"{count} devices are registered; see: pbserv device forget")
+        return count >= limit
+
     def _note(self, mac: str, sighting: Sighting, decision: Decision) -> None:
         """One line of history and log per question; the repeats of one boot are level 3."""
         now = datetime.now(UTC)
@@ -133,7 +148,8 @@ class PolicyService:
         if len(self._asked) > MAX_PENDING:
             self._asked.clear()
         self._asked[key] = now
-        self._history.add(mac, f"asked by {sighting.via}", f"{decision.verdict.value}: {decision.reason}")
+        if self._snapshot.get(mac) is not None:
+            self._history.add(mac, f"asked by {sighting.via}", f"{decision.verdict.value}: {decision.reason}")
         self._log.transaction("decided", **fields)
 
     # the port of TFTP
@@ -196,30 +212,46 @@ class PolicyService:
     async def flush_history(self) -> None:
         await self._history.flush()
 
+    def forget(self, mac: str) -> None:
+        """The device was removed from the registry."""
+        self._waiting.pop(mac, None)
+        self._snapshot = self._snapshot.without(mac)
+
     def _changed(self, device: Device) -> None:
-        waiting = self._waiting.pop(device.mac, None)
-        if waiting is not None:
-            device = replace(device, address=waiting.address, last_seen=waiting.last_seen)
+        """The registry's record wins, except for what was seen and is not written yet."""
+        seen = self._waiting.get(device.mac)
+        if seen is not None:
+            device = replace(
+                device,
+                uuid=seen.uuid or device.uuid,
+                arch=device.arch if seen.arch is None else seen.arch,
+                address=seen.address or device.address,
+                last_seen=seen.last_seen,
+            )
+            self._waiting[device.mac] = device
         self._snapshot = self._snapshot.having(device)
 
     async def run(self) -> None:
-        """Write what was seen, until cancelled."""
+        """Write what was seen, until cancelled; a registry that cannot be written is tried again."""
         while True:
             await self._wake.wait()
             self._wake.clear()
-            await self.flush()
+            if not await self.flush():
+                await asyncio.sleep(RETRY_S)
+                self._wake.set()
 
-    async def flush(self) -> None:
-        """Write what was seen of devices; a full or locked database is logged and tried again later."""
-        while self._waiting:
-            mac, device = self._waiting.popitem()
-            try:
-                await self._registry.see(device)
-            except SQLAlchemyError as fault:
-                self._waiting.setdefault(mac, device)
-                self._log.critical("registry cannot be written", reason=str(fault).splitlines()[0])
-                await asyncio.sleep(1)
-                return
+    async def flush(self) -> bool:
+        """Write what waits now, in one transaction; False when the registry could not be written (nothing is lost)."""
+        batch, self._waiting = self._waiting, {}
+        if not batch:
+            return True
+        try:
+            await self._registry.see(list(batch.values()))
+        except SQLAlchemyError as fault:
+            self._waiting = batch | self._waiting
+            self._log.critical("registry cannot be written", waiting=len(self._waiting), reason=first_line(fault))
+            return False
+        return True
 
 
 class _PolicyReload:

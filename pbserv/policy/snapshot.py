@@ -24,6 +24,10 @@ class Snapshot:
     def get(self, mac: str) -> Device | None:
         return self.devices.get(mac)
 
+    def without(self, mac: str) -> Snapshot:
+        """A copy in which there is no such device."""
+        return Snapshot.of(device for device in self.devices.values() if device.mac != mac)
+
     def having(self, device: Device) -> Snapshot:
         """A copy in which ``device`` stands as given."""
         before = self.devices.get(device.mac)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sqlalchemy import BigInteger, DateTime, ForeignKey, Index, String, Text, TypeDecorator
+from sqlalchemy import BigInteger, DateTime, ForeignKey, Index, String, Text, TypeDecorator, text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -53,7 +53,11 @@ class WorkRow(Base):
     reason: Mapped[str] = mapped_column(Text, default="")
     created: Mapped[datetime] = mapped_column(UtcTime)
 
-    __table_args__ = ({"sqlite_autoincrement": True},)  # an id is part of a token: never give it out twice
+    __table_args__ = (
+        # A device does one thing at a time: two orders that cross each other would image it twice.
+        Index("ux_work_active", "mac", unique=True, sqlite_where=text("state IN ('queued', 'running')")),
+        {"sqlite_autoincrement": True},  # an id is part of a token: never give it out twice
+    )
 
 
 class JobRow(Base):

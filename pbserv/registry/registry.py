@@ -5,12 +5,14 @@ One rule: a change is told only after its commit, as a frozen record, so that no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sqlalchemy import event, func, select, update
+from sqlalchemy import delete, event, select, update
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -21,6 +23,11 @@ from pbserv.registry.records import ACTIVE_WORK, Device, DeviceState, Event, Fin
 
 DeviceChanged = Callable[[Device], None]
 EVENTS_PER_DEVICE = 500
+
+
+def first_line(fault: Exception) -> str:
+    """The database's own words without the statement and its parameters."""
+    return str(fault).splitlines()[0]
 
 
 class NotFoundError(PbservError):
@@ -72,6 +79,13 @@ class Registry:
         self._engine = engine
         self._session = async_sessionmaker(engine, expire_on_commit=False)
         self._subscribers: list[DeviceChanged] = []
+        self._writing = asyncio.Lock()
+
+    @contextlib.asynccontextmanager
+    async def _write(self) -> AsyncIterator[AsyncSession]:
+        """A transaction that nobody else of this process writes beside: what it read still holds when it commits."""
+        async with self._writing, self._session.begin() as session:
+            yield session
 
     @classmethod
     def open(cls, path: Path) -> Registry:
@@ -98,23 +112,15 @@ class Registry:
         async with self._session() as session:
             return await _load_device(session, mac)
 
-    async def see(self, device: Device) -> None:
-        """Store what was seen of a device; its state is written only when the device is new."""
-        async with self._session.begin() as session:
-            row = await session.get(DeviceRow, device.mac)
-            if row is None:
-                row = DeviceRow(
-                    mac=device.mac, state=device.state.value, name=device.name, address="", first_seen=device.first_seen
-                )
-                session.add(row)
-            row.uuid = device.uuid or row.uuid
-            row.arch = device.arch if device.arch is not None else row.arch
-            row.address = device.address or row.address
-            row.last_seen = device.last_seen
+    async def see(self, devices: Sequence[Device]) -> None:
+        """Store what was seen of devices, all in one transaction; a state is written only for a device that is new."""
+        async with self._write() as session:
+            for device in devices:
+                await _see(session, device)
 
     async def set_device(self, mac: str, state: DeviceState | None = None, name: str | None = None) -> Device:
         """Accept, deny or name a device; one that was never seen is created, so that work can be prepared for it."""
-        async with self._session.begin() as session:
+        async with self._write() as session:
             row = await session.get(DeviceRow, mac)
             if row is None:
                 now = _now()
@@ -123,15 +129,44 @@ class Registry:
                 session.add(row)
             if state is not None:
                 row.state = state.value
+            if state is DeviceState.DENIED:
+                await session.execute(
+                    update(WorkRow)
+                    .where(WorkRow.mac == mac, WorkRow.state.in_(ACTIVE_WORK))
+                    .values(state=WorkState.CANCELLED.value, reason="the device was denied")
+                )
             if name is not None:
                 row.name = name
         return await self._changed(mac)
+
+    async def forget(self, mac: str) -> None:
+        """Remove a device with everything that is known of it; refused while it has work."""
+        async with self._write() as session:
+            if await session.get(DeviceRow, mac) is None:
+                raise NotFoundError(f"no device {mac}; see: pbserv device list")
+            active = (await _active_work(session)).get(mac)
+            if active is not None:
+                raise ConflictError(
+                    f"device {mac} has work {active.id}; cancel it first: pbserv work cancel {active.id}"
+                )
+            for table in (EventRow, JobRow, WorkRow, DeviceRow):
+                await session.execute(delete(table).where(table.mac == mac))
+
+    async def close_orphans(self) -> None:
+        """At the start: jobs that no report can end any more, because their work was cancelled, are closed."""
+        active = select(WorkRow.id).where(WorkRow.state.in_(ACTIVE_WORK))
+        async with self._write() as session:
+            await session.execute(
+                update(JobRow)
+                .where(JobRow.state == WorkState.RUNNING, JobRow.work_id.not_in(active))
+                .values(state=WorkState.CANCELLED.value, reason="cancelled; the device did not report", finished=_now())
+            )
 
     # work
 
     async def add_work(self, order: WorkOrder) -> Work:
         """Queue one piece of work; a device has at most one, and a denied or pending device none."""
-        async with self._session.begin() as session:
+        async with self._write() as session:
             device = await session.get(DeviceRow, order.mac)
             if device is None:
                 raise NotFoundError(f"no device {order.mac}; accept it first: pbserv device accept {order.mac}")
@@ -145,6 +180,8 @@ class Registry:
                     f"device {order.mac} has work {active.id} ({active.kind} {active.image}) already; "
                     f"cancel it first: pbserv work cancel {active.id}"
                 )
+            if order.kind is WorkKind.CAPTURE:
+                await _refuse_second_capture(session, order.image)
             row = WorkRow(
                 mac=order.mac,
                 kind=order.kind.value,
@@ -179,7 +216,7 @@ class Registry:
 
     async def cancel_work(self, work_id: int) -> Work:
         """Active work becomes cancelled; the job on the device learns it at its next progress report."""
-        async with self._session.begin() as session:
+        async with self._write() as session:
             row = await session.get(WorkRow, work_id)
             if row is None:
                 raise NotFoundError(f"no work {work_id}; see: pbserv work list --all")
@@ -195,7 +232,7 @@ class Registry:
     async def start_job(self, work_id: int, address: str, version: int | None) -> Job:
         """The device begins: its work runs, and a job that was cut off (power, kill) is closed as failed."""
         now = _now()
-        async with self._session.begin() as session:
+        async with self._write() as session:
             work = await session.get(WorkRow, work_id)
             if work is None or work.state not in ACTIVE_WORK:
                 raise ConflictError(f"work {work_id} is not waiting for a device")
@@ -234,7 +271,7 @@ class Registry:
             return [_job(row) for row in (await session.scalars(query)).all()]
 
     async def progress(self, job_id: int, progress: Progress) -> None:
-        async with self._session.begin() as session:
+        async with self._write() as session:
             await session.execute(
                 update(JobRow)
                 .where(JobRow.id == job_id, JobRow.state == WorkState.RUNNING)
@@ -249,12 +286,12 @@ class Registry:
 
     async def set_job_version(self, job_id: int, version: int) -> None:
         """The image version that a capture became."""
-        async with self._session.begin() as session:
+        async with self._write() as session:
             await session.execute(update(JobRow).where(JobRow.id == job_id).values(version=version))
 
     async def finish_job(self, job_id: int, *, ok: bool, reason: str, log: str = "") -> Job:
         """Close a job once; the second report of the same job changes nothing. Its work ends with it."""
-        async with self._session.begin() as session:
+        async with self._write() as session:
             row = await session.get(JobRow, job_id)
             if row is None:
                 raise NotFoundError(f"no job {job_id}")
@@ -273,7 +310,7 @@ class Registry:
 
     async def record(self, events: Sequence[Event]) -> None:
         """Append to the histories of devices and keep the newest ``EVENTS_PER_DEVICE`` of each."""
-        async with self._session.begin() as session:
+        async with self._write() as session:
             session.add_all(EventRow(time=e.time, mac=e.mac, what=e.what, detail=e.detail) for e in events)
             await session.flush()
             for mac in {e.mac for e in events}:
@@ -296,7 +333,7 @@ class Registry:
     # tokens
 
     async def add_token(self, name: str, role: str, sha256: str) -> None:
-        async with self._session.begin() as session:
+        async with self._write() as session:
             session.add(TokenRow(name=name, role=role, sha256=sha256, created=_now()))
 
     async def token_digests(self) -> dict[str, str]:
@@ -304,15 +341,33 @@ class Registry:
         async with self._session() as session:
             return {row.sha256: row.role for row in (await session.scalars(select(TokenRow))).all()}
 
-    async def count_devices(self) -> int:
-        async with self._session() as session:
-            return await session.scalar(select(func.count()).select_from(DeviceRow)) or 0
-
     async def _changed(self, mac: str) -> Device:
         device = await self.device(mac)
         for subscriber in self._subscribers:
             subscriber(device)
         return device
+
+
+async def _see(session: AsyncSession, device: Device) -> None:
+    row = await session.get(DeviceRow, device.mac)
+    if row is None:
+        row = DeviceRow(
+            mac=device.mac, state=device.state.value, name=device.name, address="", first_seen=device.first_seen
+        )
+        session.add(row)
+    row.uuid = device.uuid or row.uuid
+    row.arch = device.arch if device.arch is not None else row.arch
+    row.address = device.address or row.address
+    row.last_seen = device.last_seen
+
+
+async def _refuse_second_capture(session: AsyncSession, image: str) -> None:
+    query = select(WorkRow).where(
+        WorkRow.kind == WorkKind.CAPTURE, WorkRow.image == image, WorkRow.state.in_(ACTIVE_WORK)
+    )
+    other = await session.scalar(query.limit(1))
+    if other is not None:
+        raise ConflictError(f"image {image} is being captured already, from {other.mac} (work {other.id})")
 
 
 async def _active_work(session: AsyncSession) -> dict[str, Work]:

@@ -26,6 +26,8 @@ GUARD_FLOOR_S = 0.005
 GUARD_UNMEASURED_S = 0.1
 PATIENCE_S = 30.0
 OPENING_SENDS = 4
+# A forged request must not hold a place for long, whatever timeout it asks for.
+OPENING_INTERVAL_S = 8.0
 """Transmissions before the client's first answer: its address may be forged, so no more than this reaches it."""
 FINAL_RESENDS = 5
 NEVER = float("inf")
@@ -270,7 +272,7 @@ class Transfer:
     def _open(self, now: float) -> Action:
         self._sends += 1
         self._sent_at = now
-        self.deadline = now + self._rto
+        self.deadline = now + min(self._rto, OPENING_INTERVAL_S)
         if self._sends > 1:
             self._clean = False
             self.retransmissions += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request, params
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
@@ -16,35 +16,42 @@ from pbserv.httpapi import ApiError
 from pbserv.log import ServiceLog
 from pbserv.registry.registry import ConflictError, NotFoundError
 from pbserv.web.console import console_page
+from pbserv.web.limits import BodyLimit
 
-CLIENT_FILES = ("vmlinuz", "initrd.img")
 Running = Callable[[str], bool]
 
 
 def create_app(
-    routers: Sequence[tuple[str, APIRouter]], *, running: Running, client_directory: Path, log: ServiceLog
+    routers: Sequence[tuple[str, APIRouter]],
+    *,
+    running: Running,
+    client_directory: Path,
+    client_files: Sequence[str],
+    log: ServiceLog,
 ) -> FastAPI:
-    """``routers`` come with the name of their service: while that one is stopped its paths answer 503."""
+    """``routers`` come with the name of their service: while that one is stopped its paths answer 503.
+
+    An empty name: the routes are the registry's, which is always there.
+    """
     app = FastAPI(title="pbserv", version=__version__, docs_url=None, openapi_url="/api/openapi.json",
                   redoc_url=None, swagger_ui_oauth2_redirect_url=None)  # fmt: skip
+    app.add_middleware(BodyLimit)
     for service, router in routers:
         app.include_router(router, dependencies=[_only_while_running(service, running)])
-    _own_routes(app, client_directory)
+    _own_routes(app, client_directory, client_files)
     _error_handlers(app, log)
     return app
 
 
-def _only_while_running(service: str, running: Running):  # type: ignore[no-untyped-def]
-    from fastapi import Depends
-
+def _only_while_running(service: str, running: Running) -> params.Depends:
     def check() -> None:
         if not running(service):
             raise ApiError(503, f"the {service} service is not running; start it with: pbserv start {service}")
 
-    return Depends(check)
+    return params.Depends(check)
 
 
-def _own_routes(app: FastAPI, client_directory: Path) -> None:
+def _own_routes(app: FastAPI, client_directory: Path, client_files: Sequence[str]) -> None:
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def console() -> HTMLResponse:
         return HTMLResponse(console_page(), headers={"Content-Security-Policy": "default-src 'self' 'unsafe-inline'"})
@@ -57,7 +64,7 @@ def _own_routes(app: FastAPI, client_directory: Path) -> None:
     async def client_file(name: str) -> Response:
         """The imaging client's kernel and initramfs; a device that boots has no token."""
         path = client_directory / name
-        if name not in CLIENT_FILES or not path.is_file():
+        if name not in client_files or not path.is_file():
             raise ApiError(404, f"no file {name}; the imaging client is made by: pbserv client build")
         return FileResponse(path, media_type="application/octet-stream")
 

@@ -11,14 +11,15 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from pbserv.errors import StartError
-from pbserv.log import ServiceLog
 from pbserv.net.tcp import listen, sharing
 from pbserv.service import Reload
 
 Spawn = Callable[[str, Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 STOP_GRACE_S = 5
+FIRST_REQUEST_S = 15
+BUSY_LOOK_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,18 @@ class WebSettings:
 
     address: str
     port: int
+
+
+class _Protocol(H11Protocol):
+    """Closes a connection that does not bring a request: idle ones would use up ``limit_concurrency`` for ever."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.loop.call_later(FIRST_REQUEST_S, self._expect_request)
+
+    def _expect_request(self) -> None:
+        if self.cycle is None and not self.transport.is_closing():
+            self.transport.close()
 
 
 class _Server(uvicorn.Server):
@@ -49,8 +62,9 @@ class WebServer:
     name = "web"
     title = "pbserv HTTP server"
 
-    def __init__(self, log: ServiceLog, app: FastAPI, spawn: Spawn) -> None:
-        self._log = log
+    def __init__(self, app: FastAPI, spawn: Spawn, busy: Callable[[], bool]) -> None:
+        """``busy``: whether devices are at work, to whom an address that is given up must still answer."""
+        self._busy = busy
         self._app = app
         self._spawn = spawn
         self._now: _Listening | None = None
@@ -73,12 +87,20 @@ class WebServer:
         self._run(self._now)
 
     async def stop(self) -> None:
+        """Let answers go on for a grace, then cut them off: all sockets, also those that a reload retired."""
         now, self._now = self._now, None
-        for listening in [*self._retired, *([now] if now else [])]:
-            listening.server.should_exit = True
-            if listening.task is not None:
-                await asyncio.wait([listening.task], timeout=STOP_GRACE_S + 2)
-            listening.socket.close()
+        listening = [*self._retired, *([now] if now else [])]
+        for each in listening:
+            each.server.should_exit = True
+        tasks = [each.task for each in listening if each.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=STOP_GRACE_S)
+            for each in listening:
+                for answer in list(each.server.server_state.tasks):
+                    answer.cancel()
+            await asyncio.wait(tasks, timeout=2)
+        for each in listening:
+            each.socket.close()
         self._retired.clear()
 
     async def prepare(self, settings: WebSettings) -> Reload:
@@ -92,7 +114,8 @@ class WebServer:
     def _listen(self, settings: WebSettings) -> _Listening:
         raw = listen(settings.address or "0.0.0.0", settings.port, share=self._now is not None)
         config = uvicorn.Config(
-            self._app, lifespan="off", log_config=None, access_log=False, server_header=False, http="h11", ws="none",
+            self._app, lifespan="off", log_config=None, access_log=False, server_header=False,
+            http=_Protocol, ws="none",
             timeout_graceful_shutdown=STOP_GRACE_S, timeout_keep_alive=30, limit_concurrency=2000, backlog=1024,
         )  # fmt: skip
         return _Listening(settings, raw, _Server(config))
@@ -101,13 +124,23 @@ class WebServer:
         listening.task = self._spawn("web", listening.server.serve(sockets=[listening.socket]))
 
     def swap(self, listening: _Listening) -> None:
-        """New requests go to the new socket; answers that are under way on the old one are finished."""
+        """New requests may go to the new socket; the old one serves on while devices are at work that know no other."""
         old, self._now = self._now, listening
         self._run(listening)
         if old is not None:
-            old.server.should_exit = True
-            old.server.config.timeout_graceful_shutdown = None
             self._retired.append(old)
+            self._spawn("web-retire", self._retire(old))
+
+    async def _retire(self, old: _Listening) -> None:
+        while self._busy():  # noqa: ASYNC110 - whether a device fell silent is a matter of time, not of an event
+            await asyncio.sleep(BUSY_LOOK_S)
+        old.server.config.timeout_graceful_shutdown = None
+        old.server.should_exit = True
+        if old.task is not None:
+            await asyncio.wait([old.task])
+        old.socket.close()
+        if old in self._retired:
+            self._retired.remove(old)
 
 
 class _Keep:
@@ -127,6 +160,3 @@ class _WebReload:
 
     def abort(self) -> None:
         self._listening.socket.close()
-
-
-__all__ = ["StartError", "WebServer", "WebSettings"]

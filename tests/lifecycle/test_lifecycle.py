@@ -240,3 +240,44 @@ def test_run_stays_in_the_foreground_and_stops_on_interrupt(server: Installed) -
     assert process.returncode == 0, errors
     assert f"console: http://127.0.0.1:{server.http_port}/" in output
     assert "Traceback" not in errors
+
+
+def test_restarting_the_only_service_keeps_the_process(server: Installed) -> None:
+    server.ok("start", "tftp")
+    pid = server.pid
+    server.ok("restart", "tftp")
+    assert server.pid == pid
+    assert server.call("status", "tftp").returncode == 0
+
+
+def test_a_server_with_broken_files_can_be_asked_and_stopped(server: Installed) -> None:
+    server.ok("start")
+    pid = server.pid
+    server.write("tftp.conf", "Nonsense = 1\n")
+    assert server.pid == pid
+    assert server.call("status").returncode == 0
+    assert str(pid) in server.ok("stop")
+    server.set("tftp.conf")
+
+
+def test_a_lost_token_file_is_replaced_at_the_next_start(server: Installed) -> None:
+    server.ok("start")
+    (server.state / "admin.token").unlink()
+    missing = server.call("device", "list")
+    assert "restart" in missing.stderr
+    assert "administrator's token" in server.ok("restart")
+    assert server.json("device", "list") == []
+
+
+def test_a_service_that_a_reload_adds_must_start_or_nothing_changes(server: Installed) -> None:
+    server.set("pbserv.conf", Services="imaging policy tftp")
+    server.ok("start")
+    server.set("pbserv.conf", Services="imaging policy tftp proxydhcp")
+    server.set("proxydhcp.conf", LocalInterface="192.0.2.1")
+    server.set("preboot-policy.conf", ZoneDefault="menu")
+    refused = server.call("force-reload")
+    assert refused.returncode == 1
+    assert "192.0.2.1" in refused.stderr
+    assert "nothing was changed" in refused.stderr
+    assert server.call("status", "proxydhcp").returncode == 3
+    assert server.call("status", "imaging", "policy", "tftp").returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -106,4 +107,48 @@ async def test_the_number_of_pending_devices_is_bounded(
     for number in range(6):
         service.decide(Sighting(MacAddress(bytes([2, 0, 0, 0, 0, number])), via="dhcp"))
     assert len(service.snapshot.devices) == 3
+    await service.stop()
+
+
+async def test_what_was_seen_survives_a_decision_and_a_registry_that_cannot_be_written(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = await started(registry, tmp_path)
+    seen = Sighting(SIGHTING.mac, "4c4c4544-0042-4710-8051-b4c04f4d3332", SIGHTING.arch, "dhcp", "10.0.0.7")
+    service.decide(seen)
+    with sqlite3.connect(tmp_path / "registry.db") as other:
+        other.execute("BEGIN EXCLUSIVE")
+        monkeypatch.setattr("pbserv.policy.service.RETRY_S", 0.05)
+        assert await service.flush() is False
+        other.rollback()
+    other.close()
+    await registry.set_device(MAC, DeviceState.KNOWN)
+    assert await service.flush() is True
+    device = await registry.device(MAC)
+    assert (device.uuid, device.arch, device.address, device.state) == (
+        seen.uuid, 0, "10.0.0.7", DeviceState.KNOWN,
+    )  # fmt: skip
+    await service.stop()
+
+
+async def test_a_flood_of_unknown_addresses_leaves_no_trace_when_new_devices_are_ignored(
+    registry: Registry, tmp_path: Path
+) -> None:
+    service = await started(registry, tmp_path, new_devices="ignore")
+    for number in range(50):
+        service.decide(Sighting(MacAddress(bytes([2, 0, 0, 0, 0, number])), via="http"))
+    await service.flush_history()
+    assert await registry.devices() == []
+    assert await registry.history("02:00:00:00:00:07") == []
+    await service.stop()
+
+
+async def test_a_forgotten_device_is_new_again(registry: Registry, tmp_path: Path) -> None:
+    service = await started(registry, tmp_path)
+    service.decide(SIGHTING)
+    await service.flush()
+    await registry.forget(MAC)
+    service.forget(MAC)
+    assert service.snapshot.get(MAC) is None
+    assert service.snapshot.pending == 0
     await service.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -66,9 +67,9 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
 
 async def test_a_device_registers_once_and_keeps_its_state(registry: Registry) -> None:
     now = datetime.now(UTC)
-    await registry.see(Device(MAC, None, "", 0, DeviceState.PENDING, "10.0.0.7", now, now))
+    await registry.see([Device(MAC, None, "", 0, DeviceState.PENDING, "10.0.0.7", now, now)])
     await registry.set_device(MAC, DeviceState.KNOWN, "till-1")
-    await registry.see(Device(MAC, "u", "", None, DeviceState.PENDING, "", now, now))
+    await registry.see([Device(MAC, "u", "", None, DeviceState.PENDING, "", now, now)])
     device = await registry.device(MAC)
     assert (device.state, device.name, device.uuid, device.arch, device.address) == (
         DeviceState.KNOWN, "till-1", "u", 0, "10.0.0.7",
@@ -154,3 +155,45 @@ async def test_a_history_keeps_its_newest_events(registry: Registry) -> None:
     assert len(kept) == EVENTS_PER_DEVICE
     assert kept[-1].detail == str(EVENTS_PER_DEVICE + 19)
     assert [e.detail for e in await registry.history(MAC, limit=2)] == ["518", "519"]
+
+
+async def test_orders_that_cross_each_other_make_one_piece_of_work(registry: Registry) -> None:
+    await registry.set_device(MAC, DeviceState.KNOWN)
+    outcomes = await asyncio.gather(*(registry.add_work(ORDER) for _ in range(8)), return_exceptions=True)
+    assert sum(isinstance(outcome, ConflictError) for outcome in outcomes) == 7
+    assert len(await registry.works()) == 1
+
+
+async def test_two_devices_cannot_be_captured_to_one_name(registry: Registry) -> None:
+    other = "52:54:00:00:00:02"
+    for mac in (MAC, other):
+        await registry.set_device(mac, DeviceState.KNOWN)
+    await registry.add_work(WorkOrder(MAC, WorkKind.CAPTURE, "debian"))
+    with pytest.raises(ConflictError, match=MAC):
+        await registry.add_work(WorkOrder(other, WorkKind.CAPTURE, "debian"))
+
+
+async def test_denying_a_device_cancels_its_work(registry: Registry) -> None:
+    await registry.set_device(MAC, DeviceState.KNOWN)
+    work = await registry.add_work(ORDER)
+    job = await registry.start_job(work.id, "", None)
+    assert (await registry.set_device(MAC, DeviceState.DENIED)).work is None
+    assert (await registry.work(work.id)).state is WorkState.CANCELLED
+    await registry.close_orphans()
+    assert (await registry.job(job.id)).state is WorkState.CANCELLED
+    await registry.set_device(MAC, DeviceState.KNOWN)
+    assert (await registry.device(MAC)).work is None
+
+
+async def test_a_device_is_forgotten_with_its_history(registry: Registry) -> None:
+    await registry.set_device(MAC, DeviceState.KNOWN)
+    work = await registry.add_work(ORDER)
+    with pytest.raises(ConflictError, match="cancel it first"):
+        await registry.forget(MAC)
+    await registry.cancel_work(work.id)
+    await registry.record([Event(datetime.now(UTC), MAC, "tftp", "x")])
+    await registry.forget(MAC)
+    assert await registry.devices() == []
+    assert await registry.history(MAC) == []
+    with pytest.raises(NotFoundError):
+        await registry.forget(MAC)

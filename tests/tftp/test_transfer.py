@@ -135,6 +135,15 @@ def test_before_an_answer_one_packet_at_most_four_times(oack: bool) -> None:
     assert set(link.sent_blocks) <= {1}
 
 
+def test_no_timeout_option_makes_an_unanswered_request_hold_its_place_for_minutes() -> None:
+    transfer = Transfer(100, terms(timeout_s=255.0))
+    transfer.start(0.0)
+    while transfer.outcome is None:
+        last = transfer.deadline
+        transfer.on_deadline(transfer.deadline)
+    assert last <= 32.0
+
+
 def test_opening_intervals_start_with_the_timeout_and_double() -> None:
     transfer = Transfer(100, terms(timeout_s=1.0))
     transfer.start(0.0)

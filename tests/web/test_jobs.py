@@ -204,6 +204,61 @@ def test_a_token_opens_its_own_work_only(server: Installed, device: str) -> None
     assert "belongs to" in wrong_device["REASON"]
 
 
+def test_success_without_an_image_is_not_believed(server: Installed, device: str) -> None:
+    work = queue(server, "capture", "nothing")
+    client = client_of(server, work)
+    client.begin()
+    assert client.call("POST", "result", data={"ok": "1"}).text == "OK\n"
+    failed = next(w for w in server.json("work", "list", "--all") if str(w["id"]) == work)
+    assert (failed["state"], failed["reason"]) == (
+        "failed", "the device reported success, but no image was committed",
+    )  # fmt: skip
+
+
+def test_a_capture_whose_uploads_an_imaging_restart_lost_is_told_at_once(server: Installed, device: str) -> None:
+    client = client_of(server, queue(server, "capture", "interrupted"))
+    client.begin()
+    client.call("PUT", "items/table", content=TABLE)
+    server.ok("restart", "imaging")
+    lost = client.call("PUT", "items/p1", content=P1)
+    assert lost.status_code == 410
+    assert "start again" in lost.text
+    client.begin()
+    assert client.call("PUT", "items/p1", content=P1).status_code == 200
+
+
+def test_a_cancel_while_the_commit_arrives_frees_the_name(server: Installed, device: str) -> None:
+    work = queue(server, "capture", "crossing")
+    client = client_of(server, work)
+    client.begin()
+    client.call("PUT", "items/p1", content=P1)
+    text = manifest(p1=P1)
+
+    def slowly() -> Iterator[bytes]:
+        yield text[:20].encode()
+        server.ok("work", "cancel", work)
+        yield text[20:].encode()
+
+    assert client.call("POST", "commit", content=slowly()).status_code == 409
+    admin = {"Authorization": f"Bearer {server.token}"}
+    uploaded = httpx.put(f"{server.url}/api/v1/images/crossing", content=b"x", headers=admin, trust_env=False)
+    assert uploaded.status_code == 201
+
+
+def test_a_body_without_end_is_refused(server: Installed) -> None:
+    large = httpx.post(f"{server.url}/api/v1/work", content=b"{" * 1_000_000, trust_env=False)
+    assert large.status_code == 413
+    with httpx.Client(trust_env=False, timeout=10) as http:
+        endless = http.post(f"{server.url}/api/v1/work", content=(b"{" * 65536 for _ in range(8)))
+    assert endless.status_code in (400, 401, 413)
+
+
+def test_numbers_that_no_database_holds_are_refused(server: Installed) -> None:
+    admin = {"Authorization": f"Bearer {server.token}"}
+    for path in ("api/v1/work/99999999999999999999/cancel", "api/v1/work/0/cancel"):
+        assert httpx.post(f"{server.url}/{path}", headers=admin, trust_env=False).status_code == 422
+
+
 def test_a_denied_device_is_silent_and_has_no_work(server: Installed) -> None:
     mac = "52:54:00:00:bb:02"
     server.ok("device", "accept", mac)

@@ -39,6 +39,9 @@ def upgrade() -> None:
         sa.Column("created", UtcTime, nullable=False),
         sqlite_autoincrement=True,
     )
+    op.create_index(
+        "ux_work_active", "work", ["mac"], unique=True, sqlite_where=sa.text("state IN ('queued', 'running')")
+    )
     op.create_table(
         "job",
         sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
