@@ -69,7 +69,7 @@ def test_all_errors_of_all_files_at_once(tmp_path: Path) -> None:
     assert errors(tmp_path) == [
         "pbserv.conf:1: Services: 'tfpt' is not known; valid values are names among imaging proxydhcp tftp policy,"
         " separated by spaces or commas",
-        "pbserv.conf:2: HTTPPort: 70000 is out of range; valid values are 0 to 65535",
+        "pbserv.conf:2: HTTPPort: 70000 is out of range; valid values are 1 to 65535",
         "pbserv.conf:3: 'this is not a line' has no '='; write key = value, or begin the line with '#'",
         "novell-tftp.conf:1: TransferBlockSize: 100 is out of range; valid values are 512 to 4428",
         "novell-tftp.conf:2: TransferBlocksize: is set twice, in line 1 and in line 2; keep one",
