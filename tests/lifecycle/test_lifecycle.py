@@ -281,3 +281,16 @@ def test_a_service_that_a_reload_adds_must_start_or_nothing_changes(server: Inst
     assert "nothing was changed" in refused.stderr
     assert server.call("status", "proxydhcp").returncode == 3
     assert server.call("status", "imaging", "policy", "tftp").returncode == 0
+
+
+def test_loaders_that_migrated_files_name_are_served_as_ours(server: Installed) -> None:
+    (server.tftp / "undionly.kpxe").write_bytes(b"bios loader")
+    (server.tftp / "snponly.efi").write_bytes(b"uefi loader")
+    server.set("proxydhcp.conf", NBPx86="nvlnbp.sys", NBPx64="nvlnbpx64.efi")
+    assert "NBPx" not in server.ok("check")
+    server.ok("start")
+    assert fetch("127.0.0.1", server.tftp_port, "nvlnbp.sys") == b"bios loader"
+    assert fetch("127.0.0.1", server.tftp_port, "nvlnbpx64.efi") == b"uefi loader"
+    (server.tftp / "nvlnbp.sys").write_bytes(b"the real one")
+    assert fetch("127.0.0.1", server.tftp_port, "nvlnbp.sys") == b"the real one"
+    assert fetch("127.0.0.1", server.tftp_port, "boot.ipxe").startswith(b"#!ipxe")
