@@ -19,10 +19,12 @@ from pbserv.conf.load import ConfigError
 from pbserv.daemon.control import CONTROL_SOCKET_NAME, ControlServer, JsonValue, Request, Response
 from pbserv.daemon.detach import Readiness
 from pbserv.daemon.directories import hand_over_files, prepare_directories
+from pbserv.daemon.note import leave_note
 from pbserv.daemon.notify import Notifier
 from pbserv.daemon.pidfile import PID_FILE_NAME, PidFile
 from pbserv.daemon.privileges import drop_privileges, find_account
 from pbserv.errors import PbservError, StartError
+from pbserv.hostcheck import bound_addresses, host_problems
 from pbserv.journal.history import History
 from pbserv.registry.access import Access
 from pbserv.registry.migrate import migrate
@@ -30,7 +32,7 @@ from pbserv.registry.registry import Registry
 from pbserv.registry.tokens import ADMIN_ROLE, WorkTokens, digest, load_secret, new_token, write_private
 from pbserv.service import ServiceStatus
 from pbserv.services import Logs, Parts, settings_of, wire
-from pbserv.settings import SERVICE_NAMES, Settings, host_warnings, load_settings
+from pbserv.settings import SERVICE_NAMES, Settings, load_settings
 from pbserv.supervisor import Supervisor
 
 RESTART_KEYS = {"StateDirectory": "state_directory", "User": "user"}
@@ -50,6 +52,7 @@ def serve(directory: Path, ready: Readiness, overrides: Overrides) -> int:
     settings = load_settings(directory)
     account = find_account(settings.pbserv.user) if os.geteuid() == 0 else None
     prepare_directories(settings.pbserv.state_directory, account)
+    leave_note(directory, settings.run_directory)
     hand_over_files(settings.pbserv.state_directory, account)
     drop_privileges(settings.pbserv.user)
     os.umask(0o027)
@@ -88,7 +91,7 @@ class Process:
     async def run(self) -> int:
         self._stop = asyncio.Event()
         self._logs.configure(self._settings)
-        for warning in (*self._settings.warnings, *host_warnings(self._settings)):
+        for warning in (*self._settings.warnings, *host_problems(self._settings)):
             self._logs.pbserv.warning("configuration", problem=str(warning))
             self._ready.line(f"warning: {warning}")
         registry = Registry.open(self._settings.pbserv.state_directory / "registry.db")
@@ -147,7 +150,7 @@ class Process:
             self._ready.line(line)
         failed = [status for status in statuses if not status.running]
         if len(failed) < len(statuses):
-            self._logs.pbserv.critical("started", version=__version__, services=",".join(names))
+            self._logs.pbserv.critical("started", version=__version__, services=",".join(self._running()))
             self._notifier.ready(self._summary())
         self._ready.done(1 if failed else 0)
         return len(failed) < len(statuses)
@@ -217,7 +220,8 @@ class Process:
         return _in_order((configured - self._stopped_by_hand) | self._by_hand)
 
     def _status(self, names: Sequence[str]) -> Response:
-        statuses = self._supervisor.status(_in_order(names or self._settings.pbserv.services))
+        shown = names or {*self._settings.pbserv.services, *self._running()}
+        statuses = self._supervisor.status(_in_order(shown))
         return Response(
             all(status.running for status in statuses),
             data={
@@ -236,7 +240,7 @@ class Process:
             await self._start_web()
         before = {name for name in names if self._supervisor.running(name)}
         statuses = await self._supervisor.start(names, settings_of(self._settings))
-        self._by_hand.update(names)
+        self._by_hand.update(set(names) - set(self._settings.pbserv.services))
         self._stopped_by_hand -= set(names)
         lines = [
             f"{status.title} {'was running already' if status.name in before else 'started'}"
@@ -309,6 +313,9 @@ class Process:
         return replace(settings, pbserv=settings.pbserv.model_copy(update=kept)) if kept else settings
 
     async def _prepare_and_swap(self, settings: Settings) -> list[str]:
+        foreign = [str(problem) for problem in bound_addresses(settings)]
+        if foreign:
+            return foreign
         values: Mapping[str, Any] = settings_of(settings)
         try:
             web = await self._parts.web.prepare(values["web"])
@@ -329,7 +336,9 @@ class Process:
         lines = []
         for status in self._supervisor.status():
             if status.running:
-                where = ", ".join(status.listeners or self._parts.web.listeners)
+                where = (
+                    ", ".join(status.listeners or self._parts.web.listeners) or f"no listener: {self._parts.web.fault}"
+                )
                 lines.append(f"{status.title}: {where}")
         if self._parts.web.running:
             lines.append(f"console: {self._console_url()}")

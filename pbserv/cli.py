@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,19 @@ from pbserv.errors import PbservError
 
 DEFAULT_CONF = Path("/etc/pbserv")
 SERVICES_HELP = "imaging, tftp, policy, proxydhcp; none means all in Services of pbserv.conf"
+
+
+class StateName(enum.StrEnum):
+    PENDING = "pending"
+    KNOWN = "known"
+    DENIED = "denied"
+
+
+class FinishName(enum.StrEnum):
+    REBOOT = "reboot"
+    POWEROFF = "poweroff"
+    NONE = "none"
+
 
 app = typer.Typer(
     name="pbserv",
@@ -51,14 +65,16 @@ def _version(wanted: bool) -> None:
 def root(
     context: typer.Context,
     conf: Annotated[
-        Path,
+        str,
         typer.Option("--conf", metavar="DIR", help="Directory of the configuration files; may stand after the verb."),
-    ] = DEFAULT_CONF,
+    ] = str(DEFAULT_CONF),
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    context.obj = conf.absolute()
+    if not conf or (Path(conf).exists() and not Path(conf).is_dir()):
+        raise typer.BadParameter(f"{conf!r} is not a directory", param_hint="--conf")
+    context.obj = Path(conf).absolute()
 
 
 # service control
@@ -153,13 +169,13 @@ def install(
 @device_app.command("list")
 def device_list(
     context: typer.Context,
-    state: Annotated[str | None, typer.Option(help="pending, known or denied")] = None,
+    state: Annotated[StateName | None, typer.Option(help="Only devices in this state.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List devices."""
     from pbserv.commands import registry
 
-    registry.device_list(context.obj, state, as_json)
+    registry.device_list(context.obj, state.value if state else None, as_json)
 
 
 @device_app.command("show")
@@ -202,16 +218,18 @@ Disk = Annotated[
         metavar="DISK", help="/dev/X, by-id:NAME, serial:S, model:M or size:BYTES; none: the only disk that fits"
     ),
 ]
-Finish = Annotated[str, typer.Option(help="What the device does afterwards: reboot, poweroff or none")]
+Finish = Annotated[FinishName, typer.Option(help="What the device does afterwards.")]
 Image = Annotated[str, typer.Argument(help="name of the image")]
 
 
 @work_app.command("restore")
-def work_restore(context: typer.Context, mac: Mac, image: Image, disk: Disk = "", finish: Finish = "reboot") -> None:
+def work_restore(
+    context: typer.Context, mac: Mac, image: Image, disk: Disk = "", finish: Finish = FinishName.REBOOT
+) -> None:
     """Write IMAGE to the device's disk at its next network boot. What the disk holds is lost."""
     from pbserv.commands import registry
 
-    registry.work_add(context.obj, "restore", mac, image, disk, finish, overwrite=False)
+    registry.work_add(context.obj, "restore", mac, image, disk, finish.value, overwrite=False)
 
 
 @work_app.command("capture")
@@ -220,7 +238,7 @@ def work_capture(
     mac: Mac,
     image: Image,
     disk: Disk = "",
-    finish: Finish = "reboot",
+    finish: Finish = FinishName.REBOOT,
     overwrite: Annotated[
         bool,
         typer.Option("--overwrite", help="Make a new version of an image that exists (needs AllowImageOverwrite)."),
@@ -229,7 +247,7 @@ def work_capture(
     """Take IMAGE from the device's disk at its next network boot."""
     from pbserv.commands import registry
 
-    registry.work_add(context.obj, "capture", mac, image, disk, finish, overwrite=overwrite)
+    registry.work_add(context.obj, "capture", mac, image, disk, finish.value, overwrite=overwrite)
 
 
 @work_app.command("list")
@@ -297,7 +315,7 @@ def main() -> None:
         app(args=_conf_first(sys.argv[1:]))
     except PbservError as fault:
         print(f"pbserv: {fault}", file=sys.stderr)
-        raise SystemExit(1) from None
+        raise SystemExit(fault.exit_code) from None
     except BrokenPipeError:
         raise SystemExit(1) from None
 

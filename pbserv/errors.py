@@ -6,6 +6,14 @@ from __future__ import annotations
 class PbservError(Exception):
     """A fault that the user or a peer caused; shown as one line, never as a traceback."""
 
+    exit_code = 1
+
+
+class UsageError(PbservError):
+    """A command that was called wrongly."""
+
+    exit_code = 2
+
 
 class WireError(PbservError):
     """Bytes that are not what the protocol says.

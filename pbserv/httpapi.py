@@ -30,7 +30,8 @@ def admin_only(access: Access) -> Callable[[Request], Caller]:
     def check(request: Request) -> Caller:
         caller = access.authorize(bearer(request))
         if caller is None:
-            raise ApiError(401, "a token is needed: Authorization: Bearer <the administrator's token>")
+            came = "the token that came is not valid; " if "authorization" in request.headers else ""
+            raise ApiError(401, f"{came}a token is needed: Authorization: Bearer <the administrator's token>")
         if caller.kind != "admin":
             raise ApiError(403, "this needs the administrator's token")
         return caller

@@ -1,4 +1,4 @@
-"""The four configuration files as one value, and what of them cannot hold on this host. Every command reads it."""
+"""The four configuration files as one value, and the names of the services. Light: every command reads it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from pbserv.conf.load import Loaded, Problem, load
-from pbserv.conf.model import ConfFile
+from pbserv.conf.model import ConfFile, ConfModel
 from pbserv.imaging.config import FILE as PBSERV_CONF
 from pbserv.imaging.config import PbservConf
-from pbserv.net.interfaces import address_on_host
 from pbserv.policy.config import FILE as POLICY_CONF
 from pbserv.policy.config import PolicyConf
 from pbserv.proxydhcp.config import FILE as PROXYDHCP_CONF
@@ -41,7 +40,16 @@ class Settings:
     proxydhcp: ProxyDhcpConf
     tftp: TftpConf
     policy: PolicyConf
-    warnings: tuple[Problem, ...]
+    loaded: Loaded
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """What the files themselves deserve a word about: keys without effect, unsupported ones."""
+        return self.loaded.warnings
+
+    def problem(self, model: type[ConfModel], key: str, reason: str) -> Problem:
+        """A complaint about a value, with the file and line that set it."""
+        return self.loaded.problem(model, key, reason)
 
     @property
     def log_directory(self) -> Path:
@@ -65,49 +73,5 @@ def load_settings(directory: Path) -> Settings:
         proxydhcp=loaded.get(ProxyDhcpConf),
         tftp=loaded.get(TftpConf),
         policy=loaded.get(PolicyConf),
-        warnings=tuple(loaded.warnings),
+        loaded=loaded,
     )
-
-
-def host_warnings(settings: Settings) -> list[str]:
-    """What is valid in the files and yet will not work on this host: boot files that are named but missing ..."""
-    return [*_missing_boot_files(settings), *_missing_client(settings), *_foreign_addresses(settings)]
-
-
-def _missing_boot_files(settings: Settings) -> list[str]:
-    directory, conf = settings.tftp.directory, settings.proxydhcp
-    if not directory.is_dir():
-        return [f"TFTPDirectory {directory} does not exist: the TFTP service will not start"]
-    names = {
-        "NBPx86": conf.nbp_x86, "NBPx64": conf.nbp_x64, "NBPIA32": conf.nbp_ia32, "NBPARM64": conf.nbp_arm64,
-        "NBPiPXE": conf.nbp_ipxe,
-    }  # fmt: skip
-    missing = []
-    for key, name in names.items():
-        real = LOADER_ALIASES.get(name, name)
-        if not name or "://" in name or name in VIRTUAL_FILES:
-            continue
-        if not any((directory / candidate.lstrip("/")).is_file() for candidate in (name, real)):
-            missing.append(f"{key} = {name}: there is no such file in {directory}; see: pbserv loaders install")
-    return missing
-
-
-def _missing_client(settings: Settings) -> list[str]:
-    if all((settings.client_directory / name).is_file() for name in CLIENT_FILES):
-        return []
-    return [f"the imaging client is not in {settings.client_directory}; make it with: pbserv client build"]
-
-
-def _foreign_addresses(settings: Settings) -> list[str]:
-    addresses = {
-        "IPAddress": settings.pbserv.ip_address,
-        "HTTPAddress": settings.pbserv.http_address,
-        "LocalInterface (preboot-policy.conf)": settings.policy.local_interface,
-        "LocalInterface (proxydhcp.conf)": settings.proxydhcp.local_interface,
-        "TFTPInterface": settings.tftp.interface,
-    }
-    return [
-        f"{key} = {address}: this host does not have that address now"
-        for key, address in addresses.items()
-        if address and address != "0.0.0.0" and not address_on_host(address)
-    ]

@@ -28,11 +28,10 @@ def main() -> None:
 
 
 def print_status(conf: Path) -> None:
+    from pbserv.commands.locate import run_directory
     from pbserv.daemon.control import CONTROL_SOCKET_NAME, Request, ask
-    from pbserv.settings import load_settings
 
-    settings = load_settings(conf)
-    answer = ask(settings.run_directory / CONTROL_SOCKET_NAME, Request("statistics"))
+    answer = ask(run_directory(conf) / CONTROL_SOCKET_NAME, Request("statistics"))
     if not answer.ok:
         raise PbservError("; ".join(answer.errors))
     print(f"Imaging request statistics since {answer.data['since']}")

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
-from pbserv.errors import PbservError
-from pbserv.settings import Settings, load_settings
+from pbserv.commands.locate import run_directory
+from pbserv.conf.load import ConfigError
+from pbserv.daemon.control import CONTROL_SOCKET_NAME, Request, ask
+from pbserv.errors import PbservError, UsageError
+from pbserv.settings import load_settings
 
 TIMEOUT_S = 30.0
 
@@ -18,15 +22,20 @@ class Api:
     """JSON calls; raises PbservError with the server's own sentence."""
 
     def __init__(self, conf: Path) -> None:
-        settings = load_settings(conf)
-        self._url = os.environ.get("PBSERV_URL") or _local_url(settings)
-        token = os.environ.get("PBSERV_TOKEN") or _local_token(settings)
-        self._client = httpx.Client(
-            base_url=self._url.rstrip("/") + "/api/v1",
-            headers={"Authorization": f"Bearer {token}"},
-            timeout=TIMEOUT_S,
-            trust_env=False,  # a proxy of the environment has no business between this command and its own server
-        )
+        url, token = os.environ.get("PBSERV_URL"), os.environ.get("PBSERV_TOKEN")
+        self._url = url or _local_url(conf)
+        token = token or _local_token(run_directory(conf).parent)
+        try:
+            self._client = httpx.Client(
+                base_url=self._url.rstrip("/") + "/api/v1",
+                headers={"Authorization": f"Bearer {token}"},
+                timeout=TIMEOUT_S,
+                trust_env=False,  # a proxy of the environment has no business between this command and its own server
+            )
+        except (httpx.InvalidURL, UnicodeError):
+            raise PbservError(
+                f"PBSERV_URL or the token cannot be used: {self._url!r}; write http://HOST:PORT"
+            ) from None
 
     def get(self, path: str, **query: str | int | bool | None) -> Any:
         return self._call("GET", path, params={key: value for key, value in query.items() if value is not None})
@@ -48,20 +57,32 @@ class Api:
             body = answer.json() if answer.content else None
         except ValueError:
             raise PbservError(f"{self._url}: the answer is not JSON; is this a pbserv server?") from None
-        if answer.is_error:
+        if not answer.is_success:
             reason = body.get("error") if isinstance(body, dict) else None
             raise PbservError(str(reason or f"{method} {path}: HTTP {answer.status_code}"))
         return body
 
 
-def _local_url(settings: Settings) -> str:
-    conf = settings.pbserv
-    address = conf.http_address or conf.ip_address or "127.0.0.1"
-    return f"http://{'127.0.0.1' if address == '0.0.0.0' else address}:{conf.http_port}"
+def named(*parts: str) -> str:
+    """A path below /api/v1 in which names are names, whatever characters they have."""
+    if not all(parts):
+        raise UsageError("an empty name or address is none")
+    return "/" + "/".join(quote(part, safe="") for part in parts)
 
 
-def _local_token(settings: Settings) -> str:
-    path = settings.pbserv.state_directory / "admin.token"
+def _local_url(conf: Path) -> str:
+    """From the files; when they are broken now, from the server itself."""
+    try:
+        settings = load_settings(conf)
+    except ConfigError:
+        answer = ask(run_directory(conf) / CONTROL_SOCKET_NAME, Request("status"))
+        return str(answer.data.get("url", ""))
+    address = settings.pbserv.http_address or settings.pbserv.ip_address or "127.0.0.1"
+    return f"http://{'127.0.0.1' if address == '0.0.0.0' else address}:{settings.pbserv.http_port}"
+
+
+def _local_token(state: Path) -> str:
+    path = state / "admin.token"
     try:
         return path.read_text(encoding="ascii").strip()
     except FileNotFoundError:

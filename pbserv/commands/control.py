@@ -9,27 +9,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pbserv.commands.locate import run_directory
 from pbserv.conf.load import ConfigError
 from pbserv.daemon.control import CONTROL_SOCKET_NAME, Request, Response, ask
 from pbserv.daemon.detach import ReadyPipe, TerminalReady, daemonize
 from pbserv.daemon.pidfile import PID_FILE_NAME, ServerStatus, read_state
 from pbserv.daemon.process import stop_server
-from pbserv.errors import ControlError, PbservError
-from pbserv.settings import SERVICE_NAMES, TITLES, Settings, host_warnings, load_settings
+from pbserv.errors import ControlError, PbservError, UsageError
+from pbserv.hostcheck import host_problems
+from pbserv.settings import SERVICE_NAMES, TITLES, Settings, load_settings
 
 NOT_RUNNING = 3
-USAGE = 2
 
 
 def start(conf: Path, names: Sequence[str]) -> int:
     """Start the process, or services inside the one that runs."""
     _check_names(names)
     settings = load_settings(conf)
-    state = read_state(_pid_file(settings))
+    state = read_state(run_directory(conf) / PID_FILE_NAME)
     if state.running:
         if names:
-            return _print(_ask(settings, "start", names))
-        return _start_missing(settings, state.pid)
+            return _print(_ask(conf, "start", names))
+        return _start_missing(conf, state.pid)
     _require_start_rights(settings, names)
 
     def serve(ready: ReadyPipe) -> int:
@@ -39,28 +40,31 @@ def start(conf: Path, names: Sequence[str]) -> int:
         return run_server(conf, ready, Overrides(tuple(names) or None))
 
     report = daemonize(serve)
+    runs = any(service.ready for service in report.services)
     for line in report.lines:
-        print(line, file=sys.stderr if report.exit_code and not line.startswith("administrator") else sys.stdout)
-    if report.exit_code == 0:
-        print(f"pbserv started, process {report.pid}")
+        failure = report.exit_code and (not runs or ": not started: " in line)
+        print(line, file=sys.stderr if failure else sys.stdout)
+    if runs:
+        missing = [service.name for service in report.services if not service.ready]
+        print(f"pbserv started, process {report.pid}" + (f", without {', '.join(missing)}" if missing else ""))
     return report.exit_code
 
 
-def _start_missing(settings: Settings, pid: int | None) -> int:
+def _start_missing(conf: Path, pid: int | None) -> int:
     """A second start: nothing to do when all run, else start those that do not."""
-    status = _ask(settings, "status", ())
+    status = _ask(conf, "status", ())
     stopped = [s["name"] for s in _services(status) if not s["running"]]
     if not stopped:
         print(f"pbserv is running already, process {pid}")
         return 0
     print(f"pbserv is running already, process {pid}; starting {', '.join(stopped)}")
-    return _print(_ask(settings, "start", stopped))
+    return _print(_ask(conf, "start", stopped))
 
 
 def stop(conf: Path, names: Sequence[str]) -> int:
     """Stop services, or without names the process; returns when it is gone."""
     _check_names(names)
-    run = _run_directory(conf)
+    run = run_directory(conf)
     if not names or not read_state(run / PID_FILE_NAME).running:
         return _stop_process(run)
     answer = ask(run / CONTROL_SOCKET_NAME, Request("stop", tuple(names)))
@@ -77,24 +81,28 @@ def _stop_process(run: Path) -> int:
 def restart(conf: Path, names: Sequence[str]) -> int:
     """A configuration that cannot be read leaves the old process running."""
     _check_names(names)
-    settings = load_settings(conf)
-    if not read_state(_pid_file(settings)).running:
+    load_settings(conf)
+    if not read_state(run_directory(conf) / PID_FILE_NAME).running:
         return start(conf, names)
     if names:
-        return _print(_ask(settings, "restart", names))
+        return _print(_ask(conf, "restart", names))
     return stop(conf, ()) or start(conf, ())
 
 
 def force_reload(conf: Path, names: Sequence[str]) -> int:
     """One transaction: any error leaves the old configuration running."""
     _check_names(names)
-    return _print(ask(_run_directory(conf) / CONTROL_SOCKET_NAME, Request("reload")))
+    return _print(ask(run_directory(conf) / CONTROL_SOCKET_NAME, Request("reload")))
 
 
 def status(conf: Path, names: Sequence[str], as_json: bool) -> int:
     """One line per service in the manual's form, then process, uptime and listeners."""
-    _check_names(names)
-    run = _run_directory(conf)
+    try:
+        _check_names(names)
+    except UsageError as fault:
+        print(f"pbserv: {fault}", file=sys.stderr)
+        return int(ServerStatus.UNKNOWN)
+    run = run_directory(conf)
     state = read_state(run / PID_FILE_NAME)
     wanted = _ordered(names or _configured_services(conf))
     if state.running:
@@ -141,7 +149,7 @@ def _status_of_running(run: Path, names: Sequence[str], as_json: bool) -> int:
 def showpid(conf: Path, names: Sequence[str]) -> int:
     """The process id alone, for scripts."""
     _check_names(names)
-    state = read_state(_run_directory(conf) / PID_FILE_NAME)
+    state = read_state(run_directory(conf) / PID_FILE_NAME)
     if not state.running:
         print("pbserv is not running", file=sys.stderr)
         return int(state.status)
@@ -159,7 +167,7 @@ def run(conf: Path, names: Sequence[str], local: Path | None) -> int:
         from pbserv.commands.local import prepare
 
         conf, banner = prepare(local)
-    load_settings(conf)
+    _require_start_rights(load_settings(conf), names)
     return serve(conf, TerminalReady(), Overrides(tuple(names) or None, banner))
 
 
@@ -171,38 +179,10 @@ def check(conf: Path) -> int:
         for problem in fault.problems:
             print(problem, file=sys.stderr)
         return 1
-    for warning in (*settings.warnings, *host_warnings(settings)):
+    for warning in (*settings.warnings, *host_problems(settings)):
         print(f"warning: {warning}")
     print(f"configuration in {conf} is valid" if conf.is_dir() else f"{conf} does not exist: all defaults")
     return 0
-
-
-def _run_directory(conf: Path) -> Path:
-    """Where the server keeps pid file and control socket, also when the files are broken now.
-
-    A server that runs must be found, asked and stopped whatever somebody has written into its files meanwhile: then the
-    StateDirectory line alone counts.
-    """
-    try:
-        return load_settings(conf).run_directory
-    except ConfigError:
-        return _state_directory_line(conf) / "run"
-
-
-def _state_directory_line(conf: Path) -> Path:
-    from pbserv.conf import grammar
-    from pbserv.imaging.config import FILE, PbservConf
-
-    for name in FILE.names:
-        try:
-            entries = grammar.parse(grammar.decode((conf / name).read_bytes())).entries
-        except OSError:
-            continue
-        for entry in entries:
-            if entry.key.lower() == "statedirectory" and entry.value.startswith("/"):
-                return Path(entry.value)
-    directory: Path = PbservConf().state_directory
-    return directory
 
 
 def _configured_services(conf: Path) -> Sequence[str]:
@@ -215,12 +195,8 @@ def _configured_services(conf: Path) -> Sequence[str]:
         return SERVICE_NAMES
 
 
-def _pid_file(settings: Settings) -> Path:
-    return settings.run_directory / PID_FILE_NAME
-
-
-def _ask(settings: Settings, verb: str, names: Sequence[str]) -> Response:
-    return ask(settings.run_directory / CONTROL_SOCKET_NAME, Request(verb, tuple(names)))
+def _ask(conf: Path, verb: str, names: Sequence[str]) -> Response:
+    return ask(run_directory(conf) / CONTROL_SOCKET_NAME, Request(verb, tuple(names)))
 
 
 def _services(answer: Response) -> list[dict[str, Any]]:
@@ -245,7 +221,7 @@ def _check_names(names: Sequence[str]) -> None:
         if name == "setjustimagedflag":
             raise PbservError("start setjustimagedflag: image-safe data is not supported by this version")
         if name not in SERVICE_NAMES:
-            raise PbservError(f"there is no service {name}; the names are {', '.join(SERVICE_NAMES)}")
+            raise UsageError(f"there is no service {name}; the names are {', '.join(SERVICE_NAMES)}")
 
 
 def _require_start_rights(settings: Settings, names: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pbserv.commands.api import Api
+from pbserv.commands.api import Api, named
 
 Row = dict[str, Any]
 
@@ -24,14 +24,15 @@ def device_list(conf: Path, state: str | None, as_json: bool) -> None:
         work = d["work"]
         todo = f"{work['id']}: {work['kind']} {work['image']} ({work['state']})" if work else ""
         _add(table, d["mac"], d["name"], d["state"], d["arch_name"], d["address"], _time(d["last_seen"]), todo)
-    _show(table, "no devices yet: the first one registers itself when it boots from the network")
+    nothing = f"no device is {state}" if state else "no devices yet: the first one registers itself when it boots"
+    _show(table, nothing)
     return None
 
 
 def device_show(conf: Path, mac: str, as_json: bool) -> None:
     api = Api(conf)
-    device = api.get(f"/devices/{mac}")
-    history = api.get(f"/devices/{mac}/history")
+    device = api.get(named("devices", mac))
+    history = api.get(named("devices", mac, "history"))
     jobs = api.get("/jobs", mac=mac, limit=10)
     if as_json:
         return print(json.dumps({"device": device, "history": history, "jobs": jobs}))
@@ -53,17 +54,17 @@ def device_show(conf: Path, mac: str, as_json: bool) -> None:
 
 
 def device_accept(conf: Path, mac: str, name: str | None) -> None:
-    device = Api(conf).post(f"/devices/{mac}/accept", {"name": name} if name else None)
+    device = Api(conf).post(named("devices", mac, "accept"), {"name": name} if name else None)
     print(f"device {device['mac']} accepted")
 
 
 def device_deny(conf: Path, mac: str) -> None:
-    device = Api(conf).post(f"/devices/{mac}/deny")
+    device = Api(conf).post(named("devices", mac, "deny"))
     print(f"device {device['mac']} denied: it is not answered any more")
 
 
 def device_forget(conf: Path, mac: str) -> None:
-    Api(conf).delete(f"/devices/{mac}")
+    Api(conf).delete(named("devices", mac))
     print(f"device {mac} forgotten")
 
 
@@ -111,7 +112,7 @@ def image_list(conf: Path, as_json: bool) -> None:
 
 
 def image_delete(conf: Path, image: str) -> None:
-    Api(conf).delete(f"/images/{image}")
+    Api(conf).delete(named("images", image))
     print(f"image {image} deleted")
 
 

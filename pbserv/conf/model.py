@@ -67,9 +67,9 @@ class BoundKey:
             return ""
         if self.key.kind.parse(text) != self.default:
             if self.key.unsupported:
-                return f"= {text}: {self.key.unsupported}"
+                return f"{text}: {self.key.unsupported}"
             if self.key.later:
-                return f"= {text} has no effect yet"
+                return f"the value {text} has no effect yet"
         return self.key.kind.note(text)
 
 

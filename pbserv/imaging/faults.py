@@ -57,6 +57,12 @@ class ImageExists(ImagingFault):
     status = HTTPStatus.CONFLICT
 
 
+class NotRestorable(ImagingFault):
+    """The image is kept and served, but it is not one of a disk."""
+
+    status = HTTPStatus.CONFLICT
+
+
 class UploadRunning(ImagingFault):
     """Somebody else is uploading under this name, or an item of the draft is still arriving."""
 

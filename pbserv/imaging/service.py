@@ -14,7 +14,7 @@ from pbserv.imaging.backend import load_backend
 from pbserv.imaging.captures import Captures
 from pbserv.imaging.config import PbservConf
 from pbserv.imaging.coverage import Coverage
-from pbserv.imaging.faults import Forbidden, ImageExists, UnknownImage
+from pbserv.imaging.faults import Forbidden, ImageExists, NotRestorable, UnknownImage
 from pbserv.imaging.jobs import History, Jobs
 from pbserv.imaging.slot import BackendSlot
 from pbserv.imaging.statistics import RequestRecord, Statistics
@@ -80,12 +80,14 @@ class ImagingService:
     def check_work(self, kind: WorkKind, image: str, *, overwrite: bool) -> None:
         """Refuse work that could only fail on the device: raises an ImagingFault with the reason."""
         try:
-            self._store.info(image)
+            found = self._store.info(image)
         except UnknownImage:
             if kind is WorkKind.RESTORE:
                 raise UnknownImage(f"no image {image}; see: pbserv image list") from None
             return
         if kind is WorkKind.RESTORE:
+            if any(item.kind == "file" for item in found.manifest.items):
+                raise NotRestorable(f"image {image} is one opaque file, not a disk: no device can restore it")
             return
         if not overwrite:
             raise ImageExists(f"image {image} exists; take another name, or make a new version with --overwrite")

@@ -31,11 +31,13 @@ class RequestRecord:
     result: str
     image: str = ""
     detail: str = ""
+    seconds: float = 0.0
 
     def fields(self) -> dict[str, object]:
         """The record as fields of a log line, without those that are empty."""
         fields: dict[str, object] = {"source": self.source, "type": self.type, "when": self.when.isoformat()}
         fields["result"] = self.result
+        fields["seconds"] = round(self.seconds, 3)
         return fields | {key: value for key, value in (("image", self.image), ("detail", self.detail)) if value}
 
 
@@ -88,7 +90,8 @@ class Statistics:
         when = self._clock()
 
         def record(result: str, detail: str) -> None:
-            self._log(RequestRecord(source, kind, when, result, image, detail))
+            seconds = (self._clock() - when).total_seconds()
+            self._log(RequestRecord(source, kind, when, result, image, detail, seconds))
 
         return OpenRequest(record)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Protocol
 
 from fastapi import APIRouter, Depends, Path, Query
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from pbserv.httpapi import ApiError, admin_only
 from pbserv.policy.service import PolicyService
@@ -16,6 +17,7 @@ from pbserv.registry.records import Device, DeviceState, Event, Finish, Job, Wor
 from pbserv.registry.registry import Registry, WorkOrder
 from pbserv.types import ClientArch, MacAddress
 
+_DISK = re.compile(r"/dev/[\w./:-]+|(by-id|serial|model|size):[\w .:+/-]+")
 Number = Annotated[int, Path(ge=1, lt=2**63)]
 
 
@@ -93,21 +95,38 @@ class WorkBody(BaseModel):
     mac: str
     kind: WorkKind
     image: str
-    target_disk: str = Field("", max_length=200, pattern=r"^(|/dev/[\w./:-]+|(by-id|serial|model|size):[\w .:+/-]+)$")
+    target_disk: str = Field("", max_length=200)
     finish: Finish = Finish.REBOOT
     overwrite: bool = False
+
+    @field_validator("target_disk")
+    @classmethod
+    def _disk(cls, text: str) -> str:
+        if text and not _DISK.fullmatch(text):
+            raise ValueError("write /dev/X, by-id:NAME, serial:S, model:M or size:BYTES")
+        return text
 
 
 class NameBody(BaseModel):
     name: str | None = Field(None, max_length=64)
 
+    @field_validator("name")
+    @classmethod
+    def _printable(cls, text: str | None) -> str | None:
+        if text is not None and not text.isprintable():
+            raise ValueError("a name has printable characters only")
+        return text
+
 
 def mac_text(mac: str) -> str:
     """The canonical spelling, or a 422 answer."""
     try:
-        return str(MacAddress.parse(mac))
+        address = MacAddress.parse(mac)
     except ValueError as fault:
         raise ApiError(422, str(fault)) from None
+    if address.octets[0] & 1 or not any(address.octets):
+        raise ApiError(422, f"{address} is no device's address: it is a group's, or empty")
+    return str(address)
 
 
 def router(registry: Registry, policy: PolicyService, access: Access, images: Images) -> APIRouter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -93,11 +94,12 @@ class PolicyService:
         settings = self._settings
         if settings is None:
             return Decision(Verdict.SILENT, "the policy service is not running")
+        began = time.perf_counter()
         mac = str(sighting.mac)
         device = self._see(mac, sighting, settings.conf.new_devices)
         self._history.learn(sighting.address, mac)
         decision = decide(mac, device, settings.conf.zone_default)
-        self._note(mac, sighting, decision)
+        self._note(mac, sighting, decision, time.perf_counter() - began)
         return decision
 
     def _see(self, mac: str, sighting: Sighting, new_devices: str) -> Device | None:
@@ -136,12 +138,13 @@ class PolicyService:
             self._log.warning("new device refused", reason=f"{count} devices are registered; see: pbserv device forget")
         return count >= limit
 
-    def _note(self, mac: str, sighting: Sighting, decision: Decision) -> None:
+    def _note(self, mac: str, sighting: Sighting, decision: Decision, seconds: float) -> None:
         """One line of history and log per question; the repeats of one boot are level 3."""
         now = datetime.now(UTC)
         key = (mac, f"{sighting.via} {decision.verdict.value} {decision.work}")
         fresh = now - self._asked.get(key, now - timedelta(days=1)) > SAME_QUESTION
-        fields = {"device": mac, "via": sighting.via, "verdict": decision.verdict.value, "reason": decision.reason}
+        fields = {"device": mac, "via": sighting.via, "verdict": decision.verdict.value, "reason": decision.reason,
+                  "seconds": round(seconds, 6)}  # fmt: skip
         if not fresh:
             self._log.request("asked again", **fields)
             return

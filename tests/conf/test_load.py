@@ -189,13 +189,13 @@ def test_warnings(tmp_path: Path) -> None:
     assert warnings(loaded) == [
         ("pbserv.conf", 1, "LIBRARY_NAME", "libzenimgweb.so belongs to the original and is not loaded; the built-in"
          " backend is used"),
-        ("proxydhcp.conf", 1, "LocalDHCPFlag", "= 1 has no effect yet"),
-        ("proxydhcp.conf", 2, "NovellPolicyEngine", "= 10.0.0.1 has no effect yet"),
-        ("proxydhcp.conf", 3, "MenuTimeout", "= 5 has no effect yet"),
-        ("tftp.conf", 1, "TFTPAllowWrites", "= yes has no effect yet"),
-        ("tftp.conf", 2, "TFTPAllowOverwrites", "= 1 has no effect yet"),
-        ("preboot-policy.conf", 1, "PrebootServer", "= zen.example has no effect yet"),
-        ("preboot-policy.conf", 2, "EnableAMTSupport", "= Yes: Intel AMT is not supported; the value is ignored"),
+        ("proxydhcp.conf", 1, "LocalDHCPFlag", "the value 1 has no effect yet"),
+        ("proxydhcp.conf", 2, "NovellPolicyEngine", "the value 10.0.0.1 has no effect yet"),
+        ("proxydhcp.conf", 3, "MenuTimeout", "the value 5 has no effect yet"),
+        ("tftp.conf", 1, "TFTPAllowWrites", "the value yes has no effect yet"),
+        ("tftp.conf", 2, "TFTPAllowOverwrites", "the value 1 has no effect yet"),
+        ("preboot-policy.conf", 1, "PrebootServer", "the value zen.example has no effect yet"),
+        ("preboot-policy.conf", 2, "EnableAMTSupport", "Yes: Intel AMT is not supported; the value is ignored"),
     ]  # fmt: skip
     assert loaded.get(PbservConf).library_name == ""
 

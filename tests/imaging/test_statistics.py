@@ -15,7 +15,7 @@ def test_requests_are_counted_at_once_and_logged_with_their_result():
     opened.close("ok")
     assert log == [RequestRecord("10.0.0.9", "upload", NOON, "failed", "win", "disk full")]
     assert log[0].fields() == {
-        "source": "10.0.0.9", "type": "upload", "when": "2024-05-01T12:00:00+00:00", "result": "failed",
+        "source": "10.0.0.9", "type": "upload", "when": "2024-05-01T12:00:00+00:00", "result": "failed", "seconds": 0.0,
         "image": "win", "detail": "disk full",
     }  # fmt: skip
 

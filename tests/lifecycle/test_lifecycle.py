@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.process import Installed
+from tests.support.process import Installed, command
 
 
 def until(condition, seconds: float = 10.0) -> None:  # type: ignore[no-untyped-def]
@@ -216,14 +216,15 @@ def test_a_start_with_a_broken_configuration_prints_it_all(server: Installed) ->
 def test_check_warns_of_what_is_missing_on_this_host(server: Installed) -> None:
     server.set("proxydhcp.conf", NBPx86="nowhere.0")
     check = server.ok("check")
-    assert "NBPx86 = nowhere.0" in check
+    assert "NBPx86: there is no file nowhere.0 in" in check
     assert "pbserv client build" in check
     assert "is valid" in check
 
 
 def test_an_unknown_service_name_is_refused(server: Installed) -> None:
     refused = server.call("start", "tftpd")
-    assert refused.returncode == 1
+    assert refused.returncode == 2
+    assert server.call("status", "tftpd").returncode == 4
     assert "imaging, policy, tftp, proxydhcp" in refused.stderr
 
 
@@ -294,3 +295,48 @@ def test_loaders_that_migrated_files_name_are_served_as_ours(server: Installed) 
     (server.tftp / "nvlnbp.sys").write_bytes(b"the real one")
     assert fetch("127.0.0.1", server.tftp_port, "nvlnbp.sys") == b"the real one"
     assert fetch("127.0.0.1", server.tftp_port, "boot.ipxe").startswith(b"#!ipxe")
+
+
+def test_a_server_is_found_after_its_state_directory_was_changed_in_the_file(server: Installed) -> None:
+    if os.geteuid() != 0 and not os.access(f"/run/user/{os.geteuid()}", os.W_OK):
+        pytest.skip("no place below /run for a note of where the server is")
+    server.ok("start")
+    pid = server.pid
+    server.set("pbserv.conf", StateDirectory=str(server.place / "elsewhere"))
+    assert server.pid == pid
+    assert "takes effect at the next restart" in server.ok("force-reload")
+    assert str(pid) in server.ok("stop")
+    server.ok("start")
+    assert (server.place / "elsewhere" / "run" / "pbserv.pid").exists()
+
+
+def test_names_are_names_whatever_characters_they_have(server: Installed) -> None:
+    server.ok("start")
+    for name in ("a?b", "../devices/52:54:00:00:00:01", "a/b", "", "a#b"):
+        refused = server.call("image", "delete", name)
+        assert refused.returncode in (1, 2), name
+        assert "deleted" not in refused.stdout
+    assert "no device's address" in server.call("device", "accept", "ff:ff:ff:ff:ff:ff").stderr
+    disk = server.call("work", "restore", "52:54:00:00:00:01", "x", "--disk", "foo bar")
+    assert "by-id:NAME" in disk.stderr
+
+
+def test_an_image_that_is_no_disk_is_not_promised_to_a_device(server: Installed) -> None:
+    server.ok("start")
+    server.ok("device", "accept", "52:54:00:00:00:01")
+    upload = ["curl", "-sf", "-T", "/etc/hostname", "-H", f"Authorization: Bearer {server.token}"]
+    command([*upload, f"{server.url}/api/v1/images/notes"])
+    refused = server.call("work", "restore", "52:54:00:00:00:01", "notes")
+    assert refused.returncode == 1
+    assert "opaque file" in refused.stderr
+
+
+def test_faults_of_this_host_are_named_with_file_line_and_key(server: Installed) -> None:
+    server.set("tftp.conf", TFTPInterface="192.0.2.1")
+    line = 1 + list(server.files["tftp.conf"]).index("TFTPInterface")
+    where = f"{server.conf}/tftp.conf:{line}: TFTPInterface: "
+    assert where in server.ok("check")
+    server.set("tftp.conf", TFTPInterface="127.0.0.1")
+    server.ok("start")
+    server.set("tftp.conf", TFTPInterface="192.0.2.1")
+    assert where in server.call("force-reload").stderr

@@ -1,0 +1,99 @@
+"""What is valid in the files and yet cannot hold on this host: missing boot files, foreign addresses, unknown users.
+
+Each is a Problem with file and line where the file sets the key, so that `check`, the start and a reload say it alike.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Iterator
+from pathlib import Path
+
+from pbserv.conf.load import Problem
+from pbserv.imaging.config import PbservConf
+from pbserv.net.interfaces import address_on_host
+from pbserv.policy.config import PolicyConf
+from pbserv.proxydhcp.config import ProxyDhcpConf
+from pbserv.settings import CLIENT_FILES, LOADER_ALIASES, VIRTUAL_FILES, Settings
+from pbserv.tftp.config import TftpConf
+
+
+def host_problems(settings: Settings) -> list[Problem]:
+    """Everything that deserves a warning before the start."""
+    return [
+        *_process(settings),
+        *bound_addresses(settings),
+        *_url_addresses(settings),
+        *_boot_files(settings),
+        *_imaging_client(settings),
+    ]
+
+
+def bound_addresses(settings: Settings) -> list[Problem]:
+    """Addresses that a service must have to start: they fail its start, and refuse a reload."""
+    wanted = (
+        (ProxyDhcpConf, "LocalInterface", settings.proxydhcp.local_interface),
+        (TftpConf, "TFTPInterface", settings.tftp.interface),
+    )
+    return [
+        settings.problem(model, key, f"this host has no address {address}; see: ip address")
+        for model, key, address in wanted
+        if _foreign(address)
+    ]
+
+
+def _url_addresses(settings: Settings) -> Iterator[Problem]:
+    """May belong to a cluster and come later: bound all the same, and worth a word."""
+    wanted = (
+        (PbservConf, "IPAddress", settings.pbserv.ip_address),
+        (PbservConf, "HTTPAddress", settings.pbserv.http_address),
+        (PolicyConf, "LocalInterface", settings.policy.local_interface),
+    )
+    for model, key, address in wanted:
+        if _foreign(address):
+            yield settings.problem(model, key, f"this host does not have the address {address} now")
+
+
+def _foreign(address: str | None) -> bool:
+    return bool(address) and address != "0.0.0.0" and not address_on_host(address or "")
+
+
+def _process(settings: Settings) -> Iterator[Problem]:
+    conf, ports = settings.pbserv, settings.proxydhcp
+    try:
+        pwd.getpwnam(conf.user)
+    except KeyError:
+        if os.geteuid() == 0:
+            why = f"there is no user {conf.user} on this machine; `pbserv install` makes it, or name another one"
+            yield settings.problem(PbservConf, "User", why)
+    library = conf.library_name.rpartition(":")[0] or conf.library_name
+    if library.startswith("/") and not Path(library).is_file():
+        yield settings.problem(PbservConf, "LIBRARY_NAME", f"there is no file {library}: imaging will not start")
+    if ports.proxydhcp_port == ports.boot_server_port != 0:
+        why = f"is {ports.boot_server_port}, the same as ProxyDHCPPort: proxyDHCP will not start"
+        yield settings.problem(ProxyDhcpConf, "BootServerPort", why)
+
+
+def _boot_files(settings: Settings) -> Iterator[Problem]:
+    directory, conf = settings.tftp.directory, settings.proxydhcp
+    if not directory.is_dir():
+        yield settings.problem(TftpConf, "TFTPDirectory", f"{directory} does not exist: TFTP will not start; create it")
+        return
+    names = {
+        "NBPx86": conf.nbp_x86, "NBPx64": conf.nbp_x64, "NBPIA32": conf.nbp_ia32, "NBPARM64": conf.nbp_arm64,
+        "NBPiPXE": conf.nbp_ipxe,
+    }  # fmt: skip
+    for key, name in names.items():
+        if not name or "://" in name or name in VIRTUAL_FILES:
+            continue
+        candidates = (name, LOADER_ALIASES.get(name, name))
+        if not any((directory / candidate.lstrip("/")).is_file() for candidate in candidates):
+            why = f"there is no file {name} in {directory}; see: pbserv loaders install"
+            yield settings.problem(ProxyDhcpConf, key, why)
+
+
+def _imaging_client(settings: Settings) -> Iterator[Problem]:
+    if not all((settings.client_directory / name).is_file() for name in CLIENT_FILES):
+        why = f"the imaging client is not in {settings.client_directory}; make it with: pbserv client build"
+        yield settings.problem(PbservConf, "StateDirectory", why)
