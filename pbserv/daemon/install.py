@@ -177,7 +177,8 @@ def _add_proxydhcp(plan: Installation, done: list[str]) -> None:
         done.append(f"{path}: Services has proxydhcp")
         return
     _write(path.resolve(), new, replace=True)
-    done.append(f"{path}: added proxydhcp to Services; a server that runs takes it up with: pbserv force-reload")
+    done.append(f"{path}: added proxydhcp to Services")
+    done.append("a server that runs takes it up with: pbserv force-reload")
 
 
 def _unit(plan: Installation, text: str, done: list[str]) -> None:
