@@ -12,7 +12,7 @@ E2E_PACKAGES := gcc libc6-dev qemu-system-x86 ovmf ipxe ipxe-qemu mmdebstrap par
   tftp-hpa atftp busybox curl fdisk gdisk dosfstools e2fsprogs ntfs-3g udpcast cpio grub-pc-bin grub-efi-amd64-bin grub2-common \
   mtools procps xfsprogs python3-venv shellcheck systemd
 
-.PHONY: help venv run test unit e2e check lint types demo bench packages clean
+.PHONY: help venv run test unit e2e check lint demo bench packages clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -40,7 +40,7 @@ endif
 run: venv ## the service in the foreground, on embedded defaults below ./var
 	@exec $(BIN)/pbserv run --local var
 
-test: venv check unit ## everything: checks, all tests, and as root the end-to-end tests
+test: check ## everything: checks, all tests, and as root the end-to-end tests
 ifeq ($(ROOT),yes)
 	@$(MAKE) --no-print-directory e2e
 else
@@ -70,7 +70,9 @@ ifeq ($(ROOT),yes)
 	fi
 endif
 
-check: venv ## formatting, lint, types, layers
+check: lint unit ## formatting, lint, types, layers, and the tests without virtual machines
+
+lint: venv ## formatting, lint, types, layers
 	$(BIN)/ruff format --check pbserv tests
 	$(BIN)/ruff check pbserv tests
 	$(BIN)/mypy
