@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.process import Installed, command
+from tests.web import test_jobs as jobs
 
 
 def until(condition, seconds: float = 10.0) -> None:  # type: ignore[no-untyped-def]
@@ -340,3 +341,27 @@ def test_faults_of_this_host_are_named_with_file_line_and_key(server: Installed)
     server.ok("start")
     server.set("tftp.conf", TFTPInterface="192.0.2.1")
     assert where in server.call("force-reload").stderr
+
+
+def test_devices_at_work_keep_the_address_that_they_know(server: Installed) -> None:
+    server.ok("start")
+    server.ok("device", "accept", jobs.MAC)
+    client = jobs.client_of(server, jobs.queue(server, "capture", "moving"))
+    try:
+        client.begin()
+        old_port = server.http_port
+        server.http_port = old_port + 1 if old_port < 65000 else old_port - 1
+        server.set("pbserv.conf", HTTPPort=str(server.http_port))
+        server.ok("force-reload")
+        assert server.json("work", "list")[0]["state"] == "running"
+        assert client.call("POST", "progress", data={"stage": "capture"}).text == "CONTINUE\n"
+        assert client.call("PUT", "items/p1", content=jobs.P1).status_code == 200
+        assert client.call("POST", "result", data={"ok": "0", "reason": "enough"}).text == "OK\n"
+    finally:
+        client.http.close()
+
+    def closed() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", old_port)) != 0
+
+    until(closed, 20)
