@@ -313,7 +313,7 @@ class Process:
         return replace(settings, pbserv=settings.pbserv.model_copy(update=kept)) if kept else settings
 
     async def _prepare_and_swap(self, settings: Settings) -> list[str]:
-        foreign = [str(problem) for problem in bound_addresses(settings)]
+        foreign = [str(problem) for problem in bound_addresses(settings, self._running())]
         if foreign:
             return foreign
         values: Mapping[str, Any] = settings_of(settings)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from pbserv.conf.load import Problem
@@ -15,7 +15,7 @@ from pbserv.imaging.config import PbservConf
 from pbserv.net.interfaces import address_on_host
 from pbserv.policy.config import PolicyConf
 from pbserv.proxydhcp.config import ProxyDhcpConf
-from pbserv.settings import CLIENT_FILES, LOADER_ALIASES, VIRTUAL_FILES, Settings
+from pbserv.settings import CLIENT_FILES, LOADER_ALIASES, SERVICE_NAMES, VIRTUAL_FILES, Settings
 from pbserv.tftp.config import TftpConf
 
 
@@ -23,23 +23,23 @@ def host_problems(settings: Settings) -> list[Problem]:
     """Everything that deserves a warning before the start."""
     return [
         *_process(settings),
-        *bound_addresses(settings),
+        *bound_addresses(settings, SERVICE_NAMES),
         *_url_addresses(settings),
         *_boot_files(settings),
         *_imaging_client(settings),
     ]
 
 
-def bound_addresses(settings: Settings) -> list[Problem]:
-    """Addresses that a service must have to start: they fail its start, and refuse a reload."""
+def bound_addresses(settings: Settings, services: Collection[str]) -> list[Problem]:
+    """Addresses that ``services`` must have to start: they fail a start, and refuse a reload while the service runs."""
     wanted = (
-        (ProxyDhcpConf, "LocalInterface", settings.proxydhcp.local_interface),
-        (TftpConf, "TFTPInterface", settings.tftp.interface),
+        ("proxydhcp", ProxyDhcpConf, "LocalInterface", settings.proxydhcp.local_interface),
+        ("tftp", TftpConf, "TFTPInterface", settings.tftp.interface),
     )
     return [
         settings.problem(model, key, f"this host has no address {address}; see: ip address")
-        for model, key, address in wanted
-        if _foreign(address)
+        for service, model, key, address in wanted
+        if service in services and _foreign(address)
     ]
 
 

@@ -34,11 +34,6 @@ class MacAddress:
     def __str__(self) -> str:
         return self.octets.hex(":")
 
-    @property
-    def hyphenated(self) -> str:
-        """``aa-bb-cc-dd-ee-ff``, as loaders write it in file names."""
-        return self.octets.hex("-")
-
 
 class ClientArch(int):
     """Processor architecture type of DHCP option 93 (IANA registry, RFC 4578 2.1); unknown codes are legal."""

@@ -365,3 +365,11 @@ def test_devices_at_work_keep_the_address_that_they_know(server: Installed) -> N
             return probe.connect_ex(("127.0.0.1", old_port)) != 0
 
     until(closed, 20)
+
+
+def test_an_address_of_a_service_that_does_not_run_refuses_no_reload(server: Installed) -> None:
+    server.set("pbserv.conf", Services="imaging policy tftp")
+    server.set("proxydhcp.conf", LocalInterface="192.0.2.1")
+    server.ok("start")
+    server.ok("force-reload")
+    assert server.call("status").returncode == 0
