@@ -34,7 +34,7 @@ def bound_addresses(settings: Settings, services: Collection[str]) -> list[Probl
     """Addresses that ``services`` must have to start: they fail a start, and refuse a reload while the service runs."""
     wanted = (
         ("proxydhcp", ProxyDhcpConf, "LocalInterface", settings.proxydhcp.local_interface),
-        ("tftp", TftpConf, "TFTPInterface", settings.tftp.interface),
+        *(("tftp", TftpConf, "TFTPInterface", address) for address in settings.tftp.interfaces),
     )
     return [
         settings.problem(model, key, f"this host has no address {address}; see: ip address")

@@ -27,7 +27,7 @@ async def main() -> None:
     folder, port, cache, most = sys.argv[1:]
     service = TftpService(ServiceLog("tftp"), Nobody(), Nobody(), {})
     conf = TftpConf(
-        interface="127.0.0.1",
+        interfaces=("127.0.0.1",),
         port=int(port),
         directory=Path(folder),
         cache_size_mb=int(cache),

@@ -16,6 +16,7 @@ from pbserv.conf.grammar import shown
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
 _HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
+_INTERFACE = re.compile(r"[^\s/]{1,15}")  # IFNAMSIZ, with its final zero, is 16
 _OBJECT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*")
 _URL = re.compile(r"https?://[^\s/]+(/\S*)?", re.IGNORECASE)
 
@@ -141,6 +142,77 @@ class Address(_Plain):
             return str(ipaddress.IPv4Address(text))
         except ValueError:
             raise ValueError(f"{shown(text)} is not an IPv4 address, such as 10.0.0.1") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses(_Plain):
+    """IPv4 or IPv6 literals and names of interfaces. Whether this host has them is not a matter of parsing."""
+
+    @property
+    def allowed(self) -> str:
+        return "IPv4 or IPv6 addresses or names of interfaces, separated by spaces or commas"
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        found: dict[str, None] = {}
+        for word in text.replace(",", " ").split():
+            try:
+                found[str(ipaddress.ip_address(word))] = None
+            except ValueError:
+                # a name that looks like a mistyped address is one
+                if not _INTERFACE.fullmatch(word) or ":" in word or word.replace(".", "").isdigit():
+                    raise ValueError(f"{shown(word)} is neither an address nor the name of an interface") from None
+                found[word] = None
+        if not found:
+            raise ValueError(f"{shown(text)} names no address; valid are {self.allowed}")
+        return tuple(found)
+
+    def show(self, value: Any) -> str:
+        return " ".join(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Networks(_Plain):
+    """IPv4 or IPv6 networks in CIDR notation; a lone address is a network of one."""
+
+    @property
+    def allowed(self) -> str:
+        return "networks such as 10.0.0.0/8 or fd00::/8, separated by spaces or commas"
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        found: dict[str, None] = {}
+        for word in text.replace(",", " ").split():
+            try:
+                found[str(ipaddress.ip_network(word))] = None
+            except ValueError as fault:
+                raise ValueError(f"{shown(word)} is not a network: {fault}; valid are {self.allowed}") from None
+        if not found:
+            raise ValueError(f"{shown(text)} names no network; valid are {self.allowed}")
+        return tuple(found)
+
+    def show(self, value: Any) -> str:
+        return " ".join(value)
+
+
+@dataclass(frozen=True, slots=True)
+class PortRange(_Plain):
+    """``first-last``, both included."""
+
+    @property
+    def allowed(self) -> str:
+        return "a range of ports, first-last, such as 50000-50999"
+
+    def parse(self, text: str) -> tuple[int, int]:
+        first, dash, last = (part.strip() for part in text.partition("-"))
+        if not dash:
+            raise ValueError(f"{shown(text)} is not {self.allowed}")
+        port = Integer(1, 65_535)
+        low, high = port.parse(first), port.parse(last)
+        if low > high:
+            raise ValueError(f"{shown(text)} is empty: {low} is above {high}; valid is {self.allowed}")
+        return low, high
+
+    def show(self, value: Any) -> str:
+        return "" if value is None else f"{value[0]}-{value[1]}"
 
 
 @dataclass(frozen=True, slots=True)

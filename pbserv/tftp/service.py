@@ -68,7 +68,7 @@ class TftpService:
             return
         catalogue = self._catalogue(settings)
         try:
-            listener = PacketInfoSocket.bind(settings.interface or "0.0.0.0", settings.port)
+            listener = PacketInfoSocket.bind((settings.interfaces or ("0.0.0.0",))[0], settings.port)
         except StartError:
             catalogue.close()
             raise
@@ -89,8 +89,8 @@ class TftpService:
         catalogue = self._catalogue(settings)
         listener = None
         try:
-            if (settings.interface, settings.port) != (room.settings.interface, room.settings.port):
-                listener = bind_beside(room.listener, settings.interface or "0.0.0.0", settings.port)
+            if (settings.interfaces, settings.port) != (room.settings.interfaces, room.settings.port):
+                listener = bind_beside(room.listener, (settings.interfaces or ("0.0.0.0",))[0], settings.port)
         except StartError:
             catalogue.close()
             raise

@@ -122,7 +122,7 @@ def test_ranges_hold_in_code_too_and_models_are_frozen() -> None:
     with pytest.raises(ValidationError, match="512 to 4428"):
         TftpConf(transfer_block_size=99_999)
     with pytest.raises(ValidationError, match="IPv4"):
-        TftpConf(interface="eth0")
+        TftpConf(interfaces=("10.0.0.500",))
     with pytest.raises(ValidationError):
         PolicyConf(**{"zone_default": "other"})
     with pytest.raises(ValidationError):

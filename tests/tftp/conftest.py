@@ -38,7 +38,7 @@ class Room:
         return data
 
     def settings(self, **changes) -> TftpConf:
-        return TftpConf(**{"interface": "127.0.0.1", "port": 0, "directory": self.folder, **changes})
+        return TftpConf(**{"interfaces": ("127.0.0.1",), "port": 0, "directory": self.folder, **changes})
 
     # the ports of the service
 

@@ -199,7 +199,7 @@ async def test_every_firmware_request_is_answered(room: Room, vector) -> None:
 async def test_every_transfer_has_its_own_port_and_the_address_that_was_asked(make_room) -> None:
     room = make_room()
     room.put("f", b"x" * 2000)
-    await room.service.start(room.settings(interface=None))
+    await room.service.start(room.settings(interfaces=()))
     async with client(room.port, "127.0.0.7") as made:
         made.ask("f")
         await made.receive()
@@ -417,7 +417,7 @@ async def test_the_directory_must_exist(make_room) -> None:
 async def test_the_address_must_be_here(make_room) -> None:
     room = make_room()
     with pytest.raises(StartError, match=r"no address 192\.0\.2\.1"):
-        await room.service.start(room.settings(interface="192.0.2.1"))
+        await room.service.start(room.settings(interfaces=("192.0.2.1",)))
     assert room.service.listeners == ()
 
 
@@ -425,7 +425,7 @@ async def test_a_second_one_on_the_port_is_refused(room: Room, tmp_path: Path) -
     other = TftpService(ServiceLog("tftp"), room, room, {})
     with pytest.raises(StartError, match="in use"):
         await other.start(room.settings(port=room.port))
-    reload = await room.service.prepare(room.settings(interface=None, port=room.port))
+    reload = await room.service.prepare(room.settings(interfaces=(), port=room.port))
     with pytest.raises(StartError, match="in use"):
         await other.start(room.settings(port=room.port))
     reload.abort()
@@ -440,7 +440,7 @@ async def test_a_reload_keeps_running_transfers(room: Room, tmp_path: Path) -> N
 
     async def at_block(block: int) -> None:
         if block == 5:
-            settings: TftpConf = room.settings(directory=new, port=port, interface=None, cache_size_mb=1)
+            settings: TftpConf = room.settings(directory=new, port=port, interfaces=(), cache_size_mb=1)
             (await room.service.prepare(settings)).commit()
             assert await fetch(port, "f") == b"new"
             assert await fetch(port, "f", host="127.0.0.9") == b"new"
@@ -459,8 +459,8 @@ async def test_a_failed_reload_changes_nothing(room: Room) -> None:
     with pytest.raises(StartError):
         await room.service.prepare(room.settings(directory=Path("/nowhere")))
     with pytest.raises(StartError):
-        await room.service.prepare(room.settings(interface="192.0.2.1"))
-    (await room.service.prepare(room.settings(interface="127.0.0.2", port=0))).abort()
+        await room.service.prepare(room.settings(interfaces=("192.0.2.1",)))
+    (await room.service.prepare(room.settings(interfaces=("127.0.0.2",), port=0))).abort()
     assert room.service.listeners == before
     assert await fetch(room.port, "f") == data
 
