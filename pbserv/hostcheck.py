@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pbserv.conf.load import Problem
 from pbserv.imaging.config import PbservConf
-from pbserv.net.interfaces import address_on_host
+from pbserv.net.interfaces import address_on_host, foreign_places
 from pbserv.policy.config import PolicyConf
 from pbserv.proxydhcp.config import ProxyDhcpConf
 from pbserv.settings import CLIENT_FILES, LOADER_ALIASES, SERVICE_NAMES, VIRTUAL_FILES, Settings
@@ -32,15 +32,18 @@ def host_problems(settings: Settings) -> list[Problem]:
 
 def bound_addresses(settings: Settings, services: Collection[str]) -> list[Problem]:
     """Addresses that ``services`` must have to start: they fail a start, and refuse a reload while the service runs."""
-    wanted = (
-        ("proxydhcp", ProxyDhcpConf, "LocalInterface", settings.proxydhcp.local_interface),
-        *(("tftp", TftpConf, "TFTPInterface", address) for address in settings.tftp.interfaces),
-    )
-    return [
-        settings.problem(model, key, f"this host has no address {address}; see: ip address")
-        for service, model, key, address in wanted
-        if service in services and _foreign(address)
-    ]
+    problems: list[Problem] = []
+    address = settings.proxydhcp.local_interface
+    if "proxydhcp" in services and _foreign(address):
+        problems.append(settings.problem(ProxyDhcpConf, "LocalInterface", _foreign_text(str(address))))
+    if "tftp" in services:
+        foreign = foreign_places(settings.tftp.interfaces)
+        problems += [settings.problem(TftpConf, "TFTPInterface", _foreign_text(place)) for place in foreign]
+    return problems
+
+
+def _foreign_text(place: str) -> str:
+    return f"this host has no address or interface {place}; see: ip address"
 
 
 def _url_addresses(settings: Settings) -> Iterator[Problem]:

@@ -1,4 +1,4 @@
-"""Which IPv4 addresses this host has, and on which interface: rtnetlink(7), asked directly.
+"""Which addresses this host has, and on which interface: rtnetlink(7), asked directly.
 
 One rule: the answer is a value with an age. Addresses come and go while the server runs, so nobody keeps one longer
 than :class:`InterfaceTable` says.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pbserv.types import Instant
@@ -107,8 +107,43 @@ def name_of(ifindex: int) -> str:
         return f"if{ifindex}"
 
 
-def _ask(link: socket.socket, sequence: int) -> tuple[InterfaceAddress, ...]:
-    request = _ADDRESS.pack(socket.AF_INET, 0, 0, 0, 0)
+def foreign_places(places: Iterable[str]) -> list[str]:
+    """Those of ``places`` (addresses or names of interfaces) that this host does not have."""
+    return [place for place in places if not addresses_at(place)]
+
+
+def addresses_at(place: str) -> list[str]:
+    """The addresses to bind for ``place``: itself when it is an address of this host, or all that an interface has.
+
+    Link-local IPv6 addresses come with their scope, ``fe80::1%eth0``.
+    """
+    try:
+        wanted = ipaddress.ip_address(place)
+    except ValueError:
+        return [_scoped(entry) for entry in (*addresses(), *addresses6()) if entry.name.partition(":")[0] == place]
+    if wanted.version == 4:
+        return [place] if wanted.is_unspecified or address_on_host(place) else []
+    if wanted.is_unspecified:
+        return [place]
+    return [_scoped(entry) for entry in addresses6() if entry.address == str(wanted)][:1]
+
+
+def _scoped(entry: InterfaceAddress) -> str:
+    return f"{entry.address}%{entry.name}" if entry.address.startswith("fe80:") else entry.address
+
+
+def addresses6() -> tuple[InterfaceAddress, ...]:
+    """All IPv6 addresses of this host now; empty where IPv6 is switched off."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as link:
+        link.settimeout(2.0)
+        try:
+            return _ask(link, 1, socket.AF_INET6)
+        except OSError:
+            return ()
+
+
+def _ask(link: socket.socket, sequence: int, family: int = socket.AF_INET) -> tuple[InterfaceAddress, ...]:
+    request = _ADDRESS.pack(family, 0, 0, 0, 0)
     head = _MESSAGE.pack(_MESSAGE.size + len(request), _RTM_GETADDR, _NLM_F_REQUEST_DUMP, sequence, 0)
     link.send(head + request)
     found: list[InterfaceAddress] = []
@@ -136,6 +171,8 @@ def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 def _entry(payload: bytes) -> InterfaceAddress | None:
     family, prefix_length, _flags, _scope, index = _ADDRESS.unpack_from(payload)
+    if family == socket.AF_INET6:
+        return _entry6(payload, prefix_length, index)
     if family != socket.AF_INET:
         return None
     attributes = dict(_attributes(payload, _ADDRESS.size))
@@ -151,6 +188,14 @@ def _entry(payload: bytes) -> InterfaceAddress | None:
         prefix_length,
         None if broadcast is None else socket.inet_ntoa(broadcast),
     )
+
+
+def _entry6(payload: bytes, prefix_length: int, index: int) -> InterfaceAddress | None:
+    attributes = dict(_attributes(payload, _ADDRESS.size))
+    own = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS)
+    if own is None:
+        return None
+    return InterfaceAddress(index, name_of(index), socket.inet_ntop(socket.AF_INET6, own), prefix_length)
 
 
 def _attributes(data: bytes, position: int) -> Iterator[tuple[int, bytes]]:

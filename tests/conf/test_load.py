@@ -182,7 +182,6 @@ def test_warnings(tmp_path: Path) -> None:
         tmp_path,
         pbserv="LIBRARY_NAME = /opt/novell/zenworks/preboot/lib/libzenimgweb.so\n",
         proxydhcp="LocalDHCPFlag = 1\nNovellPolicyEngine = 10.0.0.1\nMenuTimeout = 5\n",
-        tftp="TFTPAllowWrites = yes\nTFTPAllowOverwrites = 1\n",
         preboot_policy="PrebootServer = zen.example\nEnableAMTSupport = Yes\n",
     )
     loaded = load(tmp_path, FILES)
@@ -192,8 +191,6 @@ def test_warnings(tmp_path: Path) -> None:
         ("proxydhcp.conf", 1, "LocalDHCPFlag", "the value 1 has no effect yet"),
         ("proxydhcp.conf", 2, "NovellPolicyEngine", "the value 10.0.0.1 has no effect yet"),
         ("proxydhcp.conf", 3, "MenuTimeout", "the value 5 has no effect yet"),
-        ("tftp.conf", 1, "TFTPAllowWrites", "the value yes has no effect yet"),
-        ("tftp.conf", 2, "TFTPAllowOverwrites", "the value 1 has no effect yet"),
         ("preboot-policy.conf", 1, "PrebootServer", "the value zen.example has no effect yet"),
         ("preboot-policy.conf", 2, "EnableAMTSupport", "Yes: Intel AMT is not supported; the value is ignored"),
     ]  # fmt: skip

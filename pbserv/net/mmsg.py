@@ -1,0 +1,301 @@
+"""Many UDP datagrams with one system call: recvmmsg(2) and sendmmsg(2), with UDP_SEGMENT (udp(7)) on top.
+
+One rule: the memory that the kernel reads and writes belongs to objects of this module, which live as long as any
+call that knows their addresses. What is queued in an Outbox leaves before its callback returns.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+import struct
+from dataclasses import dataclass
+
+IP_PKTINFO = 8  # linux/in.h; these are missing from the socket module of CPython 3.11
+IP_RECVERR = 11
+IPV6_RECVERR = 25
+UDP_SEGMENT = 103
+BATCH = 64
+"""Datagrams per system call."""
+
+_MESSAGE_WORDS = 8  # struct mmsghdr in words of 8 bytes
+_NAME_BYTES = 32  # a sockaddr_in6 has 28
+_CONTROL_BYTES = 64
+_CONTROL_HEAD = struct.Struct("=Qii")  # struct cmsghdr
+_PKTINFO4 = struct.Struct("=I4s4s")
+_PKTINFO6 = struct.Struct("=16sI")
+_NAME4 = struct.Struct("=H2s4s")
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_recvmmsg = _libc.recvmmsg
+_recvmmsg.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p]
+_sendmmsg = _libc.sendmmsg
+_sendmmsg.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int]
+
+Key = int | bytes
+"""A peer's address and port as the kernel writes them: one word for IPv4, all bytes for IPv6."""
+
+
+def address_of(buffer: bytearray) -> int:
+    """Where ``buffer`` lies; from now on it can no longer be resized."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who sent a datagram, and which of our addresses it was for.
+
+    ``peer`` has its scope when it is link-local (``fe80::1%eth0``). ``local`` is this host's address on the wire it
+    came by; ``destination`` is what the sender wrote, which may be a broadcast. Both are empty without packet info.
+    """
+
+    peer: str
+    port: int
+    local: str
+    destination: str
+    ifindex: int
+
+
+class Endpoint:
+    """One peer's address as the kernel wants it, and the control messages that go with what is sent to it."""
+
+    __slots__ = ("_controls", "_name", "control", "control_bytes", "flight_bytes", "flight_control", "key", "name",
+                 "name_bytes", "sockaddr")  # fmt: skip
+
+    def __init__(self, sockaddr: tuple[str, int] | tuple[str, int, int, int], source: bytes = b"") -> None:
+        """``sockaddr`` as the socket module has it; ``source``: a control message that names our own address."""
+        self.sockaddr = sockaddr
+        if len(sockaddr) == 2:
+            raw = _NAME4.pack(socket.AF_INET, sockaddr[1].to_bytes(2, "big"), socket.inet_aton(sockaddr[0])) + bytes(8)
+        else:
+            host, port, flow, scope = sockaddr
+            place = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+            raw = struct.pack("=H2sI16sI", socket.AF_INET6, port.to_bytes(2, "big"), flow, place, scope)
+        self._name = bytearray(raw)
+        self.name, self.name_bytes = address_of(self._name), len(raw)
+        self.key: Key = int.from_bytes(raw[:8], "little" if _LITTLE else "big") if len(raw) == 16 else raw
+        self._controls = [bytearray(source)]
+        self.control, self.control_bytes = (address_of(self._controls[0]), len(source)) if source else (0, 0)
+        self.flight_control = self.flight_bytes = 0
+
+    def segment(self, size_bytes: int) -> None:
+        """Flights to this peer are cut into datagrams of ``size_bytes`` by the kernel."""
+        head = _CONTROL_HEAD.pack(_CONTROL_HEAD.size + 2, socket.SOL_UDP, UDP_SEGMENT)
+        control = bytearray(bytes(self._controls[0]) + head + struct.pack("=H", size_bytes) + bytes(6))
+        self._controls.append(control)
+        self.flight_control, self.flight_bytes = address_of(control), len(control)
+
+    @property
+    def source(self) -> list[tuple[int, int, bytes]]:
+        """The control message that names our address, for sendmsg."""
+        own = self._controls[0]
+        if not own:
+            return []
+        size, level, kind = _CONTROL_HEAD.unpack_from(own)
+        return [(level, kind, bytes(own[_CONTROL_HEAD.size : size]))]
+
+    def unsent(self) -> None:
+        """The kernel had no room for a queued datagram."""
+
+
+_LITTLE = struct.pack("=H", 1) == b"\1\0"
+
+
+def source_control(local: str) -> bytes:
+    """The control message that makes ``local`` the source of what an unbound socket sends."""
+    if ":" in local:
+        host, _, scope = local.partition("%")
+        body = _PKTINFO6.pack(socket.inet_pton(socket.AF_INET6, host), socket.if_nametoindex(scope) if scope else 0)
+        level, kind = socket.IPPROTO_IPV6, socket.IPV6_PKTINFO
+    else:
+        body = _PKTINFO4.pack(0, socket.inet_aton(local), b"\0\0\0\0")
+        level, kind = socket.IPPROTO_IP, IP_PKTINFO
+    size = _CONTROL_HEAD.size + len(body)
+    return _CONTROL_HEAD.pack(size, level, kind) + body + bytes(-size % 8)
+
+
+class Inbox:
+    """Room for one batch of datagrams; shared by sockets of one family, because it is emptied before the next call."""
+
+    def __init__(self, family: int, slot_bytes: int, *, packet_info: bool) -> None:
+        """``slot_bytes``: the longest datagram that is kept whole; longer ones are cut."""
+        self.family = family
+        self.stride = (slot_bytes + 127) // 64 * 64  # not a power of two: those would share their cache lines
+        self._packet_info = packet_info
+        self._data = bytearray(BATCH * self.stride)
+        self._names = bytearray(BATCH * _NAME_BYTES)
+        self._controls = bytearray(BATCH * _CONTROL_BYTES)
+        self._vectors = bytearray(BATCH * 16)
+        self._headers = bytearray(BATCH * _MESSAGE_WORDS * 8)
+        self._view = memoryview(self._data)
+        self._header_words = memoryview(self._headers).cast("Q")
+        self.lengths = memoryview(self._headers).cast("I")
+        """The length of datagram ``n`` is at ``16 * n + 14``."""
+        self.heads = memoryview(self._data).cast("I")
+        """The first four bytes of datagram ``n`` are at ``n * head_stride``."""
+        self.head_stride = self.stride // 4
+        self._name_words = memoryview(self._names).cast("Q")
+        self._start = address_of(self._headers)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        vectors = memoryview(self._vectors).cast("Q")
+        data, vector, name = address_of(self._data), address_of(self._vectors), address_of(self._names)
+        for n in range(BATCH):
+            vectors[2 * n], vectors[2 * n + 1] = data + n * self.stride, self.stride
+            at = n * _MESSAGE_WORDS
+            self._header_words[at] = name + n * _NAME_BYTES
+            self._header_words[at + 1] = _NAME_BYTES if self.family == socket.AF_INET6 else 16
+            self._header_words[at + 2], self._header_words[at + 3] = vector + 16 * n, 1
+            if self._packet_info:
+                self._header_words[at + 4] = address_of(self._controls) + n * _CONTROL_BYTES
+
+    def receive(self, fd: int) -> int:
+        """How many datagrams were waiting, at most BATCH; -1 for an error that waits in the error queue."""
+        if self._packet_info:
+            words = self._header_words
+            for at in range(5, BATCH * _MESSAGE_WORDS, _MESSAGE_WORDS):
+                words[at] = _CONTROL_BYTES
+        if self.family == socket.AF_INET6:
+            words = self._header_words
+            for at in range(1, BATCH * _MESSAGE_WORDS, _MESSAGE_WORDS):
+                words[at] = _NAME_BYTES
+        found: int = _recvmmsg(fd, self._start, BATCH, socket.MSG_DONTWAIT, None)
+        if found >= 0:
+            return found
+        return 0 if ctypes.get_errno() in (errno.EAGAIN, errno.EINTR) else -1
+
+    def key(self, n: int) -> Key:
+        """Compare with Endpoint.key."""
+        if self.family == socket.AF_INET:
+            return self._name_words[4 * n]
+        return bytes(self._names[n * _NAME_BYTES : n * _NAME_BYTES + 28])
+
+    @property
+    def keys(self) -> memoryview:
+        """IPv4 only: the key of datagram ``n`` is at ``4 * n``."""
+        return self._name_words
+
+    def datagram(self, n: int) -> bytes:
+        start = n * self.stride
+        return bytes(self._view[start : start + self.lengths[16 * n + 14]])
+
+    def sockaddr(self, n: int) -> tuple[str, int] | tuple[str, int, int, int]:
+        """The sender, as the socket module has it."""
+        at = n * _NAME_BYTES
+        port = int.from_bytes(self._names[at + 2 : at + 4], "big")
+        if self.family == socket.AF_INET:
+            return socket.inet_ntoa(bytes(self._names[at + 4 : at + 8])), port
+        host = socket.inet_ntop(socket.AF_INET6, bytes(self._names[at + 8 : at + 24]))
+        return host, port, 0, struct.unpack_from("=I", self._names, at + 24)[0]
+
+    def origin(self, n: int) -> Origin:
+        """All that is known of datagram ``n``."""
+        sockaddr = self.sockaddr(n)
+        peer, port, scope = sockaddr[0], sockaddr[1], sockaddr[3] if len(sockaddr) == 4 else 0
+        local, destination, ifindex = self._packet(n)
+        if scope:
+            peer, local = _with_scope(peer, scope), _with_scope(local, scope)
+        return Origin(peer, port, local, destination if not scope else _with_scope(destination, scope), ifindex)
+
+    def _packet(self, n: int) -> tuple[str, str, int]:
+        at = n * _CONTROL_BYTES
+        size, level, kind = _CONTROL_HEAD.unpack_from(self._controls, at)
+        held = self._header_words[n * _MESSAGE_WORDS + 5] if self._packet_info else 0
+        if held < _CONTROL_HEAD.size or size > held:
+            return "", "", 0
+        at += _CONTROL_HEAD.size
+        if (level, kind) == (socket.IPPROTO_IP, IP_PKTINFO):
+            ifindex, spec, target = _PKTINFO4.unpack_from(self._controls, at)
+            return socket.inet_ntoa(spec), socket.inet_ntoa(target), ifindex
+        if (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO):
+            target, ifindex = _PKTINFO6.unpack_from(self._controls, at)
+            written = socket.inet_ntop(socket.AF_INET6, target)
+            return ("" if target[0] == 0xFF else written), written, ifindex
+        return "", "", 0
+
+
+def _with_scope(address: str, scope: int) -> str:
+    if not address.startswith("fe80:"):
+        return address
+    try:
+        return f"{address}%{socket.if_indextoname(scope)}"
+    except OSError:
+        return f"{address}%{scope}"
+
+
+class Outbox:
+    """Datagrams that will leave together. ``put`` takes addresses: their memory must stay until the flush."""
+
+    def __init__(self) -> None:
+        self._headers = bytearray(BATCH * _MESSAGE_WORDS * 8)
+        self._vectors = bytearray(BATCH * 16)
+        self.header_words = memoryview(self._headers).cast("Q")
+        self.vector_words = memoryview(self._vectors).cast("Q")
+        self._start, vectors = address_of(self._headers), address_of(self._vectors)
+        for n in range(BATCH):
+            at = n * _MESSAGE_WORDS
+            self.header_words[at + 2], self.header_words[at + 3] = vectors + 16 * n, 1
+        self.waiting: list[Endpoint] = []
+
+    @property
+    def full(self) -> bool:
+        return len(self.waiting) >= BATCH
+
+    def put(self, to: Endpoint, address: int, length: int) -> None:
+        """One datagram; the caller has seen that the box is not full."""
+        n = len(self.waiting)
+        words, at, vectors = self.header_words, n * _MESSAGE_WORDS, self.vector_words
+        words[at], words[at + 1] = to.name, to.name_bytes
+        words[at + 4], words[at + 5] = to.control, to.control_bytes
+        vectors[2 * n], vectors[2 * n + 1] = address, length
+        self.waiting.append(to)
+
+    def put_flight(self, to: Endpoint, address: int, length: int) -> None:
+        """Several datagrams in one; ``to.segment`` was called before."""
+        self.put(to, address, length)
+        at = (len(self.waiting) - 1) * _MESSAGE_WORDS
+        self.header_words[at + 4], self.header_words[at + 5] = to.flight_control, to.flight_bytes
+
+    def send(self, fd: int, first: int) -> tuple[int, int]:
+        """Send from entry ``first`` on: how many left, and the errno that stopped the rest (0: none)."""
+        wanted = len(self.waiting) - first
+        sent: int = _sendmmsg(fd, self._start + first * _MESSAGE_WORDS * 8, wanted, socket.MSG_DONTWAIT)
+        if sent < 0:
+            return 0, ctypes.get_errno()
+        return sent, 0
+
+    def is_flight(self, n: int) -> bool:
+        to = self.waiting[n]
+        return to.flight_control != 0 and self.header_words[n * _MESSAGE_WORDS + 4] == to.flight_control
+
+    def copy(self, n: int) -> bytes:
+        """The bytes of entry ``n``."""
+        return ctypes.string_at(self.vector_words[2 * n], self.vector_words[2 * n + 1])
+
+    def clear(self) -> None:
+        self.waiting.clear()
+
+
+def unreachable_peers(raw: socket.socket) -> list[tuple[str, int] | tuple[str, int, int, int]]:
+    """Empty the error queue (ip(7), IP_RECVERR): the peers whose port is closed."""
+    found = []
+    for _ in range(4 * BATCH):
+        try:
+            _data, control, _flags, sockaddr = raw.recvmsg(
+                64, 512, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT
+            )
+        except OSError:
+            break
+        for _level, kind, body in control:
+            if kind in (IP_RECVERR, IPV6_RECVERR) and len(body) >= 16:
+                code = struct.unpack_from("=I", body)[0]
+                if code == errno.ECONNREFUSED:
+                    found.append(sockaddr)
+    return found
+
+
+def describe(code: int) -> str:
+    return os.strerror(code)
