@@ -15,7 +15,6 @@ from pbserv.net.gso import ConnectedUdp, OffloadRoutes
 from pbserv.net.udp import Datagram
 from pbserv.tftp.catalogue import Catalogue, MadeFile, Overload, RealFile, Refusal
 from pbserv.tftp.files import ContentStore, FileId, LaidOut
-from pbserv.tftp.names import escape, shown, shown_options
 from pbserv.tftp.netascii import to_netascii
 from pbserv.tftp.options import Limits, negotiate
 from pbserv.tftp.packet import ErrorCode, Opcode, Request, decode, encode_error
@@ -89,16 +88,7 @@ class RequestDesk:
         self._request(datagram, client, packet)
 
     def _request(self, datagram: Datagram, client: str, request: Request) -> None:
-        log = self._reporter.log
-        if log.level >= 3:
-            log.request(
-                "request",
-                client=client,
-                kind="read" if request.opcode == Opcode.RRQ else "write",
-                file=shown(request.name),
-                mode=escape(request.mode),
-                options=shown_options(request.options) or None,
-            )
+        self._reporter.asked(client, request)
         try:
             self._serve(datagram, request)
         except Refusal as refusal:

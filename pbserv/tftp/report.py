@@ -1,4 +1,4 @@
-"""How the end of a transfer is told: log line, counters, observer. One table says at which level.
+"""How requests and the end of a transfer are told: log line, counters, observer. One table says at which level.
 
 One rule: a size probe and a repeated request are no failures (level 3); a missing last ACK is a completed transfer.
 """
@@ -6,17 +6,22 @@ One rule: a size probe and a repeated request are no failures (level 3); a missi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from pbserv.log import ServiceLog
 from pbserv.tftp.metrics import TftpMetrics
-from pbserv.tftp.names import escape, is_optional, shown
-from pbserv.tftp.packet import ErrorCode, Request
+from pbserv.tftp.names import escape, is_optional, shown, shown_options
+from pbserv.tftp.packet import ErrorCode, Opcode, Request
 from pbserv.tftp.ports import Observer
-from pbserv.tftp.transfer import Outcome, Transfer
+from pbserv.tftp.transfer import Outcome
 
+Kind = Literal["sent", "received"]
+"""Seen from the server: reads are sent, writes are received."""
+
+# The manual's levels: 1 failed transactions, 2 completed transactions, 3 requests.
 _EVENTS: dict[Outcome, tuple[str, int]] = {
-    Outcome.COMPLETED: ("sent", 2),
-    Outcome.UNACKNOWLEDGED: ("sent", 2),
+    Outcome.COMPLETED: ("", 2),
+    Outcome.UNACKNOWLEDGED: ("", 2),
     Outcome.CLOSED: ("closed by client", 2),
     Outcome.PROBE: ("probed", 3),
     Outcome.REPLACED: ("replaced", 3),
@@ -28,18 +33,32 @@ _EVENTS: dict[Outcome, tuple[str, int]] = {
     Outcome.STOPPED: ("failed", 1),
     Outcome.BUG: ("failed", 1),
 }
+"""Event and level; a completed transfer's event is its direction."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The facts of one transfer that is over; ``block_size`` is what was agreed on."""
+    """The facts of one transfer that is over.
 
+    ``block_size`` and ``window`` are what was agreed on; ``bytes_moved`` are those that arrived: acknowledged by the
+    client, or taken from it; ``blocks`` counts DATA packets, those that were sent again among them; ``stale`` are
+    answers that told nothing new; ``rtt_s`` is 0 when it was never measured.
+    """
+
+    kind: Kind
     client: str
     name: bytes
     size_bytes: int
     block_size: int
+    window: int
     seconds: float
-    transfer: Transfer
+    outcome: Outcome
+    detail: str
+    bytes_moved: int
+    blocks: int
+    retransmissions: int
+    stale: int
+    rtt_s: float
 
 
 class Reporter:
@@ -50,40 +69,81 @@ class Reporter:
         self.metrics = metrics
         self._observer = observer
 
-    def ended(self, facts: Ended) -> None:
-        transfer, metrics = facts.transfer, self.metrics
-        outcome = transfer.outcome or Outcome.BUG
-        metrics.outcomes[outcome.value] += 1
-        metrics.blocks_sent += transfer.blocks_sent
-        metrics.bytes_sent += min(transfer.acknowledged * facts.block_size, facts.size_bytes)
-        metrics.retransmissions += transfer.retransmissions
-        metrics.stale_acks += transfer.stale_acks
-        event, level = _EVENTS[outcome]
-        if self.log.level >= level:
-            write = (self.log.critical, self.log.warning, self.log.transaction, self.log.request)[level]
-            write(
-                event,
-                client=facts.client,
-                file=shown(facts.name),
-                size=facts.size_bytes,
-                blksize=facts.block_size,
-                windowsize=transfer.window,
-                seconds=round(facts.seconds, 3),
-                retransmissions=transfer.retransmissions,
-                result=outcome.value,
-                reason=escape(transfer.detail) or None,
+    def asked(self, client: str, request: Request) -> None:
+        """A well-formed request, whatever becomes of it."""
+        kind = "read" if request.opcode == Opcode.RRQ else "write"
+        self.metrics.asked[kind] += 1
+        if self.log.level >= 3:
+            self.log.request(
+                "request",
+                client=client,
+                kind=kind,
+                file=shown(request.name),
+                mode=escape(request.mode),
+                options=shown_options(request.options) or None,
             )
-        self._tell(facts.client, facts.name, outcome.value, facts.size_bytes)
+
+    def ended(self, facts: Ended) -> None:
+        self._count(facts)
+        event, level = _EVENTS[facts.outcome]
+        if self.log.level >= level:
+            self._write(level, event or facts.kind, facts)
+        if facts.kind == "sent":  # uploads have a port of their own, which is told before the last ACK
+            self._tell(facts.client, facts.name, facts.outcome.value, facts.size_bytes)
+
+    def _count(self, facts: Ended) -> None:
+        metrics = self.metrics
+        metrics.ended[facts.kind, facts.outcome.value] += 1
+        if facts.kind == "sent":
+            metrics.blocks_sent += facts.blocks
+            metrics.bytes_sent += facts.bytes_moved
+        else:
+            metrics.blocks_received += facts.blocks
+            metrics.bytes_received += facts.bytes_moved
+            if not facts.outcome.delivered:
+                metrics.bytes_discarded += facts.bytes_moved
+        metrics.retransmissions += facts.retransmissions
+        metrics.stale_acks += facts.stale
+        if facts.rtt_s:
+            metrics.rtt.add(facts.rtt_s)
+        if facts.outcome.delivered:
+            metrics.durations[facts.kind].add(facts.seconds)
+
+    def _write(self, level: int, event: str, facts: Ended) -> None:
+        write = (self.log.critical, self.log.warning, self.log.transaction, self.log.request)[level]
+        write(
+            event,
+            client=facts.client,
+            file=shown(facts.name),
+            kind="write" if facts.kind == "received" and event != facts.kind else None,
+            size=facts.size_bytes,
+            blksize=facts.block_size,
+            windowsize=facts.window,
+            seconds=round(facts.seconds, 3),
+            rate=f"{facts.bytes_moved / facts.seconds / 1e6:.3g} MB/s" if facts.bytes_moved and facts.seconds else None,
+            retransmissions=facts.retransmissions,
+            rtt_ms=round(facts.rtt_s * 1000, 3) if facts.rtt_s else None,
+            result=facts.outcome.value,
+            reason=escape(facts.detail) or None,
+        )
 
     def refused(self, client: str, request: Request, code: int, text: str) -> None:
         """A well-formed request that gets an ERROR; a missing configuration that loaders only try is level 3."""
         self.metrics.refused[code] += 1
-        missing = code == ErrorCode.NOT_FOUND
+        read = request.opcode == Opcode.RRQ
+        missing = read and code == ErrorCode.NOT_FOUND
         optional = missing and is_optional(request.name)
         if self.log.level >= (3 if optional else 1):
             write = self.log.request if optional else self.log.warning
-            write("refused", client=client, file=shown(request.name), result=f"error {code}", reason=text)
-        if not optional:
+            write(
+                "refused",
+                client=client,
+                file=shown(request.name),
+                kind=None if read else "write",
+                result=f"error {code}",
+                reason=text,
+            )
+        if read and not optional:
             self._tell(client, request.name, "missing" if missing else "refused", 0)
 
     def malformed(self, client: str, reason: str) -> None:
@@ -101,7 +161,8 @@ class Reporter:
         self.log.critical("internal error", where=where, exc_info=fault)
 
     def _tell(self, client: str, name: bytes, outcome: str, size_bytes: int) -> None:
+        peer = client.rpartition(":")[0].strip("[]")  # an IPv6 address stands in brackets before its port
         try:
-            self._observer.transferred(client.rpartition(":")[0], shown(name), outcome, size_bytes)
+            self._observer.transferred(peer, shown(name), outcome, size_bytes)
         except Exception as fault:
             self.bug("observer", fault)

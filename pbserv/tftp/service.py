@@ -112,6 +112,7 @@ class _Room:
         self._reporter = reporter
         self._table = TransferTable(_transfer_limit(settings, reporter.log), reporter.metrics)
         self._store = ContentStore(settings.cache_size_mb << 20, self._in_thread)
+        reporter.metrics.cache = self._store
         self._desk = RequestDesk(_offer(settings), catalogue, self._store, self._table, reporter, self._reply)
         self._loop.add_reader(listener.fileno(), self._requests)
 
@@ -135,6 +136,7 @@ class _Room:
         await self._table.finish(GRACE_S)
         self.listener.close()
         self._desk.catalogue.close()
+        self._reporter.metrics.cache = None
 
     def _requests(self) -> None:
         now = time.monotonic()

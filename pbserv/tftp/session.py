@@ -186,7 +186,22 @@ class Session:
         if self._content is not None:
             self._content.close()
         self._on_end(self)
-        seconds = time.monotonic() - self._started_at
+        transfer, block_size = self.transfer, self._terms.block_size
         self._reporter.ended(
-            Ended(self.client, self.name, self.size_bytes, self._terms.block_size, seconds, self.transfer)
+            Ended(
+                kind="sent",
+                client=self.client,
+                name=self.name,
+                size_bytes=self.size_bytes,
+                block_size=block_size,
+                window=transfer.window,
+                seconds=time.monotonic() - self._started_at,
+                outcome=transfer.outcome or Outcome.BUG,
+                detail=transfer.detail,
+                bytes_moved=min(transfer.acknowledged * block_size, self.size_bytes),
+                blocks=transfer.blocks_sent,
+                retransmissions=transfer.retransmissions,
+                stale=transfer.stale_acks,
+                rtt_s=transfer.rtt_s,
+            )
         )
