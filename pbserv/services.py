@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pbserv.imaging.config import PbservConf
+from pbserv.imaging.exposition import ImagingCollector
 from pbserv.imaging.service import ImagingService, ImagingSettings
 from pbserv.journal.history import History
 from pbserv.log import ServiceLog
@@ -15,6 +16,7 @@ from pbserv.policy import api_routes, boot_routes
 from pbserv.policy.config import PolicyConf
 from pbserv.policy.service import PolicyService, PolicySettings
 from pbserv.proxydhcp.config import ProxyDhcpConf
+from pbserv.proxydhcp.exposition import ProxyDhcpCollector
 from pbserv.proxydhcp.service import ProxyDhcpService
 from pbserv.registry.access import Access
 from pbserv.registry.registry import Registry
@@ -22,7 +24,9 @@ from pbserv.registry.tokens import WorkTokens
 from pbserv.service import Service
 from pbserv.settings import CLIENT_FILES, LOADER_ALIASES, Settings
 from pbserv.tftp.config import TftpConf
+from pbserv.tftp.exposition import TftpCollector
 from pbserv.tftp.service import TftpService
+from pbserv.web import metrics_routes
 from pbserv.web.app import create_app
 from pbserv.web.server import WebServer, WebSettings
 
@@ -62,6 +66,7 @@ class Parts:
     web: WebServer
     policy: PolicyService
     imaging: ImagingService
+    tftp: TftpService
     services: tuple[Service[Any], ...]
 
 
@@ -84,13 +89,20 @@ def wire(
     proxydhcp = ProxyDhcpService(logs.proxydhcp, policy)
     services: tuple[Service[Any], ...] = (imaging, policy, tftp, proxydhcp)
     running = {service.name: service for service in services}
+    collectors = (
+        TftpCollector(tftp.metrics),
+        ProxyDhcpCollector(proxydhcp.counters),
+        ImagingCollector(imaging.statistics),
+    )
+    is_running: Callable[[str], bool] = lambda name: not name or running[name].running  # noqa: E731
     app = create_app(
         [
             ("policy", boot_routes.router(policy)),
             ("imaging", imaging.router()),
             ("", api_routes.router(registry, policy, access, imaging)),
+            ("", metrics_routes.router(collectors, tuple(running), is_running)),
         ],
-        running=lambda name: not name or running[name].running,
+        running=is_running,
         client_directory=settings.client_directory,
         client_files=CLIENT_FILES,
         log=logs.pbserv,
@@ -100,7 +112,7 @@ def wire(
     def web_fault() -> str:
         return web.fault or "the HTTP server is not running"
 
-    return Parts(web, policy, imaging, services)
+    return Parts(web, policy, imaging, tftp, services)
 
 
 def settings_of(settings: Settings) -> Mapping[str, Any]:

@@ -1,0 +1,21 @@
+"""The three figures of the imaging server as Prometheus metric families, made when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client.core import CounterMetricFamily, Metric
+
+from pbserv.imaging.statistics import Statistics
+
+
+class ImagingCollector:
+    def __init__(self, statistics: Statistics) -> None:
+        self._statistics = statistics
+
+    def collect(self) -> Iterator[Metric]:
+        now = self._statistics.counters
+        text = "Job starts and manual image operations, whatever their outcome."
+        yield CounterMetricFamily("pbserv_imaging_requests", text, now.pxe_requests)
+        yield CounterMetricFamily("pbserv_imaging_images_sent", "Images delivered to one device.", now.images_sent)
+        yield CounterMetricFamily("pbserv_imaging_images_received", "Images that were stored.", now.images_received)
