@@ -34,6 +34,7 @@ from pbserv.service import ServiceStatus
 from pbserv.services import Logs, Parts, settings_of, wire
 from pbserv.settings import SERVICE_NAMES, Settings, load_settings
 from pbserv.supervisor import Supervisor
+from pbserv.tftp.figures import figures
 
 RESTART_KEYS = {"StateDirectory": "state_directory", "User": "user"}
 WANTED_FILES = 65_536
@@ -198,7 +199,7 @@ class Process:
             case "status":
                 return self._status(request.names)
             case "statistics":
-                return Response(True, data=self._parts.imaging.figures())
+                return Response(True, data={**self._parts.imaging.figures(), "tftp": figures(self._parts.tftp.metrics)})
         async with self._changing:
             if self._stop.is_set():
                 return Response(False, errors=("pbserv is stopping",))

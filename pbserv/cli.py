@@ -121,6 +121,14 @@ def status(context: typer.Context, services: Names = None, as_json: AsJson = Fal
 
 
 @app.command()
+def statistics(context: typer.Context, as_json: AsJson = False) -> None:
+    """Print what the running server counted: requests, transfers, bytes, repeats, round trips, the cache."""
+    from pbserv.commands import statistics
+
+    raise typer.Exit(statistics.show(context.obj, as_json))
+
+
+@app.command()
 def showpid(context: typer.Context, services: Names = None) -> None:
     """Print the server's process id; all services share one process."""
     from pbserv.commands import control
