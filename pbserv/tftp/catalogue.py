@@ -1,4 +1,4 @@
-"""From the name in a request to a file: the directory first, then aliases, then files made on demand.
+"""From a name to a file: map file, the client's directory, the common one, aliases, and files made on demand.
 
 One rule: what cannot be given is a Refusal that carries the reply code (RFC 1350 appendix I).
 """
@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from pbserv.errors import PbservError
-from pbserv.tftp.names import candidates, climbs
-from pbserv.tftp.packet import ErrorCode
+from pbserv.tftp.homes import Home, home_of, without_dots
+from pbserv.tftp.names import candidates, cleaned, climbs, is_reserved
+from pbserv.tftp.packet import ErrorCode, Opcode, Request
 from pbserv.tftp.paths import Directory
 from pbserv.tftp.ports import VirtualFiles
+from pbserv.tftp.rewrite import Client, Denied, Rewrite, Watch
+
+Mac = Callable[[], str | None]
+"""The client's MAC address, if it can be known; asked only when directories are named by it."""
 
 
 class Refusal(PbservError):
@@ -32,10 +37,11 @@ class Overload(PbservError):
 
 @dataclass(frozen=True, slots=True)
 class RealFile:
-    """An open descriptor, owned by whoever gets this."""
+    """An open descriptor, owned by whoever gets this. ``shown`` is its name below the directory."""
 
     fd: int
     facts: os.stat_result
+    shown: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,18 @@ class MadeFile:
     """Content that came from a service."""
 
     data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where an upload goes: a descriptor of the folder (O_PATH, owned by whoever gets this), and the name in it.
+
+    ``name`` is that of the file that is there, or of a new one; ``shown`` is its path below the directory.
+    """
+
+    folder_fd: int
+    name: bytes
+    shown: bytes
 
 
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENXIO, errno.ENODEV})
@@ -59,51 +77,134 @@ _NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 class Catalogue:
-    """``aliases`` maps lower-case names to names in the directory; they count when no file of that name exists."""
+    """``aliases`` maps lower-case names to names in the directory; they count when no file of that name exists.
 
-    def __init__(self, directory: Directory, aliases: Mapping[str, str], virtual: VirtualFiles) -> None:
+    ``client_directories``: "none", or what the directories of clients are named by, "ip" or "mac".
+    """
+
+    def __init__(
+        self,
+        directory: Directory,
+        aliases: Mapping[str, str],
+        virtual: VirtualFiles,
+        *,
+        rewrite: Rewrite | None = None,
+        client_directories: str = "none",
+    ) -> None:
         self._directory = directory
         self._aliases = {os.fsencode(name.lower()): os.fsencode(target) for name, target in aliases.items()}
         self._virtual = virtual
+        self._rewrite = rewrite
+        self._client_directories = client_directories
 
-    def find(self, name: bytes, peer: str, local: str) -> RealFile | MadeFile:
-        """Raises Refusal or Overload."""
-        if climbs(name):
-            raise Refusal(ErrorCode.ACCESS, "outside of the directory")
-        self._directory.refresh()
-        spellings = candidates(name, os.fsencode(self._directory.path))
-        for spelling in spellings:
-            found = self._open(spelling)
-            if found is not None:
-                return found
-        for spelling in spellings:
-            found = self._open_similar(spelling) or self._open_alias(spelling)
-            if found is not None:
-                return found
+    def find(
+        self, request: Request, peer: str, local: str, mac: Mac, watch: Watch | None = None
+    ) -> RealFile | MadeFile:
+        """What a read request gets. Raises Refusal or Overload."""
+        home = self._home(peer, mac)
+        name = self._meant(request, peer, home, watch)
+        spellings = self._spellings(name, home)
+        found = self._real(spellings, home) or self._aliased(spellings, home)
+        if found is not None:
+            return found
         for spelling in spellings:
             made = self._make(spelling, peer, local)
             if made is not None:
                 return made
         raise Refusal(ErrorCode.NOT_FOUND, "file not found")
 
-    def _open(self, name: bytes) -> RealFile | None:
+    def target(self, request: Request, peer: str, local: str, mac: Mac, watch: Watch | None = None) -> Target:
+        """Where a write request's file goes; nothing is made or changed. Raises Refusal or Overload."""
+        home = self._home(peer, mac)
+        name = self._meant(request, peer, home, watch)
+        known = self._spellings(name, home)
+        new = self._spellings(cleaned(name), home)
+        for prefix in _prefixes(home):
+            found = self._old_target(known, prefix, home) or self._new_target(new, prefix, home)
+            if found is not None:
+                return found
+        raise Refusal(ErrorCode.NOT_FOUND, "directory not found")
+
+    # what the client means
+
+    def _home(self, peer: str, mac: Mac) -> Home:
+        self._directory.refresh()
+        home = home_of(self._client_directories, peer, mac)
+        if home.own is not None and (actual := self._directory.other_case(home.own)) is not None:
+            return Home(home.kind, actual)  # 52-54-00-AB-CD-EF
+        return home
+
+    def _meant(self, request: Request, peer: str, home: Home, watch: Watch | None) -> bytes:
+        name = request.name
+        if self._rewrite is not None:
+            put = request.opcode == Opcode.WRQ
+            exists = self._could_be_written if put else self._could_be_read
+            try:
+                name = self._rewrite.apply(name, Client(peer, put), lambda asked: exists(asked, home), watch)
+            except Denied as denied:
+                raise Refusal(ErrorCode.ACCESS, str(denied)) from None
+        if climbs(name):
+            raise Refusal(ErrorCode.ACCESS, "outside of the directory")
+        return name
+
+    def _could_be_read(self, name: bytes, home: Home) -> bool:
+        if climbs(name):
+            return False
         try:
-            return RealFile(*self._directory.open_file(name))
+            found = self._real(self._spellings(name, home), home)
+        except Refusal:
+            return False
+        if found is not None:
+            os.close(found.fd)
+        return found is not None
+
+    def _could_be_written(self, name: bytes, home: Home) -> bool:
+        if climbs(name):
+            return False
+        try:
+            for prefix in _prefixes(home):
+                target = self._new_target(self._spellings(cleaned(name), home), prefix, home)
+                if target is not None:
+                    os.close(target.folder_fd)
+                    return True
+        except Refusal:
+            pass
+        return False
+
+    def _spellings(self, name: bytes, home: Home) -> tuple[bytes, ...]:
+        found = candidates(name, os.fsencode(self._directory.path))
+        if home.private:
+            return tuple(plain for one in found if (plain := without_dots(one)))
+        return found
+
+    # reads
+
+    def _real(self, spellings: tuple[bytes, ...], home: Home) -> RealFile | None:
+        """The file as written in one of the spellings, else one that differs in case; the client's own first."""
+        for prefix in _prefixes(home):
+            for look in (self._open, self._open_similar):
+                for spelling in spellings:
+                    found = look(prefix + spelling, home)
+                    if found is not None:
+                        return found
+        return None
+
+    def _aliased(self, spellings: tuple[bytes, ...], home: Home) -> RealFile | None:
+        targets = (self._aliases.get(spelling.lower()) for spelling in spellings)
+        return self._real(tuple(target for target in targets if target is not None), home)
+
+    def _open(self, name: bytes, home: Home) -> RealFile | None:
+        if home.hides(name):
+            return None
+        try:
+            return RealFile(*self._directory.open_file(name), name)
         except OSError as fault:
-            code = fault.errno or 0
-            if code in _ABSENT:
-                return None
-            if code in _NO_DESCRIPTOR:
-                raise Overload("no file descriptor left") from None
-            raise Refusal(*_REFUSALS.get(code, (ErrorCode.UNDEFINED, "file cannot be read"))) from None
+            _refuse_unless_absent(fault, "file cannot be read")
+            return None
 
-    def _open_similar(self, name: bytes) -> RealFile | None:
+    def _open_similar(self, name: bytes, home: Home) -> RealFile | None:
         similar = self._directory.other_case(name)
-        return self._open(similar) if similar is not None else None
-
-    def _open_alias(self, name: bytes) -> RealFile | None:
-        target = self._aliases.get(name.lower())
-        return self._open(target) or self._open_similar(target) if target is not None else None
+        return self._open(similar, home) if similar is not None else None
 
     def _make(self, name: bytes, peer: str, local: str) -> MadeFile | None:
         try:
@@ -112,5 +213,69 @@ class Catalogue:
             return None
         return MadeFile(data) if data is not None else None
 
+    # writes
+
+    def _old_target(self, spellings: tuple[bytes, ...], prefix: bytes, home: Home) -> Target | None:
+        """A name that is taken already: the same file, even if the client writes it in another case."""
+        for spelling in spellings:
+            for name in (prefix + spelling, self._directory.other_case(prefix + spelling)):
+                target = self._target_at(name, home) if name is not None else None
+                if target is None:
+                    continue
+                if _is_there(target):
+                    return target
+                os.close(target.folder_fd)
+        return None
+
+    def _new_target(self, spellings: tuple[bytes, ...], prefix: bytes, home: Home) -> Target | None:
+        for spelling in spellings:
+            folder, slash, leaf = (prefix + spelling).rpartition(b"/")
+            similar = self._directory.other_case(folder) if slash else None
+            for name in (prefix + spelling, similar + b"/" + leaf if similar is not None else None):
+                target = self._target_at(name, home) if name is not None else None
+                if target is not None:
+                    return target
+        return None
+
+    def _target_at(self, name: bytes, home: Home) -> Target | None:
+        if home.hides(name):
+            return None
+        folder, _, leaf = name.rpartition(b"/")
+        if leaf == b"..":
+            raise Refusal(ErrorCode.ILLEGAL, "file name not usable")
+        if is_reserved(leaf):
+            raise Refusal(ErrorCode.ACCESS, "name is kept for uploads that are under way")
+        if len(leaf) > 255:
+            raise Refusal(ErrorCode.ILLEGAL, "file name too long")
+        try:
+            return Target(self._directory.open_folder(folder), leaf, name)
+        except OSError as fault:
+            _refuse_unless_absent(fault, "directory cannot be used")
+            return None
+
     def close(self) -> None:
         self._directory.close()
+
+
+def _prefixes(home: Home) -> Iterator[bytes]:
+    if home.own is not None:
+        yield home.own + b"/"
+    yield b""
+
+
+def _is_there(target: Target) -> bool:
+    try:
+        os.stat(target.name, dir_fd=target.folder_fd, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
+
+
+def _refuse_unless_absent(fault: OSError, otherwise: str) -> None:
+    """Raises Refusal or Overload for every fault but that there is nothing of that name."""
+    code = fault.errno or 0
+    if code in _ABSENT:
+        return
+    if code in _NO_DESCRIPTOR:
+        raise Overload("no file descriptor left") from None
+    raise Refusal(*_REFUSALS.get(code, (ErrorCode.UNDEFINED, otherwise))) from None

@@ -106,7 +106,7 @@ class RequestDesk:
         full = self._table.full_for(datagram.peer)
         if full:
             raise Overload(full)
-        found = self.catalogue.find(request.name, datagram.peer, datagram.local)
+        found = self.catalogue.find(request, datagram.peer, datagram.local, mac=lambda: None)
         if request.mode == "netascii":
             found = MadeFile(to_netascii(_whole(found)))
         try:

@@ -30,6 +30,16 @@ def candidates(name: bytes, root: bytes) -> tuple[bytes, ...]:
     return tuple(found)
 
 
+def cleaned(name: bytes) -> bytes:
+    """``name`` as a new file is called: without the rubbish behind it, and with slashes."""
+    return _RUBBISH.split(name, maxsplit=1)[0].replace(b"\\", b"/")
+
+
+def is_reserved(leaf: bytes) -> bool:
+    """Whether files of this name are uploads that are under way (``.name.x7k2.part``)."""
+    return leaf.startswith(b".") and leaf.endswith(b".part")
+
+
 def climbs(name: bytes) -> bool:
     """True when ``..`` leads above the directory served, whatever is or is not there."""
     depth = 0

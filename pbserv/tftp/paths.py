@@ -123,6 +123,10 @@ class Directory:
             raise FileNotFoundError(errno.ENOENT, "not a regular file")
         return fd, facts
 
+    def open_folder(self, name: bytes) -> int:
+        """An O_PATH descriptor of a folder, for the ``dir_fd`` of others; raises OSError. Empty: the directory."""
+        return self._open(self._root, name or b".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
     def other_case(self, name: bytes) -> bytes | None:
         """The one name that differs from ``name`` in case only; an exact part wins over a similar one."""
         found: list[bytes] = []
