@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import os
 import socket
 import struct
-from dataclasses import dataclass
+from functools import lru_cache
 
 IP_PKTINFO = 8  # linux/in.h; these are missing from the socket module of CPython 3.11
 IP_RECVERR = 11
@@ -26,7 +25,9 @@ _CONTROL_BYTES = 64
 _CONTROL_HEAD = struct.Struct("=Qii")  # struct cmsghdr
 _PKTINFO4 = struct.Struct("=I4s4s")
 _PKTINFO6 = struct.Struct("=16sI")
-_NAME4 = struct.Struct("=H2s4s")
+_NAME4 = struct.Struct("=H2s4s8x")
+_NAME6 = struct.Struct("=H2sI16sI")
+_WORD = struct.Struct("=Q")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _recvmmsg = _libc.recvmmsg
@@ -34,6 +35,7 @@ _recvmmsg.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int
 _sendmmsg = _libc.sendmmsg
 _sendmmsg.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int]
 
+Sockaddr = tuple[str, int] | tuple[str, int, int, int]
 Key = int | bytes
 """A peer's address and port as the kernel writes them: one word for IPv4, all bytes for IPv6."""
 
@@ -43,54 +45,34 @@ def address_of(buffer: bytearray) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Who sent a datagram, and which of our addresses it was for.
-
-    ``peer`` has its scope when it is link-local (``fe80::1%eth0``). ``local`` is this host's address on the wire it
-    came by; ``destination`` is what the sender wrote, which may be a broadcast. Both are empty without packet info.
-    """
-
-    peer: str
-    port: int
-    local: str
-    destination: str
-    ifindex: int
-
-
 class Endpoint:
     """One peer's address as the kernel wants it, and the control messages that go with what is sent to it."""
 
-    __slots__ = ("_controls", "_name", "control", "control_bytes", "flight_bytes", "flight_control", "key", "name",
-                 "name_bytes", "sockaddr")  # fmt: skip
+    __slots__ = ("_flight", "_name", "_source", "control", "control_bytes", "flight_bytes", "flight_control", "key",
+                 "name", "name_bytes", "segment_bytes", "sockaddr")  # fmt: skip
 
-    def __init__(self, sockaddr: tuple[str, int] | tuple[str, int, int, int], source: bytes = b"") -> None:
+    def __init__(self, sockaddr: Sockaddr, source: bytes = b"") -> None:
         """``sockaddr`` as the socket module has it; ``source``: a control message that names our own address."""
         self.sockaddr = sockaddr
-        if len(sockaddr) == 2:
-            raw = _NAME4.pack(socket.AF_INET, sockaddr[1].to_bytes(2, "big"), socket.inet_aton(sockaddr[0])) + bytes(8)
-        else:
-            host, port, flow, scope = sockaddr
-            place = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
-            raw = struct.pack("=H2sI16sI", socket.AF_INET6, port.to_bytes(2, "big"), flow, place, scope)
+        raw = sockaddr_bytes(sockaddr)
         self._name = bytearray(raw)
         self.name, self.name_bytes = address_of(self._name), len(raw)
-        self.key: Key = int.from_bytes(raw[:8], "little" if _LITTLE else "big") if len(raw) == 16 else raw
-        self._controls = [bytearray(source)]
-        self.control, self.control_bytes = (address_of(self._controls[0]), len(source)) if source else (0, 0)
-        self.flight_control = self.flight_bytes = 0
+        self.key: Key = _WORD.unpack_from(raw)[0] if len(raw) == 16 else raw
+        self._source, self._flight = bytearray(source), bytearray()
+        self.control, self.control_bytes = (address_of(self._source), len(source)) if source else (0, 0)
+        self.flight_control = self.flight_bytes = self.segment_bytes = 0
 
     def segment(self, size_bytes: int) -> None:
         """Flights to this peer are cut into datagrams of ``size_bytes`` by the kernel."""
         head = _CONTROL_HEAD.pack(_CONTROL_HEAD.size + 2, socket.SOL_UDP, UDP_SEGMENT)
-        control = bytearray(bytes(self._controls[0]) + head + struct.pack("=H", size_bytes) + bytes(6))
-        self._controls.append(control)
-        self.flight_control, self.flight_bytes = address_of(control), len(control)
+        self._flight = bytearray(bytes(self._source) + head + struct.pack("=H", size_bytes) + bytes(6))
+        self.segment_bytes = size_bytes
+        self.flight_control, self.flight_bytes = address_of(self._flight), len(self._flight)
 
     @property
     def source(self) -> list[tuple[int, int, bytes]]:
         """The control message that names our address, for sendmsg."""
-        own = self._controls[0]
+        own = self._source
         if not own:
             return []
         size, level, kind = _CONTROL_HEAD.unpack_from(own)
@@ -100,9 +82,16 @@ class Endpoint:
         """The kernel had no room for a queued datagram."""
 
 
-_LITTLE = struct.pack("=H", 1) == b"\1\0"
+def sockaddr_bytes(sockaddr: Sockaddr) -> bytes:
+    """struct sockaddr_in or sockaddr_in6, as the kernel writes them."""
+    if len(sockaddr) == 2:
+        return _NAME4.pack(socket.AF_INET, sockaddr[1].to_bytes(2, "big"), socket.inet_aton(sockaddr[0]))
+    host, port, flow, scope = sockaddr
+    place = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+    return _NAME6.pack(socket.AF_INET6, port.to_bytes(2, "big"), flow, place, scope)
 
 
+@lru_cache(maxsize=256)
 def source_control(local: str) -> bytes:
     """The control message that makes ``local`` the source of what an unbound socket sends."""
     if ":" in local:
@@ -182,23 +171,25 @@ class Inbox:
         start = n * self.stride
         return bytes(self._view[start : start + self.lengths[16 * n + 14]])
 
-    def sockaddr(self, n: int) -> tuple[str, int] | tuple[str, int, int, int]:
+    def sockaddr(self, n: int) -> Sockaddr:
         """The sender, as the socket module has it."""
         at = n * _NAME_BYTES
-        port = int.from_bytes(self._names[at + 2 : at + 4], "big")
         if self.family == socket.AF_INET:
-            return socket.inet_ntoa(bytes(self._names[at + 4 : at + 8])), port
-        host = socket.inet_ntop(socket.AF_INET6, bytes(self._names[at + 8 : at + 24]))
-        return host, port, 0, struct.unpack_from("=I", self._names, at + 24)[0]
+            _family, port, place = _NAME4.unpack_from(self._names, at)
+            return socket.inet_ntoa(place), int.from_bytes(port, "big")
+        _family, port, flow, place, scope = _NAME6.unpack_from(self._names, at)
+        return socket.inet_ntop(socket.AF_INET6, place), int.from_bytes(port, "big"), flow, scope
 
-    def origin(self, n: int) -> Origin:
-        """All that is known of datagram ``n``."""
+    def sender(self, n: int) -> tuple[str, int]:
+        """Address and port in words; a link-local address has its scope (``fe80::1%eth0``)."""
         sockaddr = self.sockaddr(n)
-        peer, port, scope = sockaddr[0], sockaddr[1], sockaddr[3] if len(sockaddr) == 4 else 0
-        local, destination, ifindex = self._packet(n)
-        if scope:
-            peer, local = _with_scope(peer, scope), _with_scope(local, scope)
-        return Origin(peer, port, local, destination if not scope else _with_scope(destination, scope), ifindex)
+        return (sockaddr[0] if len(sockaddr) == 2 else _with_scope(sockaddr[0], sockaddr[3])), sockaddr[1]
+
+    def destination(self, n: int) -> tuple[str, str, int]:
+        """This host's address on the wire that datagram ``n`` came by, the address that the sender wrote (which may
+        be a broadcast), and the index of the interface; empty without packet info."""
+        local, written, ifindex = self._packet(n)
+        return _with_scope(local, ifindex), _with_scope(written, ifindex), ifindex
 
     def _packet(self, n: int) -> tuple[str, str, int]:
         at = n * _CONTROL_BYTES
@@ -284,9 +275,7 @@ def unreachable_peers(raw: socket.socket) -> list[tuple[str, int] | tuple[str, i
     found = []
     for _ in range(4 * BATCH):
         try:
-            _data, control, _flags, sockaddr = raw.recvmsg(
-                64, 512, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT
-            )
+            _data, control, _flags, sockaddr = raw.recvmsg(64, 512, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT)
         except OSError:
             break
         for _level, kind, body in control:
@@ -295,7 +284,3 @@ def unreachable_peers(raw: socket.socket) -> list[tuple[str, int] | tuple[str, i
                 if code == errno.ECONNREFUSED:
                     found.append(sockaddr)
     return found
-
-
-def describe(code: int) -> str:
-    return os.strerror(code)

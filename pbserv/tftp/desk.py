@@ -5,26 +5,30 @@ One rule: everything that can go wrong is found out before the first answer (PXE
 
 from __future__ import annotations
 
-import errno
+import ipaddress
 import os
-from collections.abc import Callable
+import time
 from dataclasses import dataclass
 
 from pbserv.errors import WireError
-from pbserv.net.gso import ConnectedUdp, OffloadRoutes
 from pbserv.net.udp import Datagram
 from pbserv.tftp.catalogue import Catalogue, MadeFile, Overload, RealFile, Refusal
+from pbserv.tftp.channel import Channel, Link
 from pbserv.tftp.files import ContentStore, FileId, LaidOut
 from pbserv.tftp.netascii import to_netascii
 from pbserv.tftp.options import Limits, negotiate
 from pbserv.tftp.packet import ErrorCode, Opcode, Request, decode, encode_error
 from pbserv.tftp.report import Reporter
-from pbserv.tftp.session import Session
+from pbserv.tftp.sending import SendingSession
+from pbserv.tftp.switchboard import Switchboard, no_descriptor, reply
 from pbserv.tftp.table import TransferTable
 from pbserv.tftp.transfer import Outcome
 
 LARGEST_NETASCII = 4 << 20
-Reply = Callable[[Datagram, bytes], None]
+IPV4_OVERHEAD = 32
+IPV6_OVERHEAD = 52
+"""IP, UDP and TFTP header bytes in front of a block."""
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +38,14 @@ class Offer:
     block_size: int
     window: int
     timeout_s: float
+    refused: frozenset[str] = frozenset()
+    fragments: bool = False
+    broadcasts: bool = False
+    networks: tuple[Network, ...] = ()
 
 
 class RequestDesk:
-    """``reply`` sends one datagram from the request port: a refusal needs no port of its own, no session, no thread."""
+    """A refusal is sent from the port that was asked: it needs no port of its own, no session, no thread."""
 
     def __init__(
         self,
@@ -45,59 +53,73 @@ class RequestDesk:
         catalogue: Catalogue,
         store: ContentStore,
         table: TransferTable,
+        switchboard: Switchboard,
         reporter: Reporter,
-        reply: Reply,
     ) -> None:
         self.offer = offer
         self.catalogue = catalogue
         self._store = store
         self._table = table
+        self._switchboard = switchboard
         self._reporter = reporter
-        self._reply = reply
-        self._routes = OffloadRoutes()
 
-    def take(self, datagram: Datagram, now: float) -> None:
+    def take(self, datagram: Datagram, listener: Channel) -> None:
         """One datagram. Whatever goes wrong, the next one is served."""
         try:
-            self._take(datagram, now)
+            self._take(datagram, listener, time.monotonic())
         except Exception as fault:
             self._reporter.bug("request", fault)
-            self._reply(datagram, encode_error(ErrorCode.UNDEFINED, "internal error"))
+            reply(listener, datagram, encode_error(ErrorCode.UNDEFINED, "internal error"))
 
-    def _take(self, datagram: Datagram, now: float) -> None:
-        client = f"{datagram.peer}:{datagram.port}"
+    def _take(self, datagram: Datagram, listener: Channel, now: float) -> None:
         self._reporter.metrics.requests += 1
-        reason = _not_for_us(datagram)
+        reason = self._not_for_us(datagram)
         if reason:
-            self._reporter.ignored(client, reason)
+            self._reporter.ignored(label(datagram), reason)
             return
         try:
             packet = decode(datagram.data)
         except WireError as fault:
-            self._reporter.malformed(client, str(fault))
-            self._reply(datagram, encode_error(ErrorCode.ILLEGAL, fault.why))
+            self._reporter.malformed(label(datagram), str(fault))
+            reply(listener, datagram, encode_error(ErrorCode.ILLEGAL, fault.why))
             return
         if not isinstance(packet, Request):
             # An ERROR is never answered, and neither is what may belong to a transfer of an earlier process.
-            self._reporter.ignored(client, f"{type(packet).__name__} on the request port")
+            self._reporter.ignored(label(datagram), f"{type(packet).__name__} on the request port")
             return
         session = self._table.find((datagram.peer, datagram.port, datagram.local))
         if session is not None and session.take_request(datagram.data, now):
-            self._reporter.ignored(client, "repeated request")
+            self._reporter.ignored(label(datagram), "repeated request")
             return
-        self._request(datagram, client, packet)
+        self._request(datagram, listener, packet)
 
-    def _request(self, datagram: Datagram, client: str, request: Request) -> None:
+    def _not_for_us(self, datagram: Datagram) -> str:
+        # RFC 1123 4.2.3.5: a request that was sent to a broadcast address is silently ignored. Sun boxes send such.
+        if datagram.destination != datagram.local and not (self.offer.broadcasts and datagram.local):
+            return "sent to a broadcast address"
+        if datagram.port == 0:
+            return "no source port"
+        if len(datagram.data) < 2:
+            return "shorter than an opcode"
+        networks = self.offer.networks
+        if networks:
+            peer = ipaddress.ip_address(datagram.peer)
+            if not any(peer in network for network in networks):
+                return "not in TFTPAllowedNetworks"
+        return ""
+
+    def _request(self, datagram: Datagram, listener: Channel, request: Request) -> None:
+        client = label(datagram)
         self._reporter.asked(client, request)
         try:
-            self._serve(datagram, request)
+            self._serve(datagram, listener, request)
         except Refusal as refusal:
             self._reporter.refused(client, request, refusal.code, refusal.text)
-            self._reply(datagram, encode_error(refusal.code, refusal.text))
+            reply(listener, datagram, encode_error(refusal.code, refusal.text))
         except Overload as overload:
             self._reporter.ignored(client, str(overload))
 
-    def _serve(self, datagram: Datagram, request: Request) -> None:
+    def _serve(self, datagram: Datagram, listener: Channel, request: Request) -> None:
         """Raises Refusal or Overload."""
         if request.opcode == Opcode.WRQ:
             raise Refusal(ErrorCode.ACCESS, "writes are not allowed")
@@ -110,7 +132,7 @@ class RequestDesk:
         if request.mode == "netascii":
             found = MadeFile(to_netascii(_whole(found)))
         try:
-            session = self._open_session(datagram, request, found)
+            session = self._open_session(datagram, listener, request, found)
         except BaseException:
             if isinstance(found, RealFile):
                 os.close(found.fd)
@@ -125,30 +147,36 @@ class RequestDesk:
             session.fail(Outcome.BUG, "internal error")
             raise
 
-    def _open_session(self, datagram: Datagram, request: Request, found: RealFile | MadeFile) -> Session:
-        try:
-            link = ConnectedUdp(datagram.local, datagram.peer, datagram.port, self._routes)
-        except OSError as fault:
-            raise Overload(_socket_fault(fault)) from None
+    def _open_session(
+        self, datagram: Datagram, listener: Channel, request: Request, found: RealFile | MadeFile
+    ) -> SendingSession:
+        link = self._connect(datagram, listener)
         size_bytes = found.facts.st_size if isinstance(found, RealFile) else len(found.data)
-        offer = self.offer
-        limits = Limits(offer.block_size, offer.window, link.mtu_bytes, offer.timeout_s)
-        terms = negotiate(request.options, size_bytes, limits)
+        terms = negotiate(request.options, size_bytes, self._limits(link.mtu_bytes, datagram))
         key = (datagram.peer, datagram.port, datagram.local)
-        session = Session(key, datagram.data, request, link, terms, size_bytes, self._reporter, self._table.remove)
+        session = SendingSession(
+            key, datagram.data, request, link, terms, size_bytes, self._reporter, self._table.remove
+        )
         self._table.add(session)
         return session
 
+    def _connect(self, datagram: Datagram, listener: Channel) -> Link:
+        try:
+            return self._switchboard.connect(datagram, listener)
+        except OSError as fault:
+            raise Overload("no file descriptor left" if no_descriptor(fault) else "no way to the client") from None
 
-def _not_for_us(datagram: Datagram) -> str:
-    # RFC 1123 4.2.3.5: a request that was sent to a broadcast address is silently ignored.
-    if datagram.destination != datagram.local:
-        return "sent to a broadcast address"
-    if datagram.port == 0:
-        return "no source port"
-    if len(datagram.data) < 2:
-        return "shorter than an opcode"
-    return ""
+    def _limits(self, mtu_bytes: int, datagram: Datagram) -> Limits:
+        offer = self.offer
+        overhead = IPV6_OVERHEAD if ":" in datagram.peer else IPV4_OVERHEAD
+        mtu_bytes = 65_535 if offer.fragments else mtu_bytes
+        return Limits(offer.block_size, offer.window, mtu_bytes, offer.timeout_s, overhead, offer.refused)
+
+
+def label(datagram: Datagram) -> str:
+    """The client, for logs."""
+    peer = datagram.peer
+    return f"[{peer}]:{datagram.port}" if ":" in peer else f"{peer}:{datagram.port}"
 
 
 def _whole(found: RealFile | MadeFile) -> bytes:
@@ -163,9 +191,3 @@ def _whole(found: RealFile | MadeFile) -> bytes:
         raise Refusal(ErrorCode.UNDEFINED, "file cannot be read") from None
     finally:
         os.close(found.fd)
-
-
-def _socket_fault(fault: OSError) -> str:
-    if fault.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-        return "no file descriptor left"
-    return "no route to the client"

@@ -10,6 +10,8 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from pbserv.net.mmsg import address_of
+
 HEADER_BYTES = 4
 LARGEST_DIRECT_READ = 2 << 20
 """Bytes that are read at once in the event loop; larger files are read in a thread."""
@@ -51,7 +53,7 @@ class Content(Protocol):
     @property
     def size_bytes(self) -> int: ...
 
-    def flight(self, first: int, count: int) -> memoryview:
+    def flight(self, first: int, count: int, again: Callable[[], None] = print) -> memoryview | None:
         """``count`` blocks from block ``first`` (from 1) with their headers; valid until the next call.
 
         Raises FileFault.
@@ -85,10 +87,11 @@ def _write_headers(buffer: bytearray, stride: int, first: int) -> None:
 class LaidOut:
     """A whole file in one buffer, shared by all transfers of it; ``users`` is kept by the store."""
 
-    __slots__ = ("_stride", "_view", "held_bytes", "size_bytes", "users")
+    __slots__ = ("_stride", "_view", "address", "held_bytes", "length", "size_bytes", "users")
 
     def __init__(self, buffer: bytearray, size_bytes: int, block_size: int) -> None:
         self._view = memoryview(buffer)
+        self.address, self.length = address_of(buffer), len(buffer)
         self._stride = block_size + HEADER_BYTES
         self.held_bytes = len(buffer)
         self.size_bytes = size_bytes
@@ -122,7 +125,7 @@ class LaidOut:
             raise FileFault(f"cannot be read: {fault.strerror}") from None
         return cls(buffer, identity.size, block_size)
 
-    def flight(self, first: int, count: int) -> memoryview:
+    def flight(self, first: int, count: int, again: Callable[[], None] = print) -> memoryview | None:
         start = (first - 1) * self._stride
         return self._view[start : start + count * self._stride]
 
@@ -161,7 +164,7 @@ class Streamed:
         self.size_bytes = identity.size
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
 
-    def flight(self, first: int, count: int) -> memoryview:
+    def flight(self, first: int, count: int, again: Callable[[], None] = print) -> memoryview | None:
         final = block_count(self.size_bytes, self._block_size)
         if not self._first or first < self._first or first + count > self._first + self._count:
             self._read(first)

@@ -6,6 +6,7 @@ One rule: any bytes are decoded or raise WireError; what boot ROMs send besides 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pbserv.errors import WireError
 from pbserv.wire import Reader
@@ -107,6 +108,7 @@ def decode(data: bytes) -> Packet:
             raise WireError(0, "opcode", f"{opcode} is not a TFTP opcode")
 
 
+@lru_cache(maxsize=256)  # the machines of a room ask for the same files with the same options
 def _request(opcode: int, data: bytes) -> Request:
     # Departs: RFC 1350 ends every string with NUL; old ROMs leave out the last one, so the end of the datagram counts.
     name, _, rest = data[2:].partition(b"\0")

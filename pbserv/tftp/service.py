@@ -6,24 +6,25 @@ One rule: a reload prepares everything that can fail first; running transfers ke
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import resource
-import time
 from collections.abc import Callable, Mapping
 
 from pbserv.errors import StartError
 from pbserv.log import ServiceLog
-from pbserv.net.rebind import bind_beside
-from pbserv.net.udp import Datagram, PacketInfoSocket
+from pbserv.net.ready import ReadySet
 from pbserv.service import Reload
 from pbserv.tftp.catalogue import Catalogue
 from pbserv.tftp.config import TftpConf
 from pbserv.tftp.desk import Offer, RequestDesk
 from pbserv.tftp.files import ContentStore, FileFault, LaidOut
+from pbserv.tftp.listeners import Place, bind_all, listening
 from pbserv.tftp.metrics import TftpMetrics
 from pbserv.tftp.paths import Directory
 from pbserv.tftp.ports import Observer, VirtualFiles
 from pbserv.tftp.report import Reporter
-from pbserv.tftp.table import TransferTable
+from pbserv.tftp.switchboard import Switchboard
+from pbserv.tftp.table import Caps, TransferTable
 
 __all__ = ["Observer", "TftpService", "VirtualFiles"]
 
@@ -58,21 +59,18 @@ class TftpService:
 
     @property
     def listeners(self) -> tuple[str, ...]:
-        if self._room is None:
-            return ()
-        address, port = self._room.listener.name
-        return (f"udp {address}:{port}",)
+        return self._room.listeners if self._room is not None else ()
 
     async def start(self, settings: TftpConf) -> None:
         if self._room is not None:
             return
         catalogue = self._catalogue(settings)
         try:
-            listener = PacketInfoSocket.bind((settings.interfaces or ("0.0.0.0",))[0], settings.port)
+            places = bind_all(settings.interfaces, settings.port, ())
         except StartError:
             catalogue.close()
             raise
-        self._room = _Room(settings, listener, catalogue, self._reporter)
+        self._room = _Room(settings, places, catalogue, self._reporter)
         self._log.critical("started", listens=", ".join(self.listeners), directory=str(settings.directory))
 
     async def stop(self) -> None:
@@ -87,14 +85,14 @@ class TftpService:
         if room is None:
             raise StartError("the TFTP service is not running")
         catalogue = self._catalogue(settings)
-        listener = None
+        places = None
         try:
             if (settings.interfaces, settings.port) != (room.settings.interfaces, room.settings.port):
-                listener = bind_beside(room.listener, (settings.interfaces or ("0.0.0.0",))[0], settings.port)
+                places = bind_all(settings.interfaces, settings.port, room.descriptors)
         except StartError:
             catalogue.close()
             raise
-        return _Prepared(room, settings, listener, catalogue)
+        return _Prepared(room, settings, places, catalogue)
 
     def _catalogue(self, settings: TftpConf) -> Catalogue:
         return Catalogue(Directory(settings.directory), self._aliases, self._virtual)
@@ -103,48 +101,61 @@ class TftpService:
 class _Room:
     """Everything that exists between start and stop."""
 
-    def __init__(
-        self, settings: TftpConf, listener: PacketInfoSocket, catalogue: Catalogue, reporter: Reporter
-    ) -> None:
+    def __init__(self, settings: TftpConf, places: list[Place], catalogue: Catalogue, reporter: Reporter) -> None:
         self.settings = settings
-        self.listener = listener
         self._loop = asyncio.get_running_loop()
         self._reporter = reporter
-        self._table = TransferTable(_transfer_limit(settings, reporter.log), reporter.metrics)
+        self._ready = ReadySet()
+        self._table = TransferTable(_caps(settings, reporter.log), reporter.metrics)
         self._store = ContentStore(settings.cache_size_mb << 20, self._in_thread)
         reporter.metrics.cache = self._store
-        self._desk = RequestDesk(_offer(settings), catalogue, self._store, self._table, reporter, self._reply)
-        self._loop.add_reader(listener.fileno(), self._requests)
+        offer = _offer(settings)
+        self._switchboard = Switchboard(self._ready, offer.block_size, self._stray)
+        self._switchboard.port_range, self._switchboard.single_port = settings.port_range, settings.single_port
+        self._desk = RequestDesk(offer, catalogue, self._store, self._table, self._switchboard, reporter)
+        self._listeners = listening(places, self._switchboard, self._desk.take)
 
-    def adopt(self, settings: TftpConf, listener: PacketInfoSocket | None, catalogue: Catalogue) -> None:
+    @property
+    def listeners(self) -> tuple[str, ...]:
+        names = (listener.name for listener in self._listeners)
+        return tuple(f"udp [{host}]:{port}" if ":" in host else f"udp {host}:{port}" for host, port in names)
+
+    @property
+    def descriptors(self) -> list[int]:
+        return [listener.fileno() for listener in self._listeners]
+
+    def adopt(self, settings: TftpConf, places: list[Place] | None, catalogue: Catalogue) -> None:
         """The second half of a reload; cannot fail."""
-        self.settings = settings
+        before, self.settings = self.settings, settings
         old_catalogue, self._desk.catalogue = self._desk.catalogue, catalogue
         old_catalogue.close()
         self._desk.offer = _offer(settings)
         self._store.resize(settings.cache_size_mb << 20)
-        self._table.limit = _transfer_limit(settings, self._reporter.log)
-        if listener is not None:
-            self._requests()  # what came in for the old address is still answered from it
-            self._loop.remove_reader(self.listener.fileno())
-            self.listener.close()
-            self.listener = listener
-            self._loop.add_reader(listener.fileno(), self._requests)
+        self._table.caps = _caps(settings, self._reporter.log)
+        switchboard = self._switchboard
+        switchboard.resize(self._desk.offer.block_size)
+        switchboard.port_range, switchboard.single_port = settings.port_range, settings.single_port
+        if settings.port_range != before.port_range:
+            switchboard.renew()
+        if places is not None:
+            for listener in self._listeners:
+                listener.readable()  # what came in for the old address is still answered from it
+                switchboard.retire(listener)
+            self._listeners = listening(places, switchboard, self._desk.take)
 
     async def close(self) -> None:
-        self._loop.remove_reader(self.listener.fileno())
+        for listener in self._listeners:
+            listener.deaf = True
         await self._table.finish(GRACE_S)
-        self.listener.close()
+        for listener in self._listeners:
+            self._switchboard.hang_up(listener)
+        self._switchboard.close()
+        self._ready.close()
         self._desk.catalogue.close()
-        self._reporter.metrics.cache = None
 
-    def _requests(self) -> None:
-        now = time.monotonic()
-        for datagram in self.listener.receive():
-            self._desk.take(datagram, now)
-
-    def _reply(self, datagram: Datagram, data: bytes) -> None:
-        self.listener.send(data, datagram.peer, datagram.port, source=datagram.local, ifindex=0)
+    def _stray(self, client: str, reason: str) -> None:
+        self._reporter.metrics.strays += 1
+        self._reporter.ignored(client, reason)
 
     def _in_thread(self, work: Callable[[], LaidOut], done: Callable[[LaidOut | FileFault], None]) -> None:
         future = self._loop.run_in_executor(None, work)
@@ -168,25 +179,35 @@ class _Room:
 class _Prepared:
     """A reload that can no longer fail."""
 
-    def __init__(
-        self, room: _Room, settings: TftpConf, listener: PacketInfoSocket | None, catalogue: Catalogue
-    ) -> None:
+    def __init__(self, room: _Room, settings: TftpConf, places: list[Place] | None, catalogue: Catalogue) -> None:
         self._room = room
         self._settings = settings
-        self._listener = listener
+        self._places = places
         self._catalogue = catalogue
 
     def commit(self) -> None:
-        self._room.adopt(self._settings, self._listener, self._catalogue)
+        self._room.adopt(self._settings, self._places, self._catalogue)
 
     def abort(self) -> None:
         self._catalogue.close()
-        if self._listener is not None:
-            self._listener.close()
+        for place in self._places or ():
+            place.raw.close()
 
 
 def _offer(settings: TftpConf) -> Offer:
-    return Offer(settings.transfer_block_size, settings.max_window, float(settings.timeout_interval))
+    return Offer(
+        settings.max_block_size or settings.transfer_block_size,
+        settings.max_window,
+        float(settings.timeout_interval),
+        frozenset(settings.refused_options),
+        settings.allow_fragments,
+        settings.answer_broadcasts,
+        tuple(map(ipaddress.ip_network, settings.allowed_networks)),
+    )
+
+
+def _caps(settings: TftpConf, log: ServiceLog) -> Caps:
+    return Caps(_transfer_limit(settings, log), settings.max_per_address, settings.max_unanswered)
 
 
 def _transfer_limit(settings: TftpConf, log: ServiceLog) -> int:

@@ -1,171 +1,194 @@
-"""One transfer's shell: a connected socket, the content, and the pure core between them.
+"""The shell of one transfer, whichever way it goes: what its core decides is done here, and its end is reported once.
 
-One rule: an acknowledgement costs one recv and one send of a prepared slice; everything else happens rarely.
+One rule: a transfer that fails, by the client's fault, the file's or ours, ends alone.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Protocol
 
 from pbserv.log import ServiceLog
-from pbserv.net.gso import ConnectedUdp
-from pbserv.tftp.files import HEADER_BYTES, Content, FileFault
-from pbserv.tftp.options import Terms
 from pbserv.tftp.packet import ErrorCode, Request, encode_error
 from pbserv.tftp.report import Ended, Reporter
-from pbserv.tftp.transfer import Action, Outcome, Transfer
-
-_now = time.monotonic
+from pbserv.tftp.transfer import Action, Outcome
 
 Key = tuple[str, int, str]
 """Client address, client port, our address."""
 
-_RECEIVE_BYTES = 576
-_BURST = 64
+
+class Link(Protocol):
+    """One client, as a transfer reaches it."""
+
+    mtu_bytes: int
+
+    def attach(self, member: Session) -> None:
+        """Datagrams of the client go to ``member`` from now on."""
+
+    def poll(self) -> None:
+        """Handle what has come in and was not looked at yet."""
+
+    def send(self, data: bytes | memoryview) -> bool:
+        """One datagram now; False when the kernel has no room or no route at the moment."""
+
+    def send_flight(self, buffer: memoryview, size_bytes: int) -> bool:
+        """``buffer`` as datagrams of ``size_bytes``, the last may be shorter; False as above."""
+
+    def queue(self, address: int, length: int) -> None:
+        """One datagram, which leaves with its batch; its memory must stay until then."""
+
+    def queue_flight(self, address: int, length: int, size_bytes: int) -> None:
+        """As :meth:`send_flight`, with the batch."""
+
+    def close(self) -> None: ...
 
 
-class Session:
+class Core(Protocol):
+    """The pure conversation: transfer.Transfer sends, reception.Reception receives."""
+
+    outcome: Outcome | None
+    detail: str
+    deadline: float
+    answered: bool
+
+    def on_deadline(self, now: float) -> Action: ...
+    def on_request_again(self, now: float) -> Action: ...
+    def abandoned_for(self, now: float) -> bool: ...
+    def on_unreachable(self) -> None: ...
+    def on_unsent(self, now: float) -> None: ...
+    def end(self, outcome: Outcome, detail: str = "") -> None: ...
+
+
+class Session(ABC):
     """From an accepted request to its outcome; calls ``on_end`` exactly once."""
 
-    __slots__ = (
-        "_content", "_datagram", "_flight", "_link", "_loop", "_on_end", "_receive", "_reporter", "_send",
-        "_send_flight", "_started_at", "_terms", "_trace", "_windowed", "ended", "key", "name", "size_bytes",
-        "transfer",
-    )  # fmt: skip
+    __slots__ = ("_begun", "_collected", "_core", "_datagram", "_link", "_on_end", "_reporter", "_started_at", "_trace",
+                 "ended", "expect", "key", "name")  # fmt: skip
 
     def __init__(
         self,
         key: Key,
         datagram: bytes,
         request: Request,
-        link: ConnectedUdp,
-        terms: Terms,
-        size_bytes: int,
+        link: Link,
+        core: Core,
         reporter: Reporter,
         on_end: Callable[[Session], None],
     ) -> None:
         self.key = key
         self.name = request.name
-        self.size_bytes = size_bytes
-        self.transfer = Transfer(size_bytes, terms)
         self.ended = False
+        self.expect = -1
+        self._begun = False  # the client has heard of us
         self._datagram = datagram
         self._link = link
-        self._receive, self._send, self._send_flight = link.recv, link.send_datagram, link.send_flight
-        self._flight: Callable[[int, int], memoryview]  # set with the content; nothing is sent before
-        self._windowed = terms.window > 1
-        self._terms = terms
+        self._core = core
         self._reporter = reporter
         self._on_end = on_end
-        self._content: Content | None = None
-        self._loop = asyncio.get_running_loop()
+        self._collected: list[bytes] = []
         self._started_at = time.monotonic()
         self._trace: ServiceLog | None = reporter.log if reporter.log.level >= 4 else None
-
-    @property
-    def block_size(self) -> int:
-        return self._terms.block_size
+        link.attach(self)
 
     @property
     def client(self) -> str:
-        return f"{self.key[0]}:{self.key[1]}"
+        address, port, _ = self.key
+        return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
-    def begin(self, content: Content | FileFault) -> None:
-        """The content is there (or is not): only now the client hears of us, so no ERROR ever follows an OACK."""
-        if isinstance(content, FileFault):
-            self.fail(Outcome.FILE_FAULT, str(content))
-            return
-        if self.ended:
-            content.close()
-            return
-        self._content = content
-        self._flight = content.flight
-        self._link.segment(self._terms.block_size + HEADER_BYTES, self._terms.window)
-        self._loop.add_reader(self._link.fileno(), self.readable)
-        now = time.monotonic()
-        self._guarded(lambda: self._perform(self.transfer.start(now), now))
+    @property
+    def answered(self) -> bool:
+        """The client has said something after its request: it is where it says it is."""
+        return self._core.answered
 
-    def readable(self) -> None:
-        """The hot path."""
-        try:
-            datagram = self._receive(_RECEIVE_BYTES)
-        except (BlockingIOError, InterruptedError):
-            return
-        except ConnectionRefusedError:
-            self.transfer.on_unreachable()
-            self._finish()
-            return
-        except OSError:  # no route at the moment: the timer will tell
-            return
-        try:
-            now = _now()
-            if self._trace is not None:
-                self._trace.debug("received", client=self.client, packet=datagram[:64].hex())
-            transfer = self.transfer
-            if self._windowed and not transfer.completes_flight(datagram):
-                action = transfer.receive_burst(self._drain(datagram), now)
-            else:
-                action = transfer.receive(datagram, now)
-            self._perform(action, now)
-        except Exception as fault:
-            self._bug(fault)
+    @property
+    def deadline(self) -> float:
+        """When :meth:`on_deadline` wants to be called."""
+        return self._core.deadline
+
+    # -- what the channel sees ------------------------------------------------------------------------------------
+
+    def advance(self, now: float) -> None:
+        """The datagram that ``expect`` names came. Only sessions that set it are called."""
+        raise NotImplementedError
+
+    def collect(self, datagram: bytes) -> bool:
+        """A datagram of the client; True when it is the first since :meth:`act`."""
+        if self._trace is not None:
+            self._trace.debug("received", client=self.client, packet=datagram[:64].hex())
+        self._collected.append(datagram)
+        return len(self._collected) == 1
+
+    def act(self, now: float) -> None:
+        """The batch has been read."""
+        collected, self._collected = self._collected, []
+        if not self.ended:
+            self._guarded(lambda: self._perform(self._take(collected, now), now))
+
+    def unreachable(self) -> None:
+        if not self.ended:
+            self._core.on_unreachable()
+            self._settle()
+
+    def unsent(self, now: float) -> None:
+        self._core.on_unsent(now)
+
+    # -- what the table and the desk see --------------------------------------------------------------------------
 
     def take_request(self, datagram: bytes, now: float) -> bool:
         """A request from this client's port. False: it is a new one, and this session is over."""
         if datagram == self._datagram:
-            if self._content is None:  # the content is still being read
+            if not self._begun:  # the content is still being read
                 return True
-            self.readable()  # the last ACK may be waiting, and its port be in use again already
+            self._link.poll()  # the last ACK may be waiting, and its port be in use again already
             if self.ended:
                 return False
-            if not self.transfer.abandoned_for(now):
-                self._guarded(lambda: self._perform(self.transfer.on_request_again(now), now))
+            if not self._core.abandoned_for(now):
+                self._guarded(lambda: self._perform(self._core.on_request_again(now), now))
                 return True
-        self.transfer.end(Outcome.REPLACED)
+        self._core.end(Outcome.REPLACED)
         self._finish()
         return False
 
     def on_deadline(self, now: float) -> None:
-        self._guarded(lambda: self._perform(self.transfer.on_deadline(now), now))
+        if not self.ended:
+            self._guarded(lambda: self._perform(self._core.on_deadline(now), now))
 
-    def fail(self, outcome: Outcome, text: str) -> None:
+    def fail(self, outcome: Outcome, text: str, code: int = ErrorCode.UNDEFINED) -> None:
         """End it from our side, with an ERROR to the client."""
         if self.ended:
             return
-        self.transfer.end(outcome, text)
+        self._core.end(outcome, text)
         try:
-            self._link.send_datagram(encode_error(ErrorCode.UNDEFINED, text))
-        except OSError:
-            pass  # the client is gone as well
+            self._link.send(encode_error(code, text))
         finally:
             self._finish()
 
-    def _drain(self, first: bytes) -> list[bytes]:
-        waiting = [first]
-        try:
-            while len(waiting) < _BURST:
-                waiting.append(self._receive(_RECEIVE_BYTES))
-        except OSError:  # nothing left; a closed port shows again at the next send
-            pass
-        return waiting
+    # -- what the two directions add ------------------------------------------------------------------------------
 
+    @abstractmethod
+    def _take(self, datagrams: list[bytes], now: float) -> Action:
+        """Ask the core what to do about one batch."""
+
+    @abstractmethod
     def _perform(self, action: Action, now: float) -> None:
-        if action is None:
-            if self.transfer.outcome is not None:
-                self._finish()
-            return
-        if self._trace is not None:
-            self._trace.debug("sending", client=self.client, packet=str(action))
-        try:
-            if not (self._send(action) if isinstance(action, bytes) else self._send_flight(self._flight(*action))):
-                self.transfer.on_unsent(now)
-        except ConnectionRefusedError:
-            self.transfer.on_unreachable()
+        """Do what the core said."""
+
+    @abstractmethod
+    def _release(self) -> None:
+        """Let go of content or sink."""
+
+    @abstractmethod
+    def _facts(self, seconds: float) -> Ended:
+        """For the report."""
+
+    # -- shared ---------------------------------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Finish when the core has come to an end."""
+        if self._core.outcome is not None:
             self._finish()
-        except FileFault as fault:
-            self.fail(Outcome.FILE_FAULT, str(fault))
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
@@ -181,27 +204,8 @@ class Session:
         if self.ended:
             return
         self.ended = True
-        self._loop.remove_reader(self._link.fileno())
+        self.expect = -1
         self._link.close()
-        if self._content is not None:
-            self._content.close()
+        self._release()
         self._on_end(self)
-        transfer, block_size = self.transfer, self._terms.block_size
-        self._reporter.ended(
-            Ended(
-                kind="sent",
-                client=self.client,
-                name=self.name,
-                size_bytes=self.size_bytes,
-                block_size=block_size,
-                window=transfer.window,
-                seconds=time.monotonic() - self._started_at,
-                outcome=transfer.outcome or Outcome.BUG,
-                detail=transfer.detail,
-                bytes_moved=min(transfer.acknowledged * block_size, self.size_bytes),
-                blocks=transfer.blocks_sent,
-                retransmissions=transfer.retransmissions,
-                stale=transfer.stale_acks,
-                rtt_s=transfer.rtt_s,
-            )
-        )
+        self._reporter.ended(self._facts(time.monotonic() - self._started_at))

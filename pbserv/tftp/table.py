@@ -6,24 +6,33 @@ One rule: no timer per packet. A sweep every 10 ms looks at one number of each t
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import time
+from dataclasses import dataclass
 
 from pbserv.tftp.metrics import TftpMetrics
 from pbserv.tftp.session import Key, Session
 from pbserv.tftp.transfer import Outcome
 
 SWEEP_S = 0.01
-MOST_PER_ADDRESS = 256
-MOST_UNANSWERED_PER_ADDRESS = 64
-"""A forged source address gets this many first packets, four times each, in the time a transfer waits for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """How many transfers may run: in all, per address, and per address without a word after the request.
+
+    A forged source address gets ``unanswered`` first packets, four times each, in the time a transfer waits for it.
+    """
+
+    transfers: int = 1000
+    per_address: int = 256
+    unanswered: int = 64
 
 
 class TransferTable:
-    """Sessions by client; ``limit`` bounds them all."""
+    """Sessions by client; ``caps`` bounds them."""
 
-    def __init__(self, limit: int, metrics: TftpMetrics) -> None:
-        self.limit = limit
+    def __init__(self, caps: Caps, metrics: TftpMetrics) -> None:
+        self.caps = caps
         self._metrics = metrics
         self._sessions: dict[Key, Session] = {}
         self._by_address: dict[str, set[Session]] = {}
@@ -40,14 +49,15 @@ class TransferTable:
 
     def full_for(self, address: str) -> str:
         """Why this client may not start another transfer now; empty when it may."""
-        if len(self._sessions) >= self.limit:
+        caps = self.caps
+        if len(self._sessions) >= caps.transfers:
             return "too many transfers"
         own = self._by_address.get(address, ())
-        if len(own) < MOST_UNANSWERED_PER_ADDRESS or ipaddress.ip_address(address).is_loopback:
+        if len(own) < min(caps.unanswered, caps.per_address) or address.startswith("127.") or address == "::1":
             return ""
-        if len(own) >= MOST_PER_ADDRESS:
+        if len(own) >= caps.per_address:
             return "too many transfers of this client"
-        if sum(not session.transfer.answered for session in own) >= MOST_UNANSWERED_PER_ADDRESS:
+        if sum(not session.answered for session in own) >= caps.unanswered:
             return "too many unanswered transfers of this client"
         return ""
 
@@ -72,7 +82,7 @@ class TransferTable:
 
     def _sweep(self) -> None:
         now = time.monotonic()
-        due = [session for session in self._sessions.values() if session.transfer.deadline <= now]
+        due = [session for session in self._sessions.values() if session.deadline <= now]
         for session in due:
             session.on_deadline(now)
         self._timer = self._loop.call_later(SWEEP_S, self._sweep) if self._sessions else None

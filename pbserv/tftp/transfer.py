@@ -25,6 +25,8 @@ RTO_CEILING_S = 8.0
 GUARD_FLOOR_S = 0.005
 GUARD_UNMEASURED_S = 0.1
 PATIENCE_S = 30.0
+SAMPLE_INTERVAL_S = 0.005
+"""The round trip is measured no more often than this: RFC 6298 section 3 asks for one sample per round trip at most."""
 OPENING_SENDS = 4
 # A forged request must not hold a place for long, whatever timeout it asks for.
 OPENING_INTERVAL_S = 8.0
@@ -60,32 +62,10 @@ class Transfer:
     ``deadline`` is the instant at which :meth:`on_deadline` wants to be called.
     """
 
-    __slots__ = (
-        "_base",
-        "_clean",
-        "_final_resends",
-        "_gap_at",
-        "_high",
-        "_oack",
-        "_progress_at",
-        "_repairs",
-        "_rto",
-        "_rttvar",
-        "_sends",
-        "_sent_at",
-        "_srtt",
-        "_started_at",
-        "_terms",
-        "answered",
-        "blocks_sent",
-        "deadline",
-        "detail",
-        "last",
-        "outcome",
-        "retransmissions",
-        "stale_acks",
-        "window",
-    )  # fmt: skip
+    __slots__ = ("_base", "_clean", "_final_resends", "_fixed", "_gap_at", "_oack", "_progress_at",
+                 "_repairs", "_resent", "_rollover", "_rto", "_rttvar", "_sample_at", "_sends", "_sent_at", "_srtt",
+                 "_started_at", "_terms", "_troubled", "answered", "deadline", "detail", "high", "last", "outcome",
+                 "retransmissions", "stale_acks", "window")  # fmt: skip
 
     def __init__(self, size_bytes: int, terms: Terms) -> None:
         self._terms = terms
@@ -93,15 +73,19 @@ class Transfer:
         self.last = size_bytes // terms.block_size + 1
         self._oack = encode_oack(terms.accepted) if terms.accepted else b""
         self._base = -1 if self._oack else 0  # highest acknowledged block
-        self._high = self._base + 1  # highest block sent
+        self.high = self._base + 1  # highest block sent
+        self._rollover = terms.rollover
         self._rto = terms.timeout_s
+        self._fixed = terms.fixed_timeout
         self._srtt = self._rttvar = 0.0
+        self._sample_at = 0.0
         self._clean = True  # no block of the running flight was sent before: Karn's rule
-        self._repairs = self._final_resends = self._sends = 0
+        self._troubled = False  # something happened to the running flight: look closer when it has arrived
+        self._repairs = self._final_resends = self._sends = self._resent = 0
         self._sent_at = self._progress_at = self._started_at = 0.0
         self._gap_at = self.deadline = NEVER
         self.answered = False
-        self.blocks_sent = self.retransmissions = self.stale_acks = 0
+        self.retransmissions = self.stale_acks = 0
         self.outcome: Outcome | None = None
         self.detail = ""
 
@@ -120,6 +104,16 @@ class Transfer:
         """Blocks that the client has."""
         return max(0, self._base)
 
+    @property
+    def blocks_sent(self) -> int:
+        """Blocks that left, repetitions included."""
+        return (self.high if self._sends else 0) + self._resent
+
+    @property
+    def awaited(self) -> int:
+        """The 16-bit number of the ACK that completes the running flight."""
+        return self.high & 0xFFFF if self.high < 65536 or not self._rollover else self._wire(self.high)
+
     # -- events ---------------------------------------------------------------------------------------------------
 
     def start(self, now: float) -> Action:
@@ -131,8 +125,8 @@ class Transfer:
         """One datagram of the client."""
         if len(datagram) >= 4 and datagram[1] == 4 and datagram[0] == 0:
             number = datagram[2] << 8 | datagram[3]
-            if number == self._high & 0xFFFF and self.outcome is None:
-                return self._flight_arrived(now)
+            if number == self.awaited and self.outcome is None:
+                return self.flight_arrived(now)
             return self._acknowledge(self._unbounded(number), now)
         self._other(datagram)
         return None
@@ -146,10 +140,6 @@ class Transfer:
             elif best is None or self._rank(datagram) > self._rank(best):
                 best = datagram
         return None if best is None else self.receive(best, now)
-
-    def completes_flight(self, datagram: bytes) -> bool:
-        """Nothing higher than this can be waiting behind it, so there is no need to look."""
-        return len(datagram) == 4 and (datagram[2] << 8 | datagram[3]) == self._high & 0xFFFF
 
     def on_deadline(self, now: float) -> Action:
         """The deadline may have passed."""
@@ -170,14 +160,20 @@ class Transfer:
 
     def on_unreachable(self) -> None:
         """The client's port is closed (ICMP). While the last ACK is due that is a client that was satisfied."""
-        delivered = self.answered and self._high == self.last
+        delivered = self.answered and self.high == self.last
         self.end(Outcome.UNACKNOWLEDGED if delivered else Outcome.UNREACHABLE, "ICMP port unreachable")
 
     def on_unsent(self, now: float) -> None:
         """The kernel had no room for the last packet: try again soon, without backing off."""
         if self.answered and self.outcome is None:
+            self._troubled = True
             self._gap_at = now + GUARD_FLOOR_S
             self.deadline = min(self.deadline, self._gap_at)
+
+    def on_delayed(self, now: float) -> None:
+        """The flight that was asked for leaves only now, because its content had to be read first."""
+        self._sent_at = self._progress_at = now
+        self.deadline = now + self._rto
 
     def end(self, outcome: Outcome, detail: str = "") -> None:
         if self.outcome is None:
@@ -185,38 +181,60 @@ class Transfer:
 
     # -- acknowledgements -----------------------------------------------------------------------------------------
 
+    def _wire(self, block: int) -> int:
+        """The number of a block behind 65535: RFC 1350 does not say; 0 follows, or what the client asked for."""
+        return self._rollover + (block - 65536) % (65536 - self._rollover)
+
     def _unbounded(self, number: int) -> int:
         """The block nearest to the base that has this 16-bit number (block 65536 is written 0)."""
-        return self._base + ((number - self._base + 0x8000) & 0xFFFF) - 0x8000
+        if not self._rollover:
+            return self._base + ((number - self._base + 0x8000) & 0xFFFF) - 0x8000
+        period = 65536 - self._rollover
+        lap = 65536 + number - self._rollover
+        lap += (self._base - lap + period // 2) // period * period
+        return lap if lap >= 65536 and abs(lap - self._base) < abs(number - self._base) else number
 
     def _rank(self, datagram: bytes) -> int:
         block = self._unbounded(datagram[2] << 8 | datagram[3])
-        return block if block <= self._high else -2
+        return block if block <= self.high else -2
 
-    def _flight_arrived(self, now: float) -> Action:
-        base = self._high
-        # ACK 0 says little about the round trip: PXELINUX holds it back until its user wants to read.
-        if self._clean and base > 0 and not self._terms.fixed_timeout:
-            self._measure(now - self._sent_at)
-        elif self._terms.fixed_timeout:
-            self._rto = self._terms.timeout_s
+    def flight_arrived(self, now: float) -> Flight | None:
+        """The client has everything that was sent (the hot path): the next flight, or None at the end."""
+        base = self.high
+        if self._troubled:
+            self._settle()
+        elif now >= self._sample_at:
+            self._sample(base, now)
         self._base = base
         self.answered = True
-        if base >= self.last:
+        count = self.last - base
+        if count <= 0:
             self.end(Outcome.COMPLETED)
             return None
-        count = min(self.window, self.last - base)
-        self._high = base + count
-        self._clean = True
-        self._repairs = 0
+        if count > self.window:
+            count = self.window
+        self.high = base + count
         self._sent_at = self._progress_at = now
-        self._gap_at = NEVER
         self.deadline = now + self._rto
-        self.blocks_sent += count
         return base + 1, count
 
+    def _settle(self) -> None:
+        """The flight arrived after all."""
+        self._troubled = False
+        self._clean = True
+        self._repairs = 0
+        self._gap_at = NEVER
+        if self._fixed:
+            self._rto = self._terms.timeout_s
+
+    def _sample(self, base: int, now: float) -> None:
+        # ACK 0 says little about the round trip: PXELINUX holds it back until its user wants to read.
+        if base > 0 and not self._fixed:
+            self._measure(now - self._sent_at)
+            self._sample_at = now + SAMPLE_INTERVAL_S
+
     def _acknowledge(self, block: int, now: float) -> Action:
-        if self.outcome is not None or self._base < 0 or not self._base <= block < self._high:
+        if self.outcome is not None or self._base < 0 or not self._base <= block < self.high:
             self.stale_acks += 1
             return None
         if block > self._base:
@@ -232,6 +250,7 @@ class Transfer:
             self.stale_acks += 1
             return None
         # A NACK. Resend once per guard time: one lost block makes EDK2 send as many as the window has blocks.
+        self._troubled = True
         self._gap_at = self._sent_at + self._guard()
         if now >= self._gap_at:
             return self._repair(now)
@@ -243,13 +262,13 @@ class Transfer:
 
         EDK2 counts its window from its last ACK of any kind, so a window that ends earlier would never be answered.
         """
-        first = self._high + 1
-        self._high = min(self._base + self.window, self.last)
-        count = self._high + 1 - first
+        first = self.high + 1
+        self.high = min(self._base + self.window, self.last)
+        count = self.high + 1 - first
         self._sent_at = now
         self._gap_at = now + self._guard()
+        self._troubled = True
         self.deadline = min(now + self._rto, self._gap_at)
-        self.blocks_sent += count
         return (first, count) if count else None
 
     def _guard(self) -> float:
@@ -275,22 +294,25 @@ class Transfer:
         self.deadline = now + min(self._rto, OPENING_INTERVAL_S)
         if self._sends > 1:
             self._clean = False
+            self._troubled = True
             self.retransmissions += 1
         if self._base < 0:
             return self._oack
-        self.blocks_sent += 1
+        self._resent += self._sends > 1
         return 1, 1
 
     def _repair(self, now: float) -> Action:
         count = min(self.window, self.last - self._base)
-        self.retransmissions += self._high - self._base
-        self._high = self._base + count
+        again = self.high - self._base
+        self.retransmissions += again
+        self._resent += again
+        self.high = self._base + count
         self._clean = False
+        self._troubled = True
         self._repairs += 1
         self._sent_at = now
         self._gap_at = NEVER
         self.deadline = now + self._rto
-        self.blocks_sent += count
         return self._base + 1, count
 
     def _timed_out(self, now: float) -> Action:
@@ -298,7 +320,7 @@ class Transfer:
         if not self.answered and (self._sends >= OPENING_SENDS or now - self._progress_at >= patience_s):
             self.end(Outcome.UNANSWERED, f"sent {self._sends} times")
             return None
-        if self.answered and self._high == self.last and self._final_resends >= FINAL_RESENDS:
+        if self.answered and self.high == self.last and self._final_resends >= FINAL_RESENDS:
             # RFC 1350 section 6: the transfer may still have been completed successfully.
             self.end(Outcome.UNACKNOWLEDGED)
             return None
@@ -308,7 +330,7 @@ class Transfer:
         self._rto = min(self._rto * 2, max(RTO_CEILING_S, self._terms.timeout_s))
         if not self.answered:
             return self._open(now)
-        if self._high == self.last:
+        if self.high == self.last:
             self._final_resends += 1
         return self._repair(now)
 

@@ -1,0 +1,192 @@
+"""Which socket a new transfer uses: one of the channels of the address that was asked, or the listener itself.
+
+One rule: RFC 1350 section 4 wants a port per transfer so that nothing is mixed up. A transfer is known by both ends'
+ports, so many clients may share one of ours; a client that comes again gets another one than last time.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import time
+from collections.abc import Callable
+
+from pbserv.net.gso import OffloadRoutes
+from pbserv.net.mmsg import Endpoint, Inbox, Key, Outbox, source_control
+from pbserv.net.ready import ReadySet
+from pbserv.net.sockets import RouteMtus, open_transfer_socket, sockaddr_of
+from pbserv.net.udp import Datagram
+from pbserv.tftp.channel import Channel, Link
+from pbserv.tftp.packet import ErrorCode, Opcode, encode_error
+
+MOST_MEMBERS = 128
+"""Transfers on one channel: their ACKs share a receive buffer, which is 208 KB on a stock kernel."""
+SPARE_CHANNELS = 2
+STRANGERS_ANSWERED = 20
+"""ERROR packets to strangers per channel and second: their source addresses can be forged."""
+STRANGER = "no transfer of this sender"
+
+
+class Switchboard:
+    """Owns all sockets of the service except those it is given as listeners."""
+
+    def __init__(self, ready: ReadySet, largest_block: int, ignored: Callable[[str, str], None]) -> None:
+        """``ignored(client, reason)`` is told of datagrams that belong to no transfer."""
+        self.port_range: tuple[int, int] | None = None
+        self.single_port = False
+        self._ready = ready
+        self._ignored = ignored
+        self._routes = OffloadRoutes()
+        self._mtus = RouteMtus()
+        self._outbox = Outbox()
+        self._channels: dict[str, list[Channel]] = {}
+        self._answered: tuple[int, int] = (0, 0)  # second, and strangers that got an ERROR in it
+        self._inboxes: dict[tuple[int, bool], Inbox] = {}
+        self._slot_bytes = 0
+        self.resize(largest_block)
+
+    def resize(self, largest_block: int) -> None:
+        """Datagrams of uploads are at most this long; requests may be longer than RFC 2347's 512."""
+        slot = max(2048, largest_block + 4)
+        if slot > self._slot_bytes:
+            self._slot_bytes = slot
+            self._inboxes.clear()
+            for channels in self._channels.values():
+                for channel in channels:
+                    channel.inbox = self._inbox(channel.family, packet_info=False)
+
+    def _inbox(self, family: int, *, packet_info: bool) -> Inbox:
+        key = (family, packet_info)
+        if key not in self._inboxes:
+            self._inboxes[key] = Inbox(family, self._slot_bytes, packet_info=packet_info)
+        return self._inboxes[key]
+
+    # -- listeners ------------------------------------------------------------------------------------------------
+
+    def listen(self, raw: socket.socket, local: str, heard: Callable[[Datagram, Channel], None]) -> Channel:
+        """Requests that come in on ``raw`` are handed to ``heard``; ``local`` is empty when it is bound to all."""
+
+        def stranger(channel: Channel, n: int) -> None:
+            if channel.deaf:
+                return
+            inbox = channel.inbox
+            peer, port = inbox.sender(n)
+            local, destination, ifindex = inbox.destination(n)
+            heard(Datagram(inbox.datagram(n), peer, port, local, destination, ifindex), channel)
+
+        inbox = self._inbox(raw.family, packet_info=True)
+        nothing: Callable[[Channel], None] = lambda _channel: None  # noqa: E731
+        channel = Channel(raw, local, inbox, self._outbox, self._routes, stranger, nothing, listening=True)
+        self._ready.add(channel.fileno(), channel.readable)
+        return channel
+
+    def hang_up(self, channel: Channel) -> None:
+        """Close a channel or listener."""
+        if not channel.closed:
+            self._ready.remove(channel.fileno())
+            channel.close()
+
+    # -- transfers ------------------------------------------------------------------------------------------------
+
+    def connect(self, datagram: Datagram, listener: Channel) -> Link:
+        """The link of a new transfer; raises OSError: no port or descriptor left, or no way to the client."""
+        mtu = self._mtus.of(datagram.local, datagram.peer)
+        if self.single_port:
+            source = b"" if listener.local else source_control(datagram.local)
+            return Link(listener, datagram.peer, datagram.port, source, mtu)
+        link = Link(listener, datagram.peer, datagram.port, b"", mtu)
+        link.move(self._channel_for(datagram.local, link.key))
+        return link
+
+    def _channel_for(self, local: str, key: Key) -> Channel:
+        channels = self._channels.get(local)
+        if channels is None:
+            channels = self._channels[local] = []
+        for channel in channels:
+            if len(channel.members) < MOST_MEMBERS and key not in channel.recent and key not in channel.members:
+                return channel
+        try:
+            channel = self._open(local)
+        except OSError:
+            # better the same port again than no answer: a small TFTPPortRange is used up quickly
+            free = [channel for channel in channels if key not in channel.members]
+            if not free:
+                raise
+            return min(free, key=lambda one: len(one.members))
+        channels.append(channel)
+        return channel
+
+    def _open(self, local: str) -> Channel:
+        raw = open_transfer_socket(local, self.port_range)
+        inbox = self._inbox(raw.family, packet_info=False)
+        channel = Channel(raw, local, inbox, self._outbox, self._routes, self._stranger, self._emptied)
+        self._ready.add(channel.fileno(), channel.readable)
+        return channel
+
+    def _emptied(self, channel: Channel) -> None:
+        """A channel without transfers stays for the next ones, unless there are enough of its kind."""
+        channels = self._channels.get(channel.local, [])
+        if len(channels) <= SPARE_CHANNELS:
+            return
+        idle = [one for one in channels if not one.members]
+        if channel in channels and len(idle) > SPARE_CHANNELS:
+            channels.remove(idle[0])
+            self.hang_up(idle[0])
+
+    def _stranger(self, channel: Channel, n: int) -> None:
+        """RFC 1350 section 4: the packet is discarded, an ERROR goes to its sender, and no transfer is disturbed."""
+        inbox = channel.inbox
+        if inbox.key(n) in channel.recent:
+            return  # the last words of a transfer that is over
+        sockaddr = inbox.sockaddr(n)
+        host = f"[{sockaddr[0]}]" if ":" in sockaddr[0] else sockaddr[0]
+        self._ignored(f"{host}:{sockaddr[1]}", STRANGER)
+        head = inbox.datagram(n)[:2]
+        second, count = self._answered
+        now = int(time.monotonic())
+        if now != second:
+            second, count = now, 0
+        self._answered = (second, count + 1)
+        if len(head) == 2 and head[1] != Opcode.ERROR and count < STRANGERS_ANSWERED:
+            error = encode_error(ErrorCode.UNKNOWN_TID, "no transfer between these ports")
+            channel.transmit(Endpoint(sockaddr), error, 0)
+
+    @property
+    def channels(self) -> int:
+        """Sockets for transfers that are open."""
+        return sum(map(len, self._channels.values()))
+
+    def renew(self) -> None:
+        """New transfers take new sockets: the ports have changed."""
+        for channels in self._channels.values():
+            for channel in channels[:]:
+                channels.remove(channel)
+                self.retire(channel)
+
+    def retire(self, channel: Channel) -> None:
+        """Close it when its transfers are over; it takes no requests any more."""
+        channel.deaf = True
+        if not channel.members:
+            self.hang_up(channel)
+        else:
+            channel.when_emptied(self.hang_up)
+
+    def close(self) -> None:
+        for channels in self._channels.values():
+            for channel in channels:
+                self.hang_up(channel)
+        self._channels.clear()
+
+
+def reply(listener: Channel, datagram: Datagram, data: bytes) -> None:
+    """One datagram from the port and address that were asked."""
+    source = b"" if listener.local else source_control(datagram.local)
+    try:
+        endpoint = Endpoint(sockaddr_of(datagram.peer, datagram.port), source)
+    except OSError:
+        return  # its interface is gone
+    listener.transmit(endpoint, data, 0)
+
+
+def no_descriptor(fault: OSError) -> bool:
+    return fault.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
