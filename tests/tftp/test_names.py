@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pbserv.tftp.names import candidates, climbs, escape, is_optional, shown
+from pbserv.tftp.names import candidates, cleaned, climbs, escape, is_optional, is_reserved, shown
 
 
 @pytest.mark.parametrize(
@@ -68,3 +68,14 @@ def test_escape_cuts() -> None:
 )  # fmt: skip
 def test_optional_configurations(name: bytes, optional: bool) -> None:
     assert is_optional(name) is optional
+
+
+def test_new_files_are_called_without_rubbish() -> None:
+    assert cleaned(b"reports\\x.txt\xff\r") == b"reports/x.txt"
+    assert cleaned(b"x") == b"x"
+
+
+def test_names_of_uploads_under_way() -> None:
+    assert is_reserved(b".x.k3j2.part")
+    assert not is_reserved(b"x.part")
+    assert not is_reserved(b".hidden")
