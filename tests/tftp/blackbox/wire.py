@@ -7,7 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from pbserv.tftp.packet import Ack, Data, Error, Opcode, OptionAck, Packet
+from pbserv.tftp.packet import Ack, Data, Error, Opcode, OptionAck, Packet, encode_error
 from tests.tftp.client import Client, finish
 
 Options = tuple[tuple[str, object], ...]
@@ -37,6 +37,10 @@ class Peer(Client):
 
     def data(self, block: int, payload: bytes) -> None:
         self.send(b"\0\3" + (block & 0xFFFF).to_bytes(2, "big") + payload)
+
+    def give_up(self) -> None:
+        """As firmware does that only wanted to know."""
+        self.send(encode_error(0, "enough"))
 
     async def expect(self, *packets: Packet, timeout_s: float = 5.0) -> None:
         for packet in packets:
