@@ -1,9 +1,9 @@
-"""The TFTP service alone, for the benchmark: serve.py DIRECTORY PORT CACHE_MB MAX_TRANSFERS."""
+"""The TFTP service alone, in a process of its own, for the benchmark."""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import sys
 from pathlib import Path
 
 import uvloop
@@ -14,7 +14,7 @@ from pbserv.tftp.service import TftpService
 
 
 class Nobody:
-    """Neither virtual files nor an observer."""
+    """No virtual files, no observer."""
 
     def find(self, name: str, peer: str, local: str) -> bytes | None:
         return None
@@ -22,22 +22,30 @@ class Nobody:
     def transferred(self, peer: str, name: str, outcome: str, size: int) -> None:
         return None
 
+    def uploaded(self, peer: str, name: str, path: Path, size: int) -> None:
+        return None
 
-async def main() -> None:
-    folder, port, cache, most = sys.argv[1:]
+
+async def main(given: argparse.Namespace) -> None:
     service = TftpService(ServiceLog("tftp"), Nobody(), Nobody(), {})
     conf = TftpConf(
         interfaces=("127.0.0.1",),
-        port=int(port),
-        directory=Path(folder),
-        cache_size_mb=int(cache),
-        max_transfers=int(most),
+        port=given.port,
+        directory=given.directory,
+        cache_size_mb=given.cache_mb,
+        max_transfers=given.max_transfers,
         max_window=64,
+        single_port=given.single_port,
     )
     await service.start(conf)
-    print("ready", flush=True)
     await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    uvloop.run(main())
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--directory", type=Path, required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--cache-mb", type=int, default=64)
+    parser.add_argument("--max-transfers", type=int, default=2000)
+    parser.add_argument("--single-port", action="store_true")
+    uvloop.run(main(parser.parse_args()))
