@@ -117,8 +117,8 @@ class Catalogue:
         """Where a write request's file goes; nothing is made or changed. Raises Refusal or Overload."""
         home = self._home(peer, mac)
         name = self._meant(request, peer, home, watch)
-        known = self._spellings(name, home)
-        new = self._spellings(cleaned(name), home)
+        known = self._spellings(name, home, by_letters=True)
+        new = self._spellings(cleaned(name), home, by_letters=True)
         for prefix in _prefixes(home):
             found = self._old_target(known, prefix, home) or self._new_target(new, prefix, home)
             if found is not None:
@@ -163,7 +163,7 @@ class Catalogue:
             return False
         try:
             for prefix in _prefixes(home):
-                target = self._new_target(self._spellings(cleaned(name), home), prefix, home)
+                target = self._new_target(self._spellings(cleaned(name), home, by_letters=True), prefix, home)
                 if target is not None:
                     os.close(target.folder_fd)
                     return True
@@ -171,9 +171,9 @@ class Catalogue:
             pass
         return False
 
-    def _spellings(self, name: bytes, home: Home) -> tuple[bytes, ...]:
+    def _spellings(self, name: bytes, home: Home, *, by_letters: bool = False) -> tuple[bytes, ...]:
         found = candidates(name, os.fsencode(self._directory.path))
-        if home.private:
+        if home.private or by_letters:
             return tuple(plain for one in found if (plain := without_dots(one)))
         return found
 
@@ -241,8 +241,6 @@ class Catalogue:
         if home.hides(name):
             return None
         folder, _, leaf = name.rpartition(b"/")
-        if leaf == b"..":
-            raise Refusal(ErrorCode.ILLEGAL, "file name not usable")
         if is_reserved(leaf):
             raise Refusal(ErrorCode.ACCESS, "name is kept for uploads that are under way")
         if len(leaf) > 255:
