@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pbserv.errors import WireError
@@ -55,7 +56,10 @@ class RequestDesk:
         table: TransferTable,
         switchboard: Switchboard,
         reporter: Reporter,
+        mac_of: Callable[[str], str | None],
     ) -> None:
+        """``mac_of`` an address, if it is on the link."""
+        self._mac_of = mac_of
         self.offer = offer
         self.catalogue = catalogue
         self._store = store
@@ -128,7 +132,7 @@ class RequestDesk:
         full = self._table.full_for(datagram.peer)
         if full:
             raise Overload(full)
-        found = self.catalogue.find(request, datagram.peer, datagram.local, mac=lambda: None)
+        found = self.catalogue.find(request, datagram.peer, datagram.local, lambda: self._mac_of(datagram.peer))
         if request.mode == "netascii":
             found = MadeFile(to_netascii(_whole(found)))
         try:

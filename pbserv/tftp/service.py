@@ -14,6 +14,7 @@ from pbserv.errors import StartError
 from pbserv.log import ServiceLog
 from pbserv.net.ready import ReadySet
 from pbserv.service import Reload
+from pbserv.tftp import mapfile
 from pbserv.tftp.catalogue import Catalogue
 from pbserv.tftp.config import TftpConf
 from pbserv.tftp.desk import Offer, RequestDesk
@@ -95,7 +96,15 @@ class TftpService:
         return _Prepared(room, settings, places, catalogue)
 
     def _catalogue(self, settings: TftpConf) -> Catalogue:
-        return Catalogue(Directory(settings.directory), self._aliases, self._virtual)
+        """Raises StartError: no directory, or a map file with faults."""
+        rewrite = mapfile.load(settings.map_file) if settings.map_file is not None else None
+        return Catalogue(
+            Directory(settings.directory),
+            self._aliases,
+            self._virtual,
+            rewrite=rewrite,
+            client_directories=settings.client_directories,
+        )
 
 
 class _Room:
@@ -112,7 +121,9 @@ class _Room:
         offer = _offer(settings)
         self._switchboard = Switchboard(self._ready, offer.block_size, self._stray)
         self._switchboard.port_range, self._switchboard.single_port = settings.port_range, settings.single_port
-        self._desk = RequestDesk(offer, catalogue, self._store, self._table, self._switchboard, reporter)
+        self._desk = RequestDesk(
+            offer, catalogue, self._store, self._table, self._switchboard, reporter, lambda _address: None
+        )
         self._listeners = listening(places, self._switchboard, self._desk.take)
 
     @property

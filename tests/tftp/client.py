@@ -14,10 +14,10 @@ class Client:
     """One UDP port. ``server`` is the address of the last packet that came in."""
 
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:
-        self.raw = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.raw = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
         self.raw.setblocking(False)
         self.raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-        self.raw.bind(("127.0.0.1", 0))
+        self.raw.bind(("::1" if ":" in host else "127.0.0.1", 0))
         self.listener = (host, port)
         self.server: tuple[str, int] = self.listener
 
