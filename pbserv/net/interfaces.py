@@ -148,7 +148,7 @@ def _ask(link: socket.socket, sequence: int, family: int = socket.AF_INET) -> tu
     link.send(head + request)
     found: list[InterfaceAddress] = []
     while True:
-        for kind, number, payload in _messages(link.recv(_REPLY_BYTES)):
+        for kind, number, payload in netlink_messages(link.recv(_REPLY_BYTES)):
             if number != sequence:  # the rest of an earlier answer that was given up
                 continue
             if kind == _NLMSG_DONE:
@@ -159,7 +159,7 @@ def _ask(link: socket.socket, sequence: int, family: int = socket.AF_INET) -> tu
                 found.append(entry)
 
 
-def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+def netlink_messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
     position = 0
     while position + _MESSAGE.size <= len(data):
         length, kind, _flags, sequence, _port = _MESSAGE.unpack_from(data, position)
@@ -175,7 +175,7 @@ def _entry(payload: bytes) -> InterfaceAddress | None:
         return _entry6(payload, prefix_length, index)
     if family != socket.AF_INET:
         return None
-    attributes = dict(_attributes(payload, _ADDRESS.size))
+    attributes = dict(netlink_attributes(payload, _ADDRESS.size))
     # On a point-to-point link IFA_ADDRESS is the peer; IFA_LOCAL is always this host.
     own = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS)
     if own is None:
@@ -191,14 +191,14 @@ def _entry(payload: bytes) -> InterfaceAddress | None:
 
 
 def _entry6(payload: bytes, prefix_length: int, index: int) -> InterfaceAddress | None:
-    attributes = dict(_attributes(payload, _ADDRESS.size))
+    attributes = dict(netlink_attributes(payload, _ADDRESS.size))
     own = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS)
     if own is None:
         return None
     return InterfaceAddress(index, name_of(index), socket.inet_ntop(socket.AF_INET6, own), prefix_length)
 
 
-def _attributes(data: bytes, position: int) -> Iterator[tuple[int, bytes]]:
+def netlink_attributes(data: bytes, position: int) -> Iterator[tuple[int, bytes]]:
     while position + _ATTRIBUTE.size <= len(data):
         length, kind = _ATTRIBUTE.unpack_from(data, position)
         if length < _ATTRIBUTE.size:
