@@ -18,8 +18,7 @@ from pathlib import Path
 from pbserv.errors import StartError
 
 _OPENAT2 = 437
-_RESOLVE_NO_MAGICLINKS = 0x02
-_RESOLVE_IN_ROOT = 0x10
+_RESOLVE = 0x10 | 0x02  # RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
 _HOW = struct.Struct("=QQQ")
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY  # O_NONBLOCK: a FIFO must not stop the loop
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -28,7 +27,11 @@ _LISTINGS_KEPT = 64
 _SETTLED_NS = 50_000_000
 """A directory changed less than this before it was listed may change again without a new time stamp."""
 
-_libc = ctypes.CDLL(None, use_errno=True)
+# Built once: converting arguments took longer than the kernel takes to open a file.
+_HOWS = {flags: _HOW.pack(flags, 0, _RESOLVE) for flags in (_READ, _FOLDER)}
+_syscall = ctypes.CDLL(None, use_errno=True).syscall
+_syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t)
+_syscall.restype = ctypes.c_long
 
 
 def kernel_resolves() -> bool:
@@ -41,12 +44,10 @@ def kernel_resolves() -> bool:
 
 
 def _openat2(root: int, name: bytes, flags: int, *, consume: bool = False) -> int:
-    how = _HOW.pack(flags, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+    how = _HOWS.get(flags) or _HOW.pack(flags, 0, _RESOLVE)
     try:
         for _ in range(_RACE_RETRIES):  # EAGAIN: something was renamed while the kernel walked
-            found: int = _libc.syscall(
-                ctypes.c_long(_OPENAT2), ctypes.c_int(root), ctypes.c_char_p(name), how, ctypes.c_size_t(_HOW.size)
-            )
+            found: int = _syscall(_OPENAT2, root, name, how, _HOW.size)
             if found >= 0:
                 return found
             code = ctypes.get_errno()
@@ -89,6 +90,7 @@ class Directory:
     def __init__(self, path: Path, *, by_kernel: bool | None = None) -> None:
         """Raises StartError when ``path`` is not a directory that can be read."""
         self.path = path
+        self._location = os.fspath(path)
         self._open = _openat2 if (kernel_resolves() if by_kernel is None else by_kernel) else _walk
         self._root, self._identity = self._open_root()
         self._listings: OrderedDict[bytes, _Listing] = OrderedDict()
@@ -104,7 +106,7 @@ class Directory:
     def refresh(self) -> None:
         """Follow the path again if another directory stands there now."""
         try:
-            facts = os.stat(self.path)
+            facts = os.stat(self._location)
             if (facts.st_dev, facts.st_ino) == self._identity or not stat.S_ISDIR(facts.st_mode):
                 return
             root, identity = self._open_root()
