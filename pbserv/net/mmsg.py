@@ -10,6 +10,7 @@ import ctypes
 import errno
 import socket
 import struct
+from collections.abc import Iterator
 from functools import lru_cache
 
 IP_PKTINFO = 8  # linux/in.h; these are missing from the socket module of CPython 3.11
@@ -120,11 +121,9 @@ class Inbox:
         self._headers = bytearray(BATCH * _MESSAGE_WORDS * 8)
         self._view = memoryview(self._data)
         self._header_words = memoryview(self._headers).cast("Q")
-        self.lengths = memoryview(self._headers).cast("I")
-        """The length of datagram ``n`` is at ``16 * n + 14``."""
-        self.heads = memoryview(self._data).cast("I")
-        """The first four bytes of datagram ``n`` are at ``n * head_stride``."""
-        self.head_stride = self.stride // 4
+        self._lengths = memoryview(self._headers).cast("I")
+        self._heads = memoryview(self._data).cast("I")
+        self._head_stride = self.stride // 4
         self._name_words = memoryview(self._names).cast("Q")
         self._start = address_of(self._headers)
         self._prepare()
@@ -162,14 +161,25 @@ class Inbox:
             return self._name_words[4 * n]
         return bytes(self._names[n * _NAME_BYTES : n * _NAME_BYTES + 28])
 
-    @property
-    def keys(self) -> memoryview:
-        """IPv4 only: the key of datagram ``n`` is at ``4 * n``."""
-        return self._name_words
+    def summaries(self, count: int) -> Iterator[tuple[int, int, int]]:
+        """IPv4 only: key, head and length of the first ``count`` datagrams."""
+        return zip(
+            self._name_words[: 4 * count : 4].tolist(),
+            self._heads[: self._head_stride * count : self._head_stride].tolist(),
+            self._lengths[14 : 16 * count : 16].tolist(),
+            strict=True,
+        )
+
+    def head(self, n: int) -> int:
+        """The first four bytes of datagram ``n`` as a machine word; meaningless behind its length."""
+        return self._heads[n * self._head_stride]
+
+    def length(self, n: int) -> int:
+        return self._lengths[16 * n + 14]
 
     def datagram(self, n: int) -> bytes:
         start = n * self.stride
-        return bytes(self._view[start : start + self.lengths[16 * n + 14]])
+        return bytes(self._view[start : start + self.length(n)])
 
     def sockaddr(self, n: int) -> Sockaddr:
         """The sender, as the socket module has it."""

@@ -181,14 +181,13 @@ class Channel:
             self._errors()
             return
         now = _now()
-        keys, heads, lengths, stride = inbox.keys, inbox.heads, inbox.lengths, inbox.head_stride
         find = self.members.get
         touched: list[Member] = []
-        for n in range(count):
-            member = find(keys[4 * n])
+        for n, (key, head, length) in enumerate(inbox.summaries(count)):
+            member = find(key)
             if member is None:
                 self._stranger(self, n)
-            elif heads[n * stride] == member.expect and lengths[16 * n + 14] >= 4:
+            elif head == member.expect and length >= 4:
                 member.advance(now)
             else:
                 self._collect(member, n, touched)
@@ -210,7 +209,7 @@ class Channel:
             member = self.members.get(inbox.key(n))
             if member is None:
                 self._stranger(self, n)
-            elif inbox.heads[n * inbox.head_stride] == member.expect and inbox.lengths[16 * n + 14] >= 4:
+            elif inbox.head(n) == member.expect and inbox.length(n) >= 4:
                 member.advance(now)
             else:
                 self._collect(member, n, touched)
