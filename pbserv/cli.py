@@ -41,12 +41,14 @@ work_app = typer.Typer(help="Work: what a device is to do once, at its next boot
 image_app = typer.Typer(help="Images that the server keeps.", no_args_is_help=True)
 client_app = typer.Typer(help="The imaging client that devices boot.", no_args_is_help=True)
 loaders_app = typer.Typer(help="Boot loaders in TFTPDirectory.", no_args_is_help=True)
+tftp_app = typer.Typer(help="The names that TFTP clients ask for.", no_args_is_help=True)
 for name, group in (
     ("device", device_app),
     ("work", work_app),
     ("image", image_app),
     ("client", client_app),
     ("loaders", loaders_app),
+    ("tftp", tftp_app),
 ):
     app.add_typer(group, name=name)
 
@@ -315,6 +317,23 @@ def loaders_install(context: typer.Context) -> None:
     from pbserv.commands import provide
 
     provide.loaders_install(context.obj)
+
+
+@tftp_app.command("map-test")
+def tftp_map_test(
+    context: typer.Context,
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="none: the lines of stdin")] = None,
+    map_file: Annotated[
+        Path | None, typer.Option("--map-file", metavar="FILE", help="Try these rules; default: TFTPMapFile.")
+    ] = None,
+    client: Annotated[str, typer.Option(metavar="ADDRESS", help="The address that asks.")] = "192.0.2.1",
+    mac: Annotated[str | None, typer.Option(help="Its MAC; default: what this host's neighbour table says.")] = None,
+    put: Annotated[bool, typer.Option("--put", help="Uploads instead of downloads.")] = False,
+) -> None:
+    """Show which rules change each name, and which file it leads to; exit code 1 when one leads nowhere."""
+    from pbserv.commands import tftp
+
+    raise typer.Exit(tftp.map_test(context.obj, map_file, client, mac, put, names or []))
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ def load(path: Path) -> Rewrite:
     try:
         data = path.read_bytes()
     except OSError as fault:
-        raise StartError(f"TFTPMapFile {path}: {fault.strerror}; create it, or change the key") from None
+        raise StartError(f"map file {path}: {fault.strerror}; create it, or change TFTPMapFile") from None
     return parse(data, str(path))
 
 

@@ -207,7 +207,7 @@ def test_operations_that_exclude_each_other(pair: str) -> None:
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(StartError, match=r"TFTPMapFile .*/none: No such file or directory; create it, or change"):
+    with pytest.raises(StartError, match=r"map file .*/none: No such file or directory; create it, or change"):
         load(tmp_path / "none")
     (tmp_path / "map").write_bytes(b"r a b\n")
     assert len(load(tmp_path / "map").rules) == 1
