@@ -9,10 +9,12 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from bench.tftp.cgroup import ControlGroup
 from bench.tftp.peers import HOST, ROOT, Peer
@@ -30,8 +32,9 @@ def free_port() -> int:
 class Server:
     """A running server."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], port: int, said: IO[bytes]) -> None:
         self._process = process
+        self._said = said
         self._group = ControlGroup(process.pid)
         self.port = port
 
@@ -50,7 +53,8 @@ class Server:
 
     def kill(self) -> None:
         """With the children, wherever they are in a transfer."""
-        os.killpg(self._process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         while len(_family(self._process.pid)) > 1:
             time.sleep(0.01)
@@ -60,7 +64,9 @@ class Server:
         until = time.monotonic() + READY_S
         while time.monotonic() < until:
             if self._process.poll() is not None:
-                raise SystemExit(f"{self._process.args!r} ended with {self._process.returncode}")
+                self._said.seek(0)
+                last = self._said.read().decode(errors="replace").strip()[-600:]
+                raise SystemExit(f"{self._process.args!r} ended with {self._process.returncode}: {last or 'no word'}")
             if _answers(self.port):
                 return
         raise SystemExit(f"{self._process.args!r} does not answer within {READY_S:.0f} s")
@@ -70,20 +76,21 @@ class Server:
 def running(peer: Peer, folder: Path, most: int, core: int) -> Iterator[Server]:
     """The server, ready."""
     port = peer.port or free_port()
-    process = subprocess.Popen(
-        ["taskset", "-c", str(core), *peer.command(folder, port, most)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    server = Server(process, port)
-    try:
-        server.wait_ready()
-        yield server
-    finally:
-        server.kill()
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            ["taskset", "-c", str(core), *peer.command(folder, port, most)],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            start_new_session=True,
+        )
+        server = Server(process, port, said)
+        try:
+            server.wait_ready()
+            yield server
+        finally:
+            server.kill()
 
 
 def _answers(port: int) -> bool:

@@ -96,7 +96,8 @@ def crowd(size: int) -> Work:
 
 
 def scale(clients: int, window: int) -> Work:
-    return _box(clients, MIB if clients > 1 else 32 * MIB, window, 1.5, leave=True)
+    """The more clients, the longer it takes until each has been served at all."""
+    return _box(clients, MIB if clients > 1 else 32 * MIB, window, 1.5 if clients < 256 else 4.0, leave=True)
 
 
 def quick(work: Work) -> Work:
@@ -104,10 +105,6 @@ def quick(work: Work) -> Work:
     size = min(work.size, 256 * MIB)
     if work.files:
         return replace(work, size=min(size, 64 * KIB), limit=15.0)
-    return replace(
-        work,
-        size=size,
-        seconds=min(work.seconds, 0.5 if work.probe else 0.2),
-        warmup=0.05,
-        leave=work.leave or work.clients > 64,
-    )
+    crowded = work.clients > 64
+    seconds = 2.0 if work.clients >= MEMORY_CLIENTS else 0.5 if crowded or work.probe else 0.2
+    return replace(work, size=size, seconds=seconds, warmup=0.05, leave=work.leave or crowded)
