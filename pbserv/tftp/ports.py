@@ -1,7 +1,8 @@
-"""What the TFTP service needs from others: files that are made on demand, and somebody who wants to know."""
+"""What the TFTP service needs from others: files that are made on demand, and those who want to know."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
 
@@ -21,3 +22,13 @@ class Observer(Protocol):
 
     def transferred(self, peer: str, name: str, outcome: str, size: int) -> None:
         """``outcome`` is a value of ``transfer.Outcome``, "missing" or "refused"."""
+
+
+class Uploads(Protocol):
+    """Told of every file that a client placed below the directory, for instance a terminal's report."""
+
+    def uploaded(self, peer: str, name: str, path: Path, size: int) -> None:
+        """``path`` is complete and durable; ``name`` is its path below the directory, printable.
+
+        Called before the client gets its last ACK. Must not block.
+        """
