@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import secrets
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +23,14 @@ from pbserv.tftp.packet import ErrorCode
 
 RECOUNT_S = 60.0
 """Files come and go without us, too."""
-_LEFTOVER = re.compile(rb"\..+\.[0-9a-f]{16}\.part", re.DOTALL)
+_LEFTOVER = re.compile(rb"\..+\.([0-9a-f]{8})[0-9a-f]{8}\.part", re.DOTALL)
+_LONGEST_STEM = 200
+_OURS = secrets.token_hex(4).encode()
+"""In the name of every temporary file of this process: they are no leftovers."""
+
+
+def temporary_name(name: bytes) -> bytes:
+    return b".%s.%s%s.part" % (name[:_LONGEST_STEM], _OURS, secrets.token_hex(4).encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +84,14 @@ def measure(root: Path) -> Usage:
 
 
 def sweep(root: Path) -> int:
-    """Remove what uploads of an earlier process left behind; returns how many files. Uploads that are under way hold
-    a lock on theirs."""
+    """Remove what uploads of an earlier process left behind; returns how many files. A server that runs beside us
+    holds locks on its own."""
     removed = 0
     for names, fd in _folders(root):
-        for name in filter(_LEFTOVER.fullmatch, names):
+        for name in names:
+            found = _LEFTOVER.fullmatch(name)
+            if found is None or found[1] == _OURS:
+                continue
             try:
                 removed += _remove_unlocked(name, fd)
             except OSError:

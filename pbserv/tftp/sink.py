@@ -10,19 +10,17 @@ import ctypes
 import errno
 import fcntl
 import os
-import secrets
 import stat
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from pbserv.tftp.catalogue import Overload, Refusal, Target
 from pbserv.tftp.packet import ErrorCode
-from pbserv.tftp.quota import Ledger, Rules, Usage, look_for_room
+from pbserv.tftp.quota import Ledger, Rules, Usage, look_for_room, temporary_name
 
 LOOK_BYTES = 1 << 20
 """The free space is looked at whenever so much was written; a reservation of unknown size grows in such steps."""
 FILE_MODE = 0o644
-_LONGEST_STEM = 200
 _IOVECS = 1024  # IOV_MAX
 _RENAME_NOREPLACE = 1
 _RACES = 8
@@ -89,8 +87,7 @@ class Sink:
         self._committing = self._unwanted = self._closed = False
         self._added: Usage | None = None
         self.size_bytes = 0
-        stem = target.name[:_LONGEST_STEM]
-        self._name = b".%s.%s.part" % (stem, secrets.token_hex(8).encode())
+        self._name = temporary_name(target.name)
         self._file = os.open(self._name, _NEW, 0o600, dir_fd=target.folder_fd)
         if not _keep_from_sweep(self._file):
             os.close(self._file)
