@@ -33,20 +33,20 @@ class Verdict:
 
 
 def fault(run: Run) -> str:
-    """Why a run does not count; empty when it does."""
+    """Why a run does not count: wrong blocks or sizes, clients that got an ERROR, too little, or nothing."""
     if run["bad"]:
-        return f"{run['bad']} wrong blocks or sizes"
+        return f"{run['bad']} wrong"
     if run["failed"]:
-        return f"{run['failed']} clients refused or failed: {run['error'] or 'no text'}"
+        return f"{run['failed']} refused: {run['error'] or 'no text'}"
     if run["unfinished"]:
-        return f"{run['unfinished']} clients not served to the end"
+        return f"{run['unfinished']} not served"
     return "" if run["all_bytes"] else "nothing was sent"
 
 
 def faults(rounds: Iterable[Round], name: str) -> str:
     """The first reason for which runs of this server do not count, and how often there was one."""
     found = [text for one in rounds if name in one and (text := fault(one[name]))]
-    return f"{found[0]} (in {len(found)} rounds)" if found else ""
+    return found[0] + (f" (and in {len(found) - 1} more rounds)" if len(found) > 1 else "") if found else ""
 
 
 def all_rounds(results: Mapping[str, Any]) -> Iterator[Round]:
