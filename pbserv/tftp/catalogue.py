@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pbserv.errors import PbservError
@@ -255,10 +255,8 @@ class Catalogue:
         self._directory.close()
 
 
-def _prefixes(home: Home) -> Iterator[bytes]:
-    if home.own is not None:
-        yield home.own + b"/"
-    yield b""
+def _prefixes(home: Home) -> tuple[bytes, ...]:
+    return (b"",) if home.own is None else (home.own + b"/", b"")
 
 
 def _is_there(target: Target) -> bool:

@@ -26,10 +26,13 @@ class Home:
 
     def hides(self, name: bytes) -> bool:
         """Whether ``name``, relative and without ``..``, leads into the directory of another client."""
-        if not self.private:
+        if self is NOBODYS or not self.private:
             return False
         owner = _owner(self.kind, name.partition(b"/")[0])
         return owner is not None and (self.own is None or owner != _owner(self.kind, self.own))
+
+
+NOBODYS = Home("none", None)
 
 
 def home_of(kind: str, peer: str, mac: Callable[[], str | None]) -> Home:
@@ -41,7 +44,7 @@ def home_of(kind: str, peer: str, mac: Callable[[], str | None]) -> Home:
             found = mac()
             return Home(kind, found.lower().replace(":", "-").encode() if found else None)
         case _:
-            return Home("none", None)
+            return NOBODYS
 
 
 def _by_address(peer: str) -> bytes:

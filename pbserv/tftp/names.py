@@ -10,6 +10,7 @@ import re
 from pbserv.tftp.packet import Option
 
 _RUBBISH = re.compile(rb"[\x00-\x1f\xff]")
+_PLAIN = re.compile(rb"[^\x00-\x1f\xff\\/.][^\x00-\x1f\xff\\/]*(?:/[^\x00-\x1f\xff\\/.][^\x00-\x1f\xff\\/]*)*")
 
 
 def candidates(name: bytes, root: bytes) -> tuple[bytes, ...]:
@@ -18,6 +19,14 @@ def candidates(name: bytes, root: bytes) -> tuple[bytes, ...]:
     Windows loaders write backslashes, firmware appends bytes of its DHCP buffer (0xFF, CR, LF), and clients that
     were set up for a server without a private root write the whole path.
     """
+    if _PLAIN.fullmatch(name):  # nearly all names: nothing to put right
+        return (name,)
+    if name.startswith(b"/") and not name.startswith(root) and _PLAIN.fullmatch(name, 1):
+        return (name[1:],)
+    return _all_candidates(name, root)
+
+
+def _all_candidates(name: bytes, root: bytes) -> tuple[bytes, ...]:
     found: dict[bytes, None] = {}
     for text in (name, _RUBBISH.split(name, maxsplit=1)[0]):
         for spelled in (text, text.replace(b"\\", b"/")):

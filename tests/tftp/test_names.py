@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pbserv.tftp.names import candidates, cleaned, climbs, escape, is_optional, is_reserved, shown
+from pbserv.tftp.names import _all_candidates, candidates, cleaned, climbs, escape, is_optional, is_reserved, shown
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,14 @@ def test_a_prefix_is_compared_by_components() -> None:
 @given(st.binary(max_size=60))
 def test_candidates_are_relative(name: bytes) -> None:
     assert all(one and not one.startswith(b"/") for one in candidates(name, b"/srv/tftp"))
+
+
+PIECES = st.lists(st.sampled_from([b"/", b"\\", b".", b"..", b"a", b"srv", b"tftp", b"\xff", b"\n"]), max_size=9)
+
+
+@given(PIECES.map(b"".join))
+def test_the_short_way_leads_to_the_same(name: bytes) -> None:
+    assert candidates(name, b"/srv/tftp") == _all_candidates(name, b"/srv/tftp")
 
 
 @pytest.mark.parametrize(
