@@ -24,6 +24,11 @@ class Peer(Client):
         self.raw.bind(("::1" if ":" in host else "127.0.0.1", 0))
         self.listener = (host, port)
         self.server = self.listener
+        self.last = b""
+
+    async def receive_bytes(self, timeout_s: float = 5.0) -> bytes:
+        self.last = await super().receive_bytes(timeout_s)
+        return self.last
 
     def request(self, data: bytes) -> None:
         """Any bytes to the request port."""
