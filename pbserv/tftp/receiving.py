@@ -37,7 +37,7 @@ LEAST_NUMBERS_PER_WINDOW = 4
 class ReceivingSession(Session):
     """``begin`` it; ``stored`` is told when the file is there, before the last ACK."""
 
-    __slots__ = ("_decoder", "_room", "_sink", "_stored", "_stored_at", "_terms", "_told", "reception")
+    __slots__ = ("_decoder", "_room", "_sink", "_stored", "_terms", "_told", "reception")
 
     def __init__(
         self,
@@ -58,9 +58,13 @@ class ReceivingSession(Session):
         self._sink = sink
         self._room = room
         self._stored = stored
-        self._stored_at = 0.0
         self._told = False
         self._decoder = NetasciiDecoder() if request.mode == "netascii" else None
+
+    @property
+    def dallies(self) -> bool:
+        """The file is there and reported; what is left is to repeat the last ACK. :meth:`fail` ends it silently."""
+        return self._told and not self.ended
 
     def begin(self) -> None:
         """Everything is settled: the OACK, or ACK 0."""
@@ -113,7 +117,7 @@ class ReceivingSession(Session):
             self._guarded(self._acknowledge_all)
 
     def _acknowledge_all(self) -> None:
-        now = self._stored_at = time.monotonic()
+        now = time.monotonic()
         self._perform(self.reception.committed(now), now)
         if not self.ended:  # it dallies; its end is told now
             self._told = True
