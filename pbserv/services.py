@@ -85,7 +85,7 @@ def wire(
     imaging = ImagingService(
         logs.pbserv, registry, access, history, web_is_up, [settings.client_directory / name for name in CLIENT_FILES]
     )
-    tftp = TftpService(logs.tftp, policy, policy, LOADER_ALIASES)
+    tftp = TftpService(logs.tftp, policy, policy, LOADER_ALIASES, [policy])
     proxydhcp = ProxyDhcpService(logs.proxydhcp, policy)
     services: tuple[Service[Any], ...] = (imaging, policy, tftp, proxydhcp)
     running = {service.name: service for service in services}

@@ -6,6 +6,7 @@ import asyncio
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -177,6 +178,12 @@ class PolicyService:
         mac = self._history.mac_of(peer)
         if mac is not None:
             self._history.add(mac, "tftp", f"{name}: {outcome}, {size} bytes")
+
+    def uploaded(self, peer: str, name: str, path: Path, size: int) -> None:
+        """TFTP tells what a device sent; its history keeps it."""
+        mac = self._history.mac_of(peer)
+        if mac is not None:
+            self._history.add(mac, "tftp", f"{name}: uploaded, {size} bytes")
 
     # HTTP
 

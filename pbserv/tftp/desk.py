@@ -16,9 +16,11 @@ from pbserv.net.udp import Datagram
 from pbserv.tftp.catalogue import Catalogue, MadeFile, Overload, RealFile, Refusal
 from pbserv.tftp.channel import Channel, Link
 from pbserv.tftp.files import ContentStore, FileId, LaidOut
+from pbserv.tftp.multicast_desk import MulticastDesk
 from pbserv.tftp.netascii import to_netascii
 from pbserv.tftp.options import Limits, negotiate
 from pbserv.tftp.packet import ErrorCode, Opcode, Request, decode, encode_error
+from pbserv.tftp.receiving import UploadDesk
 from pbserv.tftp.report import Reporter
 from pbserv.tftp.sending import SendingSession
 from pbserv.tftp.switchboard import Switchboard, no_descriptor, reply
@@ -55,10 +57,14 @@ class RequestDesk:
         store: ContentStore,
         table: TransferTable,
         switchboard: Switchboard,
+        uploads: UploadDesk,
+        multicast: MulticastDesk,
         reporter: Reporter,
         mac_of: Callable[[str], str | None],
     ) -> None:
         """``mac_of`` an address, if it is on the link."""
+        self._uploads = uploads
+        self.multicast = multicast
         self._mac_of = mac_of
         self.offer = offer
         self.catalogue = catalogue
@@ -90,6 +96,9 @@ class RequestDesk:
         if not isinstance(packet, Request):
             # An ERROR is never answered, and neither is what may belong to a transfer of an earlier process.
             self._reporter.ignored(label(datagram), f"{type(packet).__name__} on the request port")
+            return
+        if self.multicast.take_request(datagram, now):
+            self._reporter.ignored(label(datagram), "repeated request")
             return
         session = self._table.find((datagram.peer, datagram.port, datagram.local))
         if session is not None and session.take_request(datagram.data, now):
@@ -125,14 +134,33 @@ class RequestDesk:
 
     def _serve(self, datagram: Datagram, listener: Channel, request: Request) -> None:
         """Raises Refusal or Overload."""
-        if request.opcode == Opcode.WRQ:
-            raise Refusal(ErrorCode.ACCESS, "writes are not allowed")
         if request.mode not in ("octet", "netascii"):
             raise Refusal(ErrorCode.ILLEGAL, "mode is neither octet nor netascii")
         full = self._table.full_for(datagram.peer)
         if full:
             raise Overload(full)
-        found = self.catalogue.find(request, datagram.peer, datagram.local, lambda: self._mac_of(datagram.peer))
+        if request.opcode == Opcode.WRQ:
+            self._receive(datagram, listener, request)
+        else:
+            self._send(datagram, listener, request)
+
+    def _receive(self, datagram: Datagram, listener: Channel, request: Request) -> None:
+        self._uploads.begin(
+            datagram.data,
+            request,
+            (datagram.peer, datagram.port, datagram.local),
+            connect=lambda: self._connect(datagram, listener),
+            target=lambda: self.catalogue.target(request, datagram.peer, datagram.local, self._mac(datagram)),
+            limits=lambda link: self._limits(link.mtu_bytes, datagram),
+        )
+
+    def _mac(self, datagram: Datagram) -> Callable[[], str | None]:
+        return lambda: self._mac_of(datagram.peer)
+
+    def _send(self, datagram: Datagram, listener: Channel, request: Request) -> None:
+        found = self.catalogue.find(request, datagram.peer, datagram.local, self._mac(datagram))
+        if self.multicast.take(datagram, request, found, lambda mtu: self._limits(mtu, datagram), time.monotonic()):
+            return
         if request.mode == "netascii":
             found = MadeFile(to_netascii(_whole(found)))
         try:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import resource
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from pbserv.errors import StartError
 from pbserv.log import ServiceLog
@@ -21,13 +23,16 @@ from pbserv.tftp.desk import Offer, RequestDesk
 from pbserv.tftp.files import ContentStore, FileFault, LaidOut
 from pbserv.tftp.listeners import Place, bind_all, listening
 from pbserv.tftp.metrics import TftpMetrics
+from pbserv.tftp.multicast_desk import GroupPlan, MulticastDesk
 from pbserv.tftp.paths import Directory
-from pbserv.tftp.ports import Observer, VirtualFiles
+from pbserv.tftp.ports import Observer, Uploads, VirtualFiles
+from pbserv.tftp.receiving import UploadDesk
 from pbserv.tftp.report import Reporter
 from pbserv.tftp.switchboard import Switchboard
 from pbserv.tftp.table import Caps, TransferTable
+from pbserv.tftp.uploads import UploadRoom, rules_of
 
-__all__ = ["Observer", "TftpService", "VirtualFiles"]
+__all__ = ["Observer", "TftpService", "Uploads", "VirtualFiles"]
 
 GRACE_S = 2.0
 DESCRIPTORS_FOR_OTHERS = 200
@@ -46,10 +51,12 @@ class TftpService:
         virtual: VirtualFiles,
         observer: Observer,
         aliases: Mapping[str, str],
+        uploads: Sequence[Uploads] = (),
     ) -> None:
         self._log = log
         self._virtual = virtual
         self._aliases = dict(aliases)
+        self._subscribers = tuple(uploads)
         self.metrics = TftpMetrics()
         self._reporter = Reporter(log, observer, self.metrics)
         self._room: _Room | None = None
@@ -65,13 +72,8 @@ class TftpService:
     async def start(self, settings: TftpConf) -> None:
         if self._room is not None:
             return
-        catalogue = self._catalogue(settings)
-        try:
-            places = bind_all(settings.interfaces, settings.port, ())
-        except StartError:
-            catalogue.close()
-            raise
-        self._room = _Room(settings, places, catalogue, self._reporter)
+        means = self._means(settings, None)
+        self._room = _Room(means, self, self._reporter)
         self._log.critical("started", listens=", ".join(self.listeners), directory=str(settings.directory))
 
     async def stop(self) -> None:
@@ -85,15 +87,30 @@ class TftpService:
         room = self._room
         if room is None:
             raise StartError("the TFTP service is not running")
+        return _Prepared(room, self._means(settings, room))
+
+    def _means(self, settings: TftpConf, room: _Room | None) -> _Means:
+        """Raises StartError, and then nothing is left open."""
+        plan = GroupPlan.of(settings)
         catalogue = self._catalogue(settings)
         places = None
         try:
-            if (settings.interfaces, settings.port) != (room.settings.interfaces, room.settings.port):
+            if room is None:
+                places = bind_all(settings.interfaces, settings.port, ())
+            elif (settings.interfaces, settings.port) != (room.settings.interfaces, room.settings.port):
                 places = bind_all(settings.interfaces, settings.port, room.descriptors)
         except StartError:
             catalogue.close()
             raise
-        return _Prepared(room, settings, places, catalogue)
+        return _Means(settings, catalogue, plan, places)
+
+    def uploaded(self, peer: str, name: str, path: Path, size: int) -> None:
+        """A client placed a file: everybody who wants to know is told, whatever happens to the others."""
+        for subscriber in self._subscribers:
+            try:
+                subscriber.uploaded(peer, name, path, size)
+            except Exception as fault:
+                self._reporter.bug("upload subscriber", fault)
 
     def _catalogue(self, settings: TftpConf) -> Catalogue:
         """Raises StartError: no directory, or a map file with faults."""
@@ -107,11 +124,26 @@ class TftpService:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Means:
+    """What settings need, and what can be missing on this host. ``places`` None: listen where we listen."""
+
+    settings: TftpConf
+    catalogue: Catalogue
+    plan: GroupPlan | None
+    places: list[Place] | None
+
+    def close(self) -> None:
+        self.catalogue.close()
+        for place in self.places or ():
+            place.raw.close()
+
+
 class _Room:
     """Everything that exists between start and stop."""
 
-    def __init__(self, settings: TftpConf, places: list[Place], catalogue: Catalogue, reporter: Reporter) -> None:
-        self.settings = settings
+    def __init__(self, means: _Means, subscribers: Uploads, reporter: Reporter) -> None:
+        self.settings = settings = means.settings
         self._loop = asyncio.get_running_loop()
         self._reporter = reporter
         self._ready = ReadySet()
@@ -121,10 +153,20 @@ class _Room:
         offer = _offer(settings)
         self._switchboard = Switchboard(self._ready, offer.block_size, self._stray)
         self._switchboard.port_range, self._switchboard.single_port = settings.port_range, settings.single_port
+        self._uploads = UploadRoom(settings.directory, rules_of(settings))
+        self._multicast = MulticastDesk(means.plan, self._store, reporter)
         self._desk = RequestDesk(
-            offer, catalogue, self._store, self._table, self._switchboard, reporter, lambda _address: None
+            offer,
+            means.catalogue,
+            self._store,
+            self._table,
+            self._switchboard,
+            UploadDesk(self._uploads, subscribers, self._table, reporter),
+            self._multicast,
+            reporter,
+            lambda _address: None,
         )
-        self._listeners = listening(places, self._switchboard, self._desk.take)
+        self._listeners = listening(means.places or (), self._switchboard, self._desk.take)
 
     @property
     def listeners(self) -> tuple[str, ...]:
@@ -135,29 +177,34 @@ class _Room:
     def descriptors(self) -> list[int]:
         return [listener.fileno() for listener in self._listeners]
 
-    def adopt(self, settings: TftpConf, places: list[Place] | None, catalogue: Catalogue) -> None:
+    def adopt(self, means: _Means) -> None:
         """The second half of a reload; cannot fail."""
-        before, self.settings = self.settings, settings
-        old_catalogue, self._desk.catalogue = self._desk.catalogue, catalogue
+        before, self.settings = self.settings, means.settings
+        settings = means.settings
+        old_catalogue, self._desk.catalogue = self._desk.catalogue, means.catalogue
         old_catalogue.close()
         self._desk.offer = _offer(settings)
         self._store.resize(settings.cache_size_mb << 20)
+        self._uploads.adopt(settings.directory, rules_of(settings))
+        self._multicast.plan = means.plan
         self._table.caps = _caps(settings, self._reporter.log)
         switchboard = self._switchboard
         switchboard.resize(self._desk.offer.block_size)
         switchboard.port_range, switchboard.single_port = settings.port_range, settings.single_port
         if settings.port_range != before.port_range:
             switchboard.renew()
-        if places is not None:
+        if means.places is not None:
             for listener in self._listeners:
                 listener.readable()  # what came in for the old address is still answered from it
                 switchboard.retire(listener)
-            self._listeners = listening(places, switchboard, self._desk.take)
+            self._listeners = listening(means.places, switchboard, self._desk.take)
 
     async def close(self) -> None:
         for listener in self._listeners:
             listener.deaf = True
         await self._table.finish(GRACE_S)
+        self._multicast.close()
+        self._uploads.close()
         for listener in self._listeners:
             self._switchboard.hang_up(listener)
         self._switchboard.close()
@@ -190,19 +237,15 @@ class _Room:
 class _Prepared:
     """A reload that can no longer fail."""
 
-    def __init__(self, room: _Room, settings: TftpConf, places: list[Place] | None, catalogue: Catalogue) -> None:
+    def __init__(self, room: _Room, means: _Means) -> None:
         self._room = room
-        self._settings = settings
-        self._places = places
-        self._catalogue = catalogue
+        self._means = means
 
     def commit(self) -> None:
-        self._room.adopt(self._settings, self._places, self._catalogue)
+        self._room.adopt(self._means)
 
     def abort(self) -> None:
-        self._catalogue.close()
-        for place in self._places or ():
-            place.raw.close()
+        self._means.close()
 
 
 def _offer(settings: TftpConf) -> Offer:
