@@ -34,6 +34,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=names([row.key for row in work.ROWS]), default=[])
     parser.add_argument("--rounds", type=int, default=0, help="paired rounds of each row; 5, or 1 with --quick")
     parser.add_argument("--quick", action="store_true", help="does it work? About a minute; judges no target")
+    parser.add_argument("--gro", action="store_true", help="the generator takes flights uncut (UDP_GRO); see work.py")
     parser.add_argument("--json", type=Path, help="where the results go; what is not run again stays in it")
     given = parser.parse_args()
     given.rounds = given.rounds or (1 if given.quick else 5)
@@ -60,6 +61,10 @@ def load_average() -> str:
     )
 
 
+def say(words: str) -> None:
+    print(words, flush=True)
+
+
 def main() -> int:
     """0; 1 when a target is missed (with --quick: when a run of ours had a fault)."""
     given = arguments()
@@ -69,12 +74,13 @@ def main() -> int:
     isolate()
     results = json.loads(given.json.read_text()) if given.json.exists() and not given.quick else {}
     results |= {"date": time.strftime("%Y-%m-%d"), "machine": machine(), "versions": versions, "rounds": given.rounds}
-    results["quick"] = given.quick
+    results |= {"quick": given.quick, "gro": given.gro}
     if load_average():
-        print(load_average(), flush=True)
+        say(load_average())
     given.json.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="pbserv-bench-") as scratch:
-        plan = Plan(Bench(Path(scratch)), given.rounds, given.quick, given.rows, lambda words: print(words, flush=True))
+        bench = Bench(Path(scratch))
+        plan = Plan(bench, given.rounds, given.rows, say, quick=given.quick, gro=given.gro)
         for name in given.parts:
             results[name] = merged(results.get(name, []), PARTS[name](plan), given.rows if name == "rows" else [])
             given.json.write_text(json.dumps(results, indent=1))

@@ -26,8 +26,8 @@ Run = dict[str, Any]
 
 
 def build(program: Path) -> Path:
-    """Compile the load generator; needs gcc."""
-    sources = sorted(str(path) for path in (HERE / "load").glob("*.c"))
+    """Compile the load generator, or the reflector: the sources are in the directory of that name. Needs gcc."""
+    sources = sorted(str(path) for path in (HERE / program.name).glob("*.c"))
     command = ["gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(program), *sources]
     subprocess.run(command, check=True)
     return program
@@ -66,6 +66,7 @@ class Bench:
         self._pattern.write_bytes(pattern())
         (self._files / "probe").write_bytes(b"small\n" * 20)
         self._program = build(scratch / "load")
+        build(scratch / "reflector")
         cores = sorted(os.sched_getaffinity(0))
         if len(cores) < 2:
             raise SystemExit("the bench needs two cores: one for the server, one for the load generator")

@@ -6,13 +6,13 @@ One rule: measurements are kept raw, round by round; judge.py and table.py make 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from bench.tftp import work
 from bench.tftp.judge import fault
 from bench.tftp.measure import Bench, Run
-from bench.tftp.peers import EVERYBODY, PBSERV_SINGLE, Peer
+from bench.tftp.peers import EVERYBODY, PBSERV_SINGLE, REFLECTOR, Peer
 from bench.tftp.work import Work
 
 CACHE_MB = 64
@@ -21,12 +21,15 @@ CACHE_MB = 64
 class Plan:
     """What the command line asked for."""
 
-    def __init__(self, bench: Bench, rounds: int, quick: bool, rows: Sequence[str], say: Callable[[str], None]) -> None:
+    def __init__(
+        self, bench: Bench, rounds: int, rows: Sequence[str], say: Callable[[str], None], *, quick: bool, gro: bool
+    ) -> None:
         self._bench = bench
         self._rounds = rounds
-        self._quick = quick
         self._rows = rows
         self._say = say
+        self._quick = quick
+        self._gro = gro
 
     def rows(self) -> list[dict[str, Any]]:
         found = []
@@ -71,6 +74,15 @@ class Plan:
                 found.append({"clients": clients, "window": window, "rounds": rounds})
         return found
 
+    def ceiling(self) -> list[dict[str, Any]]:
+        """What the generator can drive: nobody's figure can be more than that of a server that does nothing."""
+        found = []
+        for row in work.ROWS:
+            if row.key in work.CEILING_ROWS:
+                self._say(f"{row.title}: the reflector")
+                found.append({"title": row.title, "rounds": self._compare([REFLECTOR], [row.work] * self._few)})
+        return found
+
     @property
     def _few(self) -> int:
         """Rounds of what is reported beside the rows."""
@@ -85,7 +97,7 @@ class Plan:
             turn = number % len(peers)
             one = {}
             for peer in (*peers[turn:], *peers[:turn]):
-                given = work.quick(asked) if self._quick else asked
+                given = replace(work.quick(asked) if self._quick else asked, gro=self._gro)
                 one[peer.name] = self._bench.run(peer, given, watch_memory=watch_memory)
                 if fault(one[peer.name]):
                     self._say(f"  round {number + 1}, {peer.name}: {fault(one[peer.name])}")
@@ -99,4 +111,5 @@ PARTS: dict[str, Callable[[Plan], Any]] = {
     "probe": Plan.probe,
     "memory": Plan.memory,
     "scale": Plan.scale,
+    "ceiling": Plan.ceiling,
 }

@@ -86,4 +86,10 @@ PEERS = (
     Peer("tftpd-hpa", lambda: unpack.version("tftpd-hpa"), _tftpd_hpa),
     Peer("atftpd", lambda: unpack.version("atftpd"), _atftpd),
 )
+# compiled by the bench, beside the directory with the files
+REFLECTOR = Peer(
+    "reflector",
+    lambda: "of this bench",
+    lambda folder, port, most: [str(folder.parent / "reflector"), str(port), str(folder.parent / "pattern")],
+)
 EVERYBODY = (PBSERV, *PEERS)

@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.tftp import judge
 from bench.tftp.judge import OURS, SINGLE, Round, Run, Verdict, cpu_per_gb, idle, median_of, rate, speed
-from bench.tftp.work import MEMORY_EACH_KB, PROBE_LIMIT_MS
+from bench.tftp.work import BLOCK, MEMORY_EACH_KB, PROBE_LIMIT_MS
 
 BEGIN, END = "<!-- bench:tftp -->", "<!-- /bench:tftp -->"
 SERVERS = (OURS, "dnsmasq", "tftpd-hpa", "atftpd")
@@ -47,6 +47,13 @@ def tables(results: Results) -> list[tuple[str, Lines]]:
         found.append(("Peak memory (growth), MB", _memory(results["memory"])))
     if results.get("scale"):
         found.append(("MB/s by number of clients", _scale(results["scale"])))
+    if results.get("ceiling"):
+        found.append(
+            (
+                "What the load generator can drive: a C program that does nothing but answer",
+                _ceiling(results["ceiling"]),
+            )
+        )
     return found
 
 
@@ -155,12 +162,24 @@ def _scale(cases: Sequence[Mapping[str, Any]]) -> Lines:
     return lines
 
 
+def _ceiling(cases: Sequence[Mapping[str, Any]]) -> Lines:
+    lines = [["work", "reflector", "generator, CPU per block", "reflector, CPU per block"]]
+    for case in cases:
+        cells = _cells(case["rounds"], lambda run: f"{rate(run) / 1e6:.0f} MB/s", rate, ("reflector",))
+        runs = [one["reflector"] for one in case["rounds"] if one["reflector"]["blocks"]]
+        generator = min((run["cpu_seconds"] / run["blocks"] for run in runs), default=0.0)
+        server = min((run["server_cpu_seconds"] / run["all_bytes"] * BLOCK for run in runs), default=0.0)
+        lines.append([case["title"], *cells, f"{generator * 1e6:.2f} us", f"{server * 1e6:.2f} us"])
+    return lines
+
+
 def preface(results: Results) -> str:
     machine = results["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     return (
         f"{results['date']}, {machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB, Linux"
         f" {machine['kernel']}, Python {machine['python']}. {versions}. {results['rounds']} rounds"
+        + (", the generator takes flights uncut (UDP_GRO)" if results.get("gro") else "")
         + (" (quick: these figures mean nothing)." if results["quick"] else ".")
     )
 

@@ -14,7 +14,11 @@ BLOCK = 1428
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """``seconds``: a time box; ``files`` for each client otherwise. ``leave``: unfinished files are left at its end."""
+    """``seconds``: a time box; ``files`` for each client otherwise. ``leave``: unfinished files are left at its end.
+
+    ``gro``: the generator takes a flight whole, as the server's UDP_SEGMENT made it. On the loopback a flight is
+    otherwise cut into datagrams, and each of them received, on the server's core and in its time.
+    """
 
     clients: int
     size: int
@@ -28,6 +32,7 @@ class Work:
     seed: int = 1
     limit: float = 60
     probe: bool = False
+    gro: bool = False
 
     @property
     def file(self) -> str:
@@ -41,7 +46,7 @@ class Work:
             "limit": self.limit,
         }  # fmt: skip
         found = [word for name, value in given.items() for word in (f"--{name}", str(value))]
-        return found + ["--abort"] * self.leave + ["--new-client-probe", "probe"] * self.probe
+        return found + ["--abort"] * self.leave + ["--new-client-probe", "probe"] * self.probe + ["--gro"] * self.gro
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,7 @@ ROWS = (
     Row("large", "16 clients x 1 GiB, windowsize 16", _box(16, GIB, 16, 8.0, leave=True), 2.5),
 )
 
+CEILING_ROWS = ("lock-64", "lock-1", "window-4", "window-16", "window-45")
 LOSSES = (0.001, 0.01, 0.05)
 LOSS_WINDOWS = (1, 16)
 SCALE_CLIENTS = (1, 4, 16, 64, 256, 1000)

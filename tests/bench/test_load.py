@@ -91,4 +91,4 @@ def test_the_command_line_names_what_there_is():
         [sys.executable, "-m", "bench.tftp", "--parts", "nonsense"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
-    assert "rows, loss, probe, memory, scale" in done.stderr
+    assert "rows, loss, probe, memory, scale, ceiling" in done.stderr
