@@ -6,6 +6,8 @@ import random
 from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pbserv.tftp.multicast import MulticastTransfer
 from pbserv.tftp.multicast_member import Member, oacks
@@ -13,7 +15,7 @@ from pbserv.tftp.packet import Error, OptionAck, decode, encode_ack, encode_erro
 from pbserv.tftp.transfer import OPENING_SENDS, PATIENCE_S, Outcome
 from tests.tftp.group_link import GroupLink, Listener, terms
 
-A, B, C = ("10.0.0.1", 1001), ("10.0.0.2", 1002), ("10.0.0.3", 1003)
+A, B, C, D = ("10.0.0.1", 1001), ("10.0.0.2", 1002), ("10.0.0.3", 1003), ("10.0.0.4", 1004)
 
 
 class Bench:
@@ -266,6 +268,21 @@ def test_rubbish_disturbs_nobody():
     ):
         assert bench.core.receive(A, rubbish, bench.now) == []
     assert bench.ack(A, 1) == [2]
+
+
+@given(st.lists(st.tuples(st.sampled_from([A, B, C, D]), st.binary(max_size=24), st.floats(0, 2)), max_size=40))
+def test_any_bytes_from_anybody_never_send_more_than_one_answer_each(arrivals):
+    bench = Bench()
+    for key in (A, B, C):
+        bench.join(key)
+    for key, datagram, pause_s in arrivals:
+        bench.now += pause_s
+        members = len(bench.core.members)
+        sent = bench.core.receive(key, datagram, bench.now)
+        assert len(sent) <= 1
+        assert all(action in range(1, 11) if isinstance(action, int) else action[0] in (A, B, C) for action in sent)
+        assert members - len(bench.core.members) <= 1
+        bench.core.on_deadline(bench.now)
 
 
 def test_a_repeated_request_is_answered_as_the_client_stands():

@@ -184,6 +184,13 @@ def test_a_master_that_slept_is_passed_over_and_finishes_later(terminals: Termin
     finish([other, master], data)
 
 
+def test_a_client_on_the_servers_own_host_is_served_too(terminals: Terminals) -> None:
+    data = terminals.put("own", 300_000)
+    terminals.server.host.run("ip", "route", "add", "224.0.0.0/4", "dev", "eth0")
+    finish([terminals.fetch(host, "own") for host in (terminals.server.host, terminals.hosts[0])], data)
+    assert len(terminals.server.log_lines("tftp", " sent ", "file=own ", "blksize=512 windowsize=1")) == 2
+
+
 def test_two_files_at_once_use_two_groups(terminals: Terminals) -> None:
     one, two = terminals.put("one", 3_000_000), terminals.put("two", 3_000_001)
     first = [terminals.fetch(host, "one") for host in terminals.hosts[:2]]
