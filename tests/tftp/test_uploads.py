@@ -271,6 +271,36 @@ async def test_files_that_run_with_other_rights_are_not_replaced(hall: Hall, mod
         hall.room(REPLACE).admit(at(hall.folder), None, "10.0.0.9")
 
 
+@pytest.mark.root
+async def test_as_a_user_without_rights(hall: Hall) -> None:
+    """A file that the server's user could not write into is not replaced by way of its directory."""
+    nobody = 65534
+    for name in ("mine", "locked"):
+        (hall.folder / name).write_bytes(b"old")
+        os.chown(hall.folder / name, nobody, nobody)
+    (hall.folder / "locked").chmod(0o444)
+    (hall.folder / "roots").write_bytes(b"old")
+    os.chown(hall.folder, nobody, nobody)
+    room = hall.room(REPLACE)
+    (hall.folder / "d").mkdir()
+    locked, roots, mine = (at(hall.folder, name) for name in ("locked", "roots", "mine"))
+    new = at(hall.folder / "d", "new")
+    os.seteuid(nobody)
+    try:
+        for target in (locked, roots):
+            with refused(ErrorCode.ACCESS, "file may not be written"):
+                room.admit(target, None, "10.0.0.9")
+        one = room.admit(mine, None, "10.0.0.9")
+        one.write([b"new"])
+        await commit(room, one)
+        with refused(ErrorCode.ACCESS, "directory may not be written"):
+            room.admit(new, None, "10.0.0.9")
+    finally:
+        os.seteuid(0)
+    assert (hall.folder / "mine").read_bytes() == b"new"
+    assert hall.names == ["d", "locked", "mine", "roots"]
+
+
 async def test_the_longest_name(hall: Hall) -> None:
     name = "n" * 255
     await place(hall.room(WRITE), hall.folder, name, b"x")

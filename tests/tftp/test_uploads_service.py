@@ -489,3 +489,42 @@ async def test_a_subscriber_that_fails_does_not_harm_the_client(make_desk) -> No
     await stop(desk)
     assert len(desk.came) == 1
     assert desk.room.service.metrics.bugs == 1
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_over_the_one_port(make_desk, tmp_path: Path, host: str) -> None:
+    desk = make_desk()
+    await desk.room.service.start(desk.room.settings(interfaces=(host,), allow_writes=True, single_port=True))
+    data = noise(100_000)
+    file = tmp_path / "in"
+    file.write_bytes(data)
+    for n, make in enumerate((atftp_window, curl, busybox_512)):
+        code, said = await run(make(host, desk.port, file, f"f{n}"))
+        assert code == 0, said
+        assert (desk.folder / f"f{n}").read_bytes() == data
+    await stop(desk)
+
+
+async def test_a_reload_counts_for_new_uploads(desk: Desk) -> None:
+    service = desk.room.service
+    async with client(desk.port) as made:
+        made.ask("f", opcode=Opcode.WRQ)
+        first = await made.receive()
+        reload = await service.prepare(desk.room.settings(interfaces=("127.0.0.1", "::1"), allow_writes=False))
+        reload.commit()
+        assert await upload(desk.port, "g", b"x") == Error(ErrorCode.ACCESS, "writes are not allowed")
+        await send(made, b"content", first, 512, 1)
+    assert desk.names == ["f"]
+
+
+async def test_a_write_request_needs_a_known_mode(desk: Desk) -> None:
+    answer = await upload(desk.port, "f", b"x", mode="mail")
+    assert isinstance(answer, Error)
+    assert answer.code == ErrorCode.ILLEGAL
+
+
+async def test_a_number_space_that_is_too_small_is_no_agreement(desk: Desk) -> None:
+    """With numbers that go from 65535 to 65535 a repeated block could not be told from a new one."""
+    answer = await upload(desk.port, "f", b"x", ("rollover", 65535))
+    assert answer is None or (isinstance(answer, Error) and answer.code == ErrorCode.OPTION)
+    assert not [name for name in desk.names if name.endswith(".part")]
