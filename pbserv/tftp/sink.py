@@ -226,7 +226,8 @@ def rename_new(folder: int, old: bytes, new: bytes) -> None:
     if code not in (errno.ENOSYS, errno.EINVAL):
         raise OSError(code, os.strerror(code))
     os.link(old, new, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
-    os.unlink(old, dir_fd=folder)
+    with suppress(OSError):  # the file is there; a second name that stays is swept
+        os.unlink(old, dir_fd=folder)
 
 
 def _renameat2(folder: int, old: bytes, new: bytes) -> int:
@@ -241,13 +242,17 @@ def _renameat2(folder: int, old: bytes, new: bytes) -> int:
 
 
 def _sync_folder(folder: int) -> None:
-    """The name is durable too. A directory that may be written but not read cannot be asked; that is no failure."""
+    """The name is durable too. A directory that may be written but not read cannot be asked, and some file systems
+    know no fsync of directories; that is no failure."""
     try:
         readable = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
     except OSError:
         return
     try:
         os.fsync(readable)
+    except OSError as fault:
+        if fault.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise
     finally:
         os.close(readable)
 

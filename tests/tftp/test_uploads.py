@@ -5,6 +5,7 @@ import errno
 import fcntl
 import os
 import random
+import stat
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -637,6 +638,19 @@ async def test_what_fsync_finds_out_is_told(hall: Hall, monkeypatch: pytest.Monk
     with refused(wanted, "cannot be written" if code == errno.EIO else "disk full"):
         await place(room, hall.folder, "f", b"x")
     assert hall.names == []
+
+
+async def test_a_file_system_that_cannot_sync_directories(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.fsync
+
+    def files_only(file: int) -> None:
+        if stat.S_ISDIR(os.fstat(file).st_mode):
+            raise OSError(errno.EINVAL, "")
+        real(file)
+
+    monkeypatch.setattr(os, "fsync", files_only)
+    await place(hall.room(WRITE), hall.folder, "f", b"x")
+    assert hall.names == ["f"]
 
 
 async def test_a_write_that_the_kernel_cuts_short_is_finished(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
