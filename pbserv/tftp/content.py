@@ -48,6 +48,7 @@ class Watch:
 
     After a change of its links the new ctime is what it is compared with, so a write cannot hide behind a link that
     came or went earlier. What is left is a write, a new link and mtime set back, all between two comparisons.
+    A comparison is one fstat(2), which does not wait for a disk; on NFS its attribute cache answers.
     """
 
     __slots__ = ("_fd", "_identity")

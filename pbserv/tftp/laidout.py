@@ -25,6 +25,10 @@ from pbserv.tftp.scatter import Slots
 Key = tuple[FileId, int, int, bool]
 """The file, the block size, the rollover if there is one, whether it is netascii."""
 
+SMALL_BYTES = 32 << 10
+"""Up to this, copying blocks is faster than telling the kernel where each belongs."""
+_SHORTER = "the file became shorter while it was read"
+
 
 class LaidOut:
     """All blocks, shared by all transfers of them, from ``address`` on for ``length`` bytes.
@@ -66,18 +70,19 @@ class LaidOut:
     @classmethod
     def of_file(cls, fd: int, identity: FileId, block_size: int, rollover: int = 0) -> LaidOut:
         """Read all of ``fd``; raises FileFault when it changed meanwhile."""
+        if identity.size < SMALL_BYTES:
+            return cls.of_bytes(_whole(fd, identity), block_size, rollover)
         blocks = block_count(identity.size, block_size)
         slots = Slots(bytearray(laid_out_bytes(identity.size, block_size)), block_size)
         write_numbers(slots.buffer, 0, slots.stride, 1, blocks, rollover)
         position = 0
         try:
             while position < identity.size:
-                if position % block_size:  # a read may stop anywhere: go back to where a block begins
-                    position -= position % block_size
+                position -= position % block_size  # a read may stop anywhere: back to where a block begins
                 got = slots.read(fd, position // block_size, blocks - position // block_size, position)
                 position += got
                 if got < block_size and position < identity.size:
-                    raise FileFault("the file became shorter while it was read")
+                    raise FileFault(_SHORTER)
             _compare(fd, identity)
         except OSError as fault:
             raise FileFault(f"cannot be read: {fault.strerror}") from None
@@ -85,15 +90,8 @@ class LaidOut:
 
     @classmethod
     def of_text(cls, fd: int, identity: FileId, block_size: int, rollover: int = 0) -> LaidOut:
-        """All of a small file ``fd`` as netascii; raises FileFault when it changed meanwhile."""
-        try:
-            data = os.pread(fd, identity.size, 0)
-            _compare(fd, identity)
-        except OSError as fault:
-            raise FileFault(f"cannot be read: {fault.strerror}") from None
-        if len(data) != identity.size:
-            raise FileFault("the file became shorter while it was read")
-        return cls.of_bytes(to_netascii(data), block_size, rollover)
+        """All of a file that is not large, as netascii; raises FileFault when it changed meanwhile."""
+        return cls.of_bytes(to_netascii(_whole(fd, identity)), block_size, rollover)
 
     def flight(self, first: int, count: int, again: Callable[[], None] = no_matter, /) -> memoryview:
         start = (first - 1) * self.stride
@@ -103,6 +101,17 @@ class LaidOut:
         self.users -= 1
         if not self.users and self.on_idle is not None:
             self.on_idle(self)
+
+
+def _whole(fd: int, identity: FileId) -> bytes:
+    try:
+        data = os.pread(fd, identity.size, 0)
+        _compare(fd, identity)
+    except OSError as fault:
+        raise FileFault(f"cannot be read: {fault.strerror}") from None
+    if len(data) != identity.size:
+        raise FileFault(_SHORTER)
+    return data
 
 
 def _compare(fd: int, identity: FileId) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import tempfile
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pbserv.tftp import lines as lines_module
+from pbserv.tftp import scatter
 from pbserv.tftp.content import FileFault, block_count
 from pbserv.tftp.lines import Counting, Lines
 from pbserv.tftp.netascii import to_netascii
 from pbserv.tftp.readahead import ReadAhead
 from pbserv.tftp.readers import Readers
+from pbserv.tftp.scatter import in_memory
 from pbserv.tftp.streamed import Streamed
 from tests.tftp.contents import Thread, forget, make, opened, wire
 
@@ -306,3 +310,57 @@ async def test_a_file_that_is_not_in_memory_comes_through_the_loop(tmp_path: Pat
         first += 16
     assert b"".join(got) == wire(data, 1428, 1, first)
     content.close()
+
+
+def test_a_file_system_in_memory_needs_no_thread() -> None:
+    """tmpfs does not know RWF_NOWAIT."""
+    folder = Path("/dev/shm")
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        pytest.skip("no /dev/shm")
+    with tempfile.NamedTemporaryFile(dir=folder) as file:
+        if not in_memory(file.fileno()):
+            pytest.skip("/dev/shm is no tmpfs")
+        data = os.urandom(100_000)
+        file.write(data)
+        file.flush()
+        thread = Thread()
+        content = streamed(Path(file.name), 512, 4, thread.readers)
+        for first in range(1, 196, 4):
+            assert content.flight(first, 4) == wire(data, 512, first, 4)
+        assert not thread.waiting
+        content.close()
+
+
+def test_a_c_library_without_preadv2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scatter, "_preadv2", None)
+    path = make(tmp_path, "f", 100_000)
+    thread = Thread()
+    content = streamed(path, 512, 4, thread.readers)
+    for first in range(1, 196, 4):
+        assert thread.get(content, first, 4) == wire(path.read_bytes(), 512, first, 4)
+    content.close()
+
+
+def test_more_than_a_window_is_our_own_mistake(tmp_path: Path) -> None:
+    content = streamed(make(tmp_path, "f", 1_000_000), 1428, 16, Thread().readers)
+    with pytest.raises(ValueError, match="more than the window of 16"):
+        content.flight(1, 100)
+    content.close()
+
+
+def test_counting_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In turns with others, and with marks in a file of any size."""
+    monkeypatch.setattr(lines_module, "COUNTED_AT_ONCE", 300_000)
+    data = os.urandom(2_500_000)
+    path = tmp_path / "f"
+    path.write_bytes(data)
+    fd, identity = opened(path)
+    counting = Counting(fd, identity)
+    turns = 0
+    while counting.index is None:
+        counting.advance()
+        turns += 1
+    assert turns == 9
+    assert counting.index.size_bytes == len(to_netascii(data))
+    assert list(counting.index.marks) == [len(to_netascii(data[: mark << 20])) for mark in range(3)]
+    os.close(fd)
