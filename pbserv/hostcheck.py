@@ -11,11 +11,13 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from pbserv.conf.load import Problem
+from pbserv.errors import StartError
 from pbserv.imaging.config import PbservConf
 from pbserv.net.interfaces import address_on_host, foreign_places
 from pbserv.policy.config import PolicyConf
 from pbserv.proxydhcp.config import ProxyDhcpConf
 from pbserv.settings import CLIENT_FILES, LOADER_ALIASES, SERVICE_NAMES, VIRTUAL_FILES, Settings
+from pbserv.tftp import mapfile
 from pbserv.tftp.config import TftpConf
 
 
@@ -25,6 +27,7 @@ def host_problems(settings: Settings) -> list[Problem]:
         *_process(settings),
         *bound_addresses(settings, SERVICE_NAMES),
         *_url_addresses(settings),
+        *_tftp(settings),
         *_boot_files(settings),
         *_imaging_client(settings),
     ]
@@ -76,6 +79,15 @@ def _process(settings: Settings) -> Iterator[Problem]:
     if ports.proxydhcp_port == ports.boot_server_port != 0:
         why = f"is {ports.boot_server_port}, the same as ProxyDHCPPort: proxyDHCP will not start"
         yield settings.problem(ProxyDhcpConf, "BootServerPort", why)
+
+
+def _tftp(settings: Settings) -> Iterator[Problem]:
+    conf = settings.tftp
+    if conf.map_file is not None:
+        try:
+            mapfile.load(conf.map_file)
+        except StartError as fault:
+            yield settings.problem(TftpConf, "TFTPMapFile", f"{fault}: TFTP will not start")
 
 
 def _boot_files(settings: Settings) -> Iterator[Problem]:

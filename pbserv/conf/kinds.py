@@ -145,6 +145,26 @@ class Address(_Plain):
 
 
 @dataclass(frozen=True, slots=True)
+class GroupAddress(_Plain):
+    """The first of ``count`` IPv4 multicast addresses."""
+
+    count: int
+
+    @property
+    def allowed(self) -> str:
+        return f"an IPv4 multicast address with {self.count - 1} more behind it, such as 239.255.69.0"
+
+    def parse(self, text: str) -> str:
+        try:
+            first = ipaddress.IPv4Address(text)
+            if first.is_multicast and (first + self.count - 1).is_multicast:
+                return str(first)
+        except ValueError:
+            pass
+        raise ValueError(f"{shown(text)} is not {self.allowed}")
+
+
+@dataclass(frozen=True, slots=True)
 class Addresses(_Plain):
     """IPv4 or IPv6 literals and names of interfaces. Whether this host has them is not a matter of parsing."""
 

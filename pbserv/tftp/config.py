@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 from pbserv.conf.kinds import (
-    Address,
     Addresses,
     Choice,
     Directory,
+    GroupAddress,
     Integer,
     LogFile,
     Names,
@@ -250,7 +250,7 @@ class TftpConf(ConfModel):
             "TFTPClientDirectories",
             Choice(("none", "ip", "mac")),
             "Whether a client's files are looked for in a directory of its own first: one named by its address"
-            " (10.0.0.7) or by its MAC (52-54-00-12-34-56) below TFTPDirectory.",
+            " (10.0.0.7, or 2001-db8--7 for IPv6) or by its MAC (52-54-00-12-34-56) below TFTPDirectory.",
             extension=True,
         ),
     ] = "none"
@@ -309,7 +309,7 @@ class TftpConf(ConfModel):
         str,
         Key(
             "TFTPMulticastAddress",
-            Address(),
+            GroupAddress(256),
             "The first of the 256 group addresses that multicast transfers use.",
             extension=True,
         ),

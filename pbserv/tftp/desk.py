@@ -159,15 +159,19 @@ class RequestDesk:
 
     def _send(self, datagram: Datagram, listener: Channel, request: Request) -> None:
         found = self.catalogue.find(request, datagram.peer, datagram.local, self._mac(datagram))
-        if self.multicast.take(datagram, request, found, lambda mtu: self._limits(mtu, datagram), time.monotonic()):
-            return
+        limits: Callable[[int], Limits] = lambda mtu: self._limits(mtu, datagram)  # noqa: E731
+        try:
+            if self.multicast.take(datagram, request, found, limits, time.monotonic()):
+                return
+        except BaseException:
+            _close(found)
+            raise
         if request.mode == "netascii":
             found = MadeFile(to_netascii(_whole(found)))
         try:
             session = self._open_session(datagram, listener, request, found)
         except BaseException:
-            if isinstance(found, RealFile):
-                os.close(found.fd)
+            _close(found)
             raise
         try:
             if isinstance(found, MadeFile):
@@ -209,6 +213,11 @@ def label(datagram: Datagram) -> str:
     """The client, for logs."""
     peer = datagram.peer
     return f"[{peer}]:{datagram.port}" if ":" in peer else f"{peer}:{datagram.port}"
+
+
+def _close(found: RealFile | MadeFile) -> None:
+    if isinstance(found, RealFile):
+        os.close(found.fd)
 
 
 def _whole(found: RealFile | MadeFile) -> bytes:

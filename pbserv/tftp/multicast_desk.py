@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from pbserv.errors import StartError
 from pbserv.net.udp import Datagram
 from pbserv.tftp.catalogue import MadeFile, RealFile
 from pbserv.tftp.config import TftpConf
@@ -52,19 +51,11 @@ class GroupPlan:
 
     @classmethod
     def of(cls, settings: TftpConf) -> GroupPlan | None:
-        """None: no multicast. Raises StartError when the group addresses are none."""
+        """None: no multicast."""
         # A single port is for NAT and containers, which multicast does not pass; groups have ports of their own.
         if not settings.multicast or settings.single_port or OPTION.decode() in settings.refused_options:
             return None
-        first = ipaddress.ip_address(settings.multicast_address)
-        try:
-            usable = isinstance(first, ipaddress.IPv4Address) and (first + ADDRESSES - 1).is_multicast
-        except ipaddress.AddressValueError:
-            usable = False
-        if not usable or not first.is_multicast or not isinstance(first, ipaddress.IPv4Address):
-            raise StartError(
-                f"TFTPMulticastAddress: {first} does not begin 256 multicast addresses; take one like 239.255.69.0"
-            )
+        first = ipaddress.IPv4Address(settings.multicast_address)
         return cls(first, settings.multicast_port, settings.multicast_ttl, settings.port_range)
 
 

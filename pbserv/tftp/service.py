@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import resource
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pbserv.errors import StartError
 from pbserv.log import ServiceLog
+from pbserv.net.neighbours import NeighbourTable
 from pbserv.net.ready import ReadySet
 from pbserv.service import Reload
 from pbserv.tftp import mapfile
@@ -31,6 +33,7 @@ from pbserv.tftp.report import Reporter
 from pbserv.tftp.switchboard import Switchboard
 from pbserv.tftp.table import Caps, TransferTable
 from pbserv.tftp.uploads import UploadRoom, rules_of
+from pbserv.types import Instant
 
 __all__ = ["Observer", "TftpService", "Uploads", "VirtualFiles"]
 
@@ -147,6 +150,7 @@ class _Room:
         self._loop = asyncio.get_running_loop()
         self._reporter = reporter
         self._ready = ReadySet()
+        self._neighbours = NeighbourTable()
         self._table = TransferTable(_caps(settings, reporter.log), reporter.metrics)
         self._store = ContentStore(settings.cache_size_mb << 20, self._in_thread)
         reporter.metrics.cache = self._store
@@ -164,7 +168,7 @@ class _Room:
             UploadDesk(self._uploads, subscribers, self._table, reporter),
             self._multicast,
             reporter,
-            lambda _address: None,
+            self._mac_of,
         )
         self._listeners = listening(means.places or (), self._switchboard, self._desk.take)
 
@@ -209,7 +213,11 @@ class _Room:
             self._switchboard.hang_up(listener)
         self._switchboard.close()
         self._ready.close()
+        self._neighbours.close()
         self._desk.catalogue.close()
+
+    def _mac_of(self, address: str) -> str | None:
+        return self._neighbours.mac_of(address, Instant(time.monotonic()))
 
     def _stray(self, client: str, reason: str) -> None:
         self._reporter.metrics.strays += 1

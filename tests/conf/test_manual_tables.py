@@ -125,7 +125,7 @@ def test_the_values_mean_what_the_manual_says(tmp_path: Path) -> None:
     proxy, tftp, policy = (loaded.get(file.model) for file in (PROXYDHCP, TFTP, POLICY))
     assert (proxy.local_interface, proxy.policy_engine, proxy.nbp_x86) == ("10.0.0.1", "10.0.0.1", "nvlnbp.sys")
     assert proxy.log_path(logs) == logs / "novell-proxydhcp.log"
-    assert (tftp.interface, tftp.directory) == ("10.0.0.1", Path("/srv/tftp"))
+    assert (tftp.interfaces, tftp.directory) == (("10.0.0.1",), Path("/srv/tftp"))
     assert tftp.log_path(logs) == logs / "novell-tftp.log"
     assert (policy.log_level, policy.preboot_server, policy.enable_amt_support) == (1, "10.0.0.5", True)
     assert policy.log_path(logs) == logs / "novell-zmgprebootpolicy.log"

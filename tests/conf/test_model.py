@@ -121,7 +121,7 @@ def test_a_field_without_a_declaration_is_our_bug() -> None:
 def test_ranges_hold_in_code_too_and_models_are_frozen() -> None:
     with pytest.raises(ValidationError, match="512 to 4428"):
         TftpConf(transfer_block_size=99_999)
-    with pytest.raises(ValidationError, match="IPv4"):
+    with pytest.raises(ValidationError, match="neither an address nor"):
         TftpConf(interfaces=("10.0.0.500",))
     with pytest.raises(ValidationError):
         PolicyConf(**{"zone_default": "other"})
@@ -154,3 +154,20 @@ def test_log_paths() -> None:
     assert TftpConf(log_file=Path("/tmp/x.log")).log_path(logs) == Path("/tmp/x.log")
     assert PolicyConf().log_path(logs) == logs / "preboot-policy.log"
     assert [PbservConf().log_level, ProxyDhcpConf(log_level=0).log_level] == [3, 0]
+
+
+def test_kinds_of_addresses_and_ports() -> None:
+    conf = TftpConf(interfaces=("eth0", "10.0.0.1", "FE80::1"), allowed_networks=("10.0.0.0/8",), port_range=(5, 7))
+    assert conf.interfaces == ("eth0", "10.0.0.1", "fe80::1")
+    wrong = {
+        "interfaces": (("a/b",), ("10.1",), ()),
+        "allowed_networks": (("10.0.0.1/8",), ("all",)),
+        "port_range": ((7, 5), (0, 5)),
+        "multicast_address": ("10.0.0.1", "239.255.255.200"),
+        "refused_options": (("blocksize",),),
+    }
+    for field, values in wrong.items():
+        for value in values:
+            if value != ():
+                with pytest.raises(ValidationError):
+                    TftpConf(**{field: value})

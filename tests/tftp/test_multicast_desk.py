@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from pbserv.errors import StartError
 from pbserv.tftp.multicast_desk import MOST_PER_ADDRESS, GroupPlan
 from pbserv.tftp.packet import Data, Error, OptionAck, Packet, decode, encode_error
 from tests.tftp.client import Client, client, fetch
@@ -197,9 +196,9 @@ async def test_settings_can_rule_it_out(make_room: Callable[[], Room], changes):
 
 async def test_group_addresses_must_be_multicast_addresses(make_room: Callable[[], Room]):
     room = make_room()
-    for address in ("10.0.0.1", "239.255.255.1"):
-        with pytest.raises(StartError, match=r"TFTPMulticastAddress: .* take one like 239\.255\.69\.0"):
-            GroupPlan.of(room.settings(multicast_address=address))
+    for address in ("10.0.0.1", "239.255.255.1", "fe80::1"):
+        with pytest.raises(ValueError, match=r"is not an IPv4 multicast address with 255 more behind it"):
+            room.settings(multicast_address=address)
     assert GroupPlan.of(room.settings(multicast_address="224.0.0.1", multicast=False)) is None
     assert GroupPlan.of(room.settings(multicast_address="239.255.255.0")) is not None
 
