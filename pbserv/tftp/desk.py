@@ -18,7 +18,7 @@ from pbserv.tftp.channel import Channel, Link
 from pbserv.tftp.files import ContentStore, FileId, LaidOut
 from pbserv.tftp.multicast_desk import MulticastDesk
 from pbserv.tftp.netascii import to_netascii
-from pbserv.tftp.options import Limits, negotiate
+from pbserv.tftp.options import IPV4_OVERHEAD, IPV6_OVERHEAD, Limits, negotiate
 from pbserv.tftp.packet import ErrorCode, Opcode, Request, decode, encode_error
 from pbserv.tftp.receiving import UploadDesk
 from pbserv.tftp.report import Reporter
@@ -27,10 +27,6 @@ from pbserv.tftp.switchboard import Switchboard, no_descriptor, reply
 from pbserv.tftp.table import TransferTable
 from pbserv.tftp.transfer import Outcome
 
-LARGEST_NETASCII = 4 << 20
-IPV4_OVERHEAD = 32
-IPV6_OVERHEAD = 52
-"""IP, UDP and TFTP header bytes in front of a block."""
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -166,19 +162,13 @@ class RequestDesk:
         except BaseException:
             _close(found)
             raise
-        if request.mode == "netascii":
-            found = MadeFile(to_netascii(_whole(found)))
         try:
             session = self._open_session(datagram, listener, request, found)
         except BaseException:
             _close(found)
             raise
         try:
-            if isinstance(found, MadeFile):
-                session.begin(LaidOut.of_bytes(found.data, session.block_size))
-            else:
-                identity = FileId.of(found.facts)
-                self._store.obtain(found.fd, identity, session.block_size, session.transfer.window, session.begin)
+            self._fill(session, found, text=request.mode == "netascii")
         except Exception:
             session.fail(Outcome.BUG, "internal error")
             raise
@@ -188,13 +178,25 @@ class RequestDesk:
     ) -> SendingSession:
         link = self._connect(datagram, listener)
         size_bytes = found.facts.st_size if isinstance(found, RealFile) else len(found.data)
-        terms = negotiate(request.options, size_bytes, self._limits(link.mtu_bytes, datagram))
+        tsize = size_bytes if request.mode == "octet" else None  # what netascii makes of it is not known yet
+        terms = negotiate(request.options, tsize, self._limits(link.mtu_bytes, datagram))
         key = (datagram.peer, datagram.port, datagram.local)
         session = SendingSession(
             key, datagram.data, request, link, terms, size_bytes, self._reporter, self._table.remove
         )
         self._table.add(session)
         return session
+
+    def _fill(self, session: SendingSession, found: RealFile | MadeFile, *, text: bool) -> None:
+        """Give the session its content, now or later; takes the descriptor over."""
+        terms = session.terms
+        if isinstance(found, MadeFile):
+            data = to_netascii(found.data) if text else found.data
+            session.begin(LaidOut.of_bytes(data, terms.block_size, terms.rollover))
+            return
+        obtain = self._store.obtain_netascii if text else self._store.obtain
+        identity = FileId.of(found.facts)
+        obtain(found.fd, identity, terms.block_size, terms.window, session.begin, terms.rollover)
 
     def _connect(self, datagram: Datagram, listener: Channel) -> Link:
         try:
@@ -217,18 +219,4 @@ def label(datagram: Datagram) -> str:
 
 def _close(found: RealFile | MadeFile) -> None:
     if isinstance(found, RealFile):
-        os.close(found.fd)
-
-
-def _whole(found: RealFile | MadeFile) -> bytes:
-    """All bytes of a small file, for conversion; takes a descriptor over. Raises Refusal."""
-    if isinstance(found, MadeFile):
-        return found.data
-    try:
-        if found.facts.st_size > LARGEST_NETASCII:
-            raise Refusal(ErrorCode.ILLEGAL, "too large for netascii; use octet")
-        return os.pread(found.fd, LARGEST_NETASCII, 0)
-    except OSError:
-        raise Refusal(ErrorCode.UNDEFINED, "file cannot be read") from None
-    finally:
         os.close(found.fd)

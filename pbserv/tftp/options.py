@@ -138,7 +138,8 @@ _VALID: dict[str, Callable[[int], bool]] = {
     "blksize": lambda asked: 8 <= asked <= 65464,  # RFC 2348: "valid values range between 8 and 65464"
     "blksize2": lambda asked: 8 <= asked <= 32768,  # tftp-hpa: the answer is a power of two
     "multicast": lambda _: True,
-    "rollover": lambda asked: asked <= 65535,  # tftp-hpa
+    # tftp-hpa takes all numbers. Departs: with few numbers behind 65535 a repeated block would pass for a new one.
+    "rollover": lambda asked: asked <= 32768,
     "timeout": lambda asked: 1 <= asked <= 255,  # RFC 2349
     "tsize": lambda asked: asked <= _LARGEST_SIZE,
     "utimeout": lambda asked: 10_000 <= asked <= 255_000_000,  # tftp-hpa, microseconds

@@ -30,9 +30,6 @@ from pbserv.tftp.table import TransferTable
 from pbserv.tftp.transfer import Flight, Outcome
 from pbserv.tftp.uploads import UploadRoom
 
-LEAST_NUMBERS_PER_WINDOW = 4
-"""With fewer block numbers than that behind 65535 a late block could pass for a new one."""
-
 
 class ReceivingSession(Session):
     """``begin`` it; ``stored`` is told when the file is there, before the last ACK."""
@@ -124,7 +121,7 @@ class ReceivingSession(Session):
             self._reporter.ended(self._facts(now - self._started_at))
 
     def _not_stored(self, refusal: Refusal) -> None:
-        self.fail(Outcome.FILE_FAULT, refusal.text, refusal.code)
+        self.fail(Outcome.NOT_STORED, refusal.text, refusal.code)
 
     def _perform(self, action: Action | Flight, now: float) -> None:
         if isinstance(action, bytes):
@@ -200,8 +197,6 @@ class UploadDesk:
             raise Refusal(ErrorCode.ACCESS, "writes are not allowed")
         link = connect()
         terms = negotiate_write(request.options, limits(link))
-        if 65536 - terms.rollover < LEAST_NUMBERS_PER_WINDOW * terms.window:
-            raise Refusal(ErrorCode.OPTION, "rollover leaves too few block numbers for this windowsize")
         place = target()
         sink = self.room.admit(place, terms.tsize, key[0])
         told = partial(self._stored, key[0], place.shown, self.room.root, sink)

@@ -30,6 +30,7 @@ _EVENTS: dict[Outcome, tuple[str, int]] = {
     Outcome.TIMED_OUT: ("failed", 1),
     Outcome.UNREACHABLE: ("failed", 1),
     Outcome.FILE_FAULT: ("failed", 1),
+    Outcome.NOT_STORED: ("failed", 1),
     Outcome.STOPPED: ("failed", 1),
     Outcome.BUG: ("failed", 1),
 }

@@ -24,7 +24,8 @@ ACK_WORDS = array("I", b"".join(b"\0\4" + number.to_bytes(2, "big") for number i
 class SendingSession(Session):
     """``begin`` it with its content."""
 
-    __slots__ = ("_address", "_content", "_fast", "_length", "_owed", "_stride", "_terms", "size_bytes", "transfer")
+    __slots__ = ("_address", "_content", "_fast", "_length", "_owed", "_stride", "size_bytes", "terms",
+                 "transfer")  # fmt: skip
 
     def __init__(
         self,
@@ -40,16 +41,12 @@ class SendingSession(Session):
         self.transfer = Transfer(size_bytes, terms)
         super().__init__(key, datagram, request, link, self.transfer, reporter, on_end)
         self.size_bytes = size_bytes
-        self._terms = terms
+        self.terms = terms
         self._stride = terms.block_size + HEADER_BYTES
         self._content: Content | None = None
         self._owed: Flight | None = None  # waits for the content
         self._fast = False
         self._address = self._length = 0
-
-    @property
-    def block_size(self) -> int:
-        return self._terms.block_size
 
     def begin(self, content: Content | FileFault) -> None:
         """The content is there (or is not): only now the client hears of us, so no ERROR ever follows an OACK."""
@@ -60,10 +57,12 @@ class SendingSession(Session):
             content.close()
             return
         self._content = content
+        self.size_bytes = content.size_bytes
+        self.transfer.resize(content.size_bytes)
         self._begun = True
         if isinstance(content, LaidOut):
             self._address, self._length = content.address, content.length
-            self._fast = self._trace is None and not self._terms.rollover
+            self._fast = self._trace is None and not self.terms.rollover
         now = time.monotonic()
         self._guarded(lambda: self._perform(self.transfer.start(now), now))
 
@@ -140,12 +139,12 @@ class SendingSession(Session):
             client=self.client,
             name=self.name,
             size_bytes=self.size_bytes,
-            block_size=self._terms.block_size,
+            block_size=self.terms.block_size,
             window=transfer.window,
             seconds=seconds,
             outcome=transfer.outcome or Outcome.BUG,
             detail=transfer.detail,
-            bytes_moved=min(transfer.acknowledged * self._terms.block_size, self.size_bytes),
+            bytes_moved=min(transfer.acknowledged * self.terms.block_size, self.size_bytes),
             blocks=transfer.blocks_sent,
             retransmissions=transfer.retransmissions,
             stale=transfer.stale_acks,

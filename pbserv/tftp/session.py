@@ -103,6 +103,11 @@ class Session(ABC):
         return self._core.answered
 
     @property
+    def dallies(self) -> bool:
+        """All is done and reported; what is left is to repeat the last packet. :meth:`fail` ends it silently."""
+        return False
+
+    @property
     def deadline(self) -> float:
         """When :meth:`on_deadline` wants to be called."""
         return self._core.deadline

@@ -88,7 +88,9 @@ class TransferTable:
         self._timer = self._loop.call_later(SWEEP_S, self._sweep) if self._sessions else None
 
     async def finish(self, grace_s: float) -> None:
-        """Wait for running transfers, then end what is left."""
+        """Wait for running transfers, then end what is left. Clients that have everything are not waited for."""
+        for session in [session for session in self._sessions.values() if session.dallies]:
+            session.fail(Outcome.STOPPED, "the server is stopping")
         try:
             async with asyncio.timeout(grace_s):
                 await self._empty.wait()

@@ -48,6 +48,7 @@ class Outcome(enum.Enum):
     TIMED_OUT = "timed out"
     UNREACHABLE = "client port closed"
     FILE_FAULT = "file changed"
+    NOT_STORED = "not stored"
     STOPPED = "service stopped"
     BUG = "internal error"
 
@@ -88,6 +89,10 @@ class Transfer:
         self.retransmissions = self.stale_acks = 0
         self.outcome: Outcome | None = None
         self.detail = ""
+
+    def resize(self, size_bytes: int) -> None:
+        """Before the start: the content turned out to have this size."""
+        self.last = size_bytes // self._terms.block_size + 1
 
     @property
     def rto_s(self) -> float:
@@ -228,8 +233,8 @@ class Transfer:
             self._rto = self._terms.timeout_s
 
     def _sample(self, base: int, now: float) -> None:
-        # ACK 0 says little about the round trip: PXELINUX holds it back until its user wants to read.
-        if base > 0 and not self._fixed:
+        # A late ACK 0 says little about the round trip: PXELINUX holds it back until its user wants to read.
+        if not self._fixed and (base > 0 or now - self._sent_at < self._rto / 10):
             self._measure(now - self._sent_at)
             self._sample_at = now + SAMPLE_INTERVAL_S
 

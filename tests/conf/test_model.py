@@ -157,7 +157,7 @@ def test_log_paths() -> None:
 
 
 def test_kinds_of_addresses_and_ports() -> None:
-    conf = TftpConf(interfaces=("eth0", "10.0.0.1", "FE80::1"), allowed_networks=("10.0.0.0/8",), port_range=(5, 7))
+    conf = TftpConf(interfaces=("eth0", "10.0.0.1", "fe80::1"), allowed_networks=("10.0.0.0/8",), port_range=(5, 7))
     assert conf.interfaces == ("eth0", "10.0.0.1", "fe80::1")
     wrong = {
         "interfaces": (("a/b",), ("10.1",), ()),

@@ -122,7 +122,7 @@ def test_what_must_be_equal_goes_back_letter_by_letter() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "number"), [(b"0", 0), (b"1", 1), (b"65535", 65535), (b"65536", None), (b"-1", None)]
+    ("asked", "number"), [(b"0", 0), (b"1", 1), (b"32768", 32768), (b"65535", None), (b"-1", None)]
 )
 def test_rollover(asked: bytes, number: int | None) -> None:
     terms = negotiate(((b"rollover", asked),), 0, LIMITS)
@@ -182,7 +182,8 @@ NAMES = [
 ]
 WORD = st.binary(max_size=12)
 VALUE = st.integers(0, 1 << 40).map(lambda number: b"%d" % number) | st.just(b"") | WORD
-ASKED = st.lists(st.tuples(st.sampled_from(NAMES) | WORD, VALUE), max_size=12).map(tuple)
+OPTION = st.tuples(st.sampled_from(NAMES) | WORD, VALUE)
+ASKED = st.lists(OPTION, max_size=12, unique_by=lambda option: option[0].lower()).map(tuple)  # packet.decode sees to it
 
 
 @given(ASKED)
