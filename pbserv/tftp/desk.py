@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pbserv.errors import WireError
 from pbserv.net.udp import Datagram
@@ -205,10 +206,19 @@ class RequestDesk:
             raise Overload("no file descriptor left" if no_descriptor(fault) else "no way to the client") from None
 
     def _limits(self, mtu_bytes: int, datagram: Datagram) -> Limits:
-        offer = self.offer
-        overhead = IPV6_OVERHEAD if ":" in datagram.peer else IPV4_OVERHEAD
-        mtu_bytes = 65_535 if offer.fragments else mtu_bytes
-        return Limits(offer.block_size, offer.window, mtu_bytes, offer.timeout_s, overhead, offer.refused)
+        return _limits(self.offer, mtu_bytes, ":" in datagram.peer)
+
+
+@lru_cache(maxsize=64)
+def _limits(offer: Offer, mtu_bytes: int, six: bool) -> Limits:
+    return Limits(
+        offer.block_size,
+        offer.window,
+        65_535 if offer.fragments else mtu_bytes,
+        offer.timeout_s,
+        IPV6_OVERHEAD if six else IPV4_OVERHEAD,
+        offer.refused,
+    )
 
 
 def label(datagram: Datagram) -> str:

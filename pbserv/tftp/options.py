@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pbserv.tftp.packet import Option
 
@@ -56,6 +57,7 @@ class Terms:
     tsize: int | None = None
 
 
+@lru_cache(maxsize=512)  # the machines of a room ask alike
 def negotiate(asked: tuple[Option, ...], size_bytes: int | None, limits: Limits) -> Terms:
     """Terms for sending a file; ``size_bytes`` None leaves tsize out (netascii: the size on the wire is not known)."""
     usable = _usable(asked, limits)

@@ -37,7 +37,7 @@ _EVENTS: dict[Outcome, tuple[str, int]] = {
 """Event and level; a completed transfer's event is its direction."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that would cost more than all of its numbers
 class Ended:
     """The facts of one transfer that is over.
 
