@@ -54,7 +54,12 @@ class Program:
                 asked = [word for key, value in self.options for word in ("--option", f"{key} {value}")]
                 assert mode == "octet" or not asked
                 words = [f"--{verb}", "-r", name, "-l", str(local), host, str(port)]
-                return [program("atftp"), *asked, *(["--option", "mode netascii"] if mode != "octet" else []), *words]
+                return [
+                    program("atftp"),
+                    *asked,
+                    *(["--option", "mode netascii"] if mode != "octet" else []),
+                    *words,
+                ]
             case "busybox":
                 size = [word for _, value in self.options for word in ("-b", str(value))]
                 return [program("busybox"), "tftp", f"-{verb[0]}", *size, "-r", name, "-l", str(local), host, str(port)]
