@@ -108,14 +108,16 @@ async def test_an_ack_storm_in_a_window_costs_one_flight_per_guard_time(serve: S
         us.ack(0)
         assert await received(us) == blocks(data)[:16]
         begun = time.monotonic()
-        while time.monotonic() - begun < 0.5:  # five guard times of an unmeasured way
+        while time.monotonic() - begun < 0.5:  # guard times from 5 ms on, each twice the one before
             us.ack(0)
             await asyncio.sleep(0.0005)
         again = await received(us)
-        assert len(again) <= 16 * 6
+        assert len(again) <= 16 * 9
         assert set(again) == set(blocks(data)[:16])
         us.ack(16)
-        assert await us.receive() == blocks(data)[16]
+        while (packet := await us.receive()) in blocks(data)[:16]:  # one more flight may have been due
+            pass
+        assert packet == blocks(data)[16]
         us.give_up()
     await until(lambda: room.service.metrics.active == 0)
     assert room.service.metrics.outcomes["closed by client"] == 1
