@@ -10,7 +10,7 @@ import ctypes
 import errno
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 IP_PKTINFO = 8  # linux/in.h; these are missing from the socket module of CPython 3.11
@@ -19,6 +19,8 @@ IPV6_RECVERR = 25
 UDP_SEGMENT = 103
 BATCH = 64
 """Datagrams per system call."""
+COPY_BYTES = 600
+"""Room for a small datagram in an outbox."""
 
 _MESSAGE_WORDS = 8  # struct mmsghdr in words of 8 bytes
 _NAME_BYTES = 32  # a sockaddr_in6 has 28
@@ -228,37 +230,51 @@ def _with_scope(address: str, scope: int) -> str:
 
 
 class Outbox:
-    """Datagrams that will leave together. ``put`` takes addresses: their memory must stay until the flush."""
+    """Datagrams of one socket that will leave together.
 
-    def __init__(self) -> None:
+    ``put`` and ``put_flight`` take addresses: their memory must stay until the flush. ``put_copy`` takes bytes.
+    """
+
+    def __init__(self, flush: Callable[[], None]) -> None:
+        """``flush`` is called when the box is full; it must empty it."""
+        self._flush = flush
         self._headers = bytearray(BATCH * _MESSAGE_WORDS * 8)
         self._vectors = bytearray(BATCH * 16)
-        self.header_words = memoryview(self._headers).cast("Q")
-        self.vector_words = memoryview(self._vectors).cast("Q")
+        self._copies = bytearray(BATCH * COPY_BYTES)
+        self._header_words = memoryview(self._headers).cast("Q")
+        self._vector_words = memoryview(self._vectors).cast("Q")
         self._start, vectors = address_of(self._headers), address_of(self._vectors)
+        self._copies_start = address_of(self._copies)
         for n in range(BATCH):
             at = n * _MESSAGE_WORDS
-            self.header_words[at + 2], self.header_words[at + 3] = vectors + 16 * n, 1
+            self._header_words[at + 2], self._header_words[at + 3] = vectors + 16 * n, 1
         self.waiting: list[Endpoint] = []
 
-    @property
-    def full(self) -> bool:
-        return len(self.waiting) >= BATCH
-
     def put(self, to: Endpoint, address: int, length: int) -> None:
-        """One datagram; the caller has seen that the box is not full."""
-        n = len(self.waiting)
-        words, at, vectors = self.header_words, n * _MESSAGE_WORDS, self.vector_words
+        """One datagram (the hot path)."""
+        waiting = self.waiting
+        n = len(waiting)
+        if n == BATCH:
+            self._flush()
+            n = 0
+        words, at, vectors = self._header_words, n * _MESSAGE_WORDS, self._vector_words
         words[at], words[at + 1] = to.name, to.name_bytes
         words[at + 4], words[at + 5] = to.control, to.control_bytes
         vectors[2 * n], vectors[2 * n + 1] = address, length
-        self.waiting.append(to)
+        waiting.append(to)
+
+    def put_copy(self, to: Endpoint, data: bytes) -> None:
+        """One datagram of at most COPY_BYTES, which may be forgotten at once."""
+        self.put(to, 0, len(data))
+        at = (len(self.waiting) - 1) * COPY_BYTES
+        self._copies[at : at + len(data)] = data
+        self._vector_words[2 * (len(self.waiting) - 1)] = self._copies_start + at
 
     def put_flight(self, to: Endpoint, address: int, length: int) -> None:
         """Several datagrams in one; ``to.segment`` was called before."""
         self.put(to, address, length)
         at = (len(self.waiting) - 1) * _MESSAGE_WORDS
-        self.header_words[at + 4], self.header_words[at + 5] = to.flight_control, to.flight_bytes
+        self._header_words[at + 4], self._header_words[at + 5] = to.flight_control, to.flight_bytes
 
     def send(self, fd: int, first: int) -> tuple[int, int]:
         """Send from entry ``first`` on: how many left, and the errno that stopped the rest (0: none)."""
@@ -270,11 +286,11 @@ class Outbox:
 
     def is_flight(self, n: int) -> bool:
         to = self.waiting[n]
-        return to.flight_control != 0 and self.header_words[n * _MESSAGE_WORDS + 4] == to.flight_control
+        return to.flight_control != 0 and self._header_words[n * _MESSAGE_WORDS + 4] == to.flight_control
 
     def copy(self, n: int) -> bytes:
         """The bytes of entry ``n``."""
-        return ctypes.string_at(self.vector_words[2 * n], self.vector_words[2 * n + 1])
+        return ctypes.string_at(self._vector_words[2 * n], self._vector_words[2 * n + 1])
 
     def clear(self) -> None:
         self.waiting.clear()

@@ -33,6 +33,8 @@ class ReadySet:
         self._loop.add_reader(self._epoll.fileno(), self._turn)
         self._pause = 1  # turns without lingering after it did not pay off
         self._skip = 0
+        self._after: list[Callable[[], None]] = []
+        self._serving = False
 
     def add(self, fd: int, call: Callable[[], None]) -> None:
         self._calls[fd] = call
@@ -42,7 +44,25 @@ class ReadySet:
         del self._calls[fd]
         self._epoll.unregister(fd)
 
+    def after(self, call: Callable[[], None]) -> None:
+        """``call`` once, when the descriptors that are ready now have been served, or soon if none is being served."""
+        self._after.append(call)
+        if not self._serving:
+            self._loop.call_soon(self._finish_round)
+
+    def _finish_round(self) -> None:
+        calls, self._after = self._after, []
+        for call in calls:
+            call()
+
     def _turn(self) -> None:
+        self._serving = True
+        try:
+            self._rounds()
+        finally:
+            self._serving = False
+
+    def _rounds(self) -> None:
         poll, calls = self._epoll.poll, self._calls
         end = _clock() + LONGEST_TURN_S
         ready = poll(0)
@@ -51,6 +71,8 @@ class ReadySet:
                 call = calls.get(fd)  # an earlier call may have closed it
                 if call is not None:
                     call()
+            if self._after:
+                self._finish_round()
             now = _clock()
             if now >= end:
                 return

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from pbserv.net.gso import MAX_BYTES, MAX_SEGMENTS, NO_OFFLOAD, OffloadRoutes
-from pbserv.net.mmsg import UDP_SEGMENT, Endpoint, Inbox, Key, Outbox, unreachable_peers
+from pbserv.net.mmsg import COPY_BYTES, UDP_SEGMENT, Endpoint, Inbox, Key, Outbox, unreachable_peers
 from pbserv.net.sockets import sockaddr_of
 
 _now = time.monotonic
@@ -45,6 +45,9 @@ class Member(Protocol):
 
     def unsent(self, now: float) -> None:
         """The kernel had no room for what was queued."""
+
+    def bug(self, fault: Exception) -> None:
+        """``advance`` raised it."""
 
 
 class Link(Endpoint):
@@ -99,22 +102,30 @@ class Link(Endpoint):
             return size_bytes
         return min(MAX_SEGMENTS, MAX_BYTES // size_bytes) * size_bytes
 
-    def queue(self, address: int, length: int) -> None:
-        """One datagram, which leaves with its batch; its memory must stay until then."""
-        box = self._channel.outbox
-        if box.full:
-            self._channel.flush()
-        box.put(self, address, length)
+    @property
+    def endpoint(self) -> Endpoint:
+        return self
+
+    @property
+    def outbox(self) -> Outbox:
+        """What is put there leaves with the batch."""
+        return self._channel.outbox
+
+    def send_soon(self, data: bytes) -> bool:
+        """One small datagram, which leaves with the batch; False is told later, by ``unsent``."""
+        if len(data) > COPY_BYTES:
+            return self.send(data)
+        self._channel.outbox.put_copy(self, data)
+        self._channel.flush_soon(self._channel)
+        return True
 
     def queue_flight(self, address: int, length: int, size_bytes: int) -> None:
-        """As :meth:`send_flight`, but with the batch."""
+        """As :meth:`send_flight`, but with the batch; the memory must stay until then."""
         step = self.per_call(size_bytes)
         if size_bytes != self.segment_bytes:
             self.segment(size_bytes)
         box = self._channel.outbox
         for start in range(0, length, step):
-            if box.full:
-                self._channel.flush()
             size = min(step, length - start)
             if size > size_bytes:
                 box.put_flight(self, address + start, size)
@@ -134,14 +145,16 @@ class Channel:
         raw: socket.socket,
         local: str,
         inbox: Inbox,
-        outbox: Outbox,
         routes: OffloadRoutes,
         stranger: Callable[[Channel, int], None],
         emptied: Callable[[Channel], None],
+        flush_soon: Callable[[Channel], None],
         *,
         listening: bool = False,
     ) -> None:
-        """Owns ``raw``. ``local`` is its address, empty for all; ``emptied`` is called after the last transfer."""
+        """Owns ``raw``. ``local`` is its address, empty for all; ``emptied`` is called after the last transfer;
+        ``flush_soon`` when something is queued outside of a batch of this channel."""
+        self.flush_soon = flush_soon
         self.listening = listening
         self.deaf = False  # a listener that is going to close
         self._raw = raw
@@ -149,7 +162,7 @@ class Channel:
         self.family = raw.family
         self.local = local
         self.inbox = inbox
-        self.outbox = outbox
+        self.outbox = Outbox(self.flush)
         self.members: dict[Key, Member] = {}
         self.recent: OrderedDict[Key, None] = OrderedDict()
         self._routes = routes
@@ -188,7 +201,10 @@ class Channel:
             if member is None:
                 self._stranger(self, n)
             elif head == member.expect and length >= 4:
-                member.advance(now)
+                try:
+                    member.advance(now)
+                except Exception as fault:
+                    member.bug(fault)
             else:
                 self._collect(member, n, touched)
         for member in touched:
@@ -210,7 +226,10 @@ class Channel:
             if member is None:
                 self._stranger(self, n)
             elif inbox.head(n) == member.expect and inbox.length(n) >= 4:
-                member.advance(now)
+                try:
+                    member.advance(now)
+                except Exception as fault:
+                    member.bug(fault)
             else:
                 self._collect(member, n, touched)
         for member in touched:

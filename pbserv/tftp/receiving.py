@@ -109,7 +109,7 @@ class ReceivingSession(Session):
         if isinstance(fault, Refusal):
             self._not_stored(fault)
         elif fault is not None:
-            self._bug(fault if isinstance(fault, Exception) else RuntimeError(repr(fault)))
+            self.bug(fault if isinstance(fault, Exception) else RuntimeError(repr(fault)))
         else:
             self._guarded(self._acknowledge_all)
 

@@ -24,7 +24,7 @@ ACK_WORDS = array("I", b"".join(b"\0\4" + number.to_bytes(2, "big") for number i
 class SendingSession(Session):
     """``begin`` it with its content."""
 
-    __slots__ = ("_address", "_content", "_fast", "_length", "_owed", "_stride", "size_bytes", "terms",
+    __slots__ = ("_address", "_arrived", "_content", "_fast", "_length", "_owed", "_put", "_stride", "_to", "size_bytes", "terms",
                  "transfer")  # fmt: skip
 
     def __init__(
@@ -39,6 +39,8 @@ class SendingSession(Session):
         on_end: Callable[[Session], None],
     ) -> None:
         self.transfer = Transfer(size_bytes, terms)
+        self._arrived = self.transfer.flight_arrived
+        self._put, self._to = link.outbox.put, link.endpoint
         super().__init__(key, datagram, request, link, self.transfer, reporter, on_end)
         self.size_bytes = size_bytes
         self.terms = terms
@@ -68,20 +70,21 @@ class SendingSession(Session):
 
     def advance(self, now: float) -> None:
         """The hot path."""
-        flight = self.transfer.flight_arrived(now)
+        flight = self._arrived(now)
         if flight is None:
             self._finish()
             return
         first, count = flight
-        start = (first - 1) * self._stride
-        length = count * self._stride
+        stride = self._stride
+        start = (first - 1) * stride
+        length = count * stride
         if length > self._length - start:
             length = self._length - start
-        self.expect = ACK_WORDS[self.transfer.high & 0xFFFF]
+        self.expect = ACK_WORDS[first + count - 1 & 0xFFFF]
         if count == 1:
-            self._link.queue(self._address + start, length)
+            self._put(self._to, self._address + start, length)
         else:
-            self._link.queue_flight(self._address + start, length, self._stride)
+            self._link.queue_flight(self._address + start, length, stride)
 
     def _take(self, datagrams: list[bytes], now: float) -> Action:
         return self.transfer.receive_burst(datagrams, now)
@@ -92,7 +95,7 @@ class SendingSession(Session):
         if action is None:
             self._settle()
         elif isinstance(action, bytes):
-            if not self._link.send(action):
+            if not self._link.send_soon(action):
                 self.transfer.on_unsent(now)
         else:
             self._send_flight(action, now)

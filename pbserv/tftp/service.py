@@ -208,6 +208,7 @@ class _Room:
             listener.deaf = True
         await self._table.finish(GRACE_S)
         self._multicast.close()
+        self._reporter.metrics.cache = None
         self._uploads.close()
         for listener in self._listeners:
             self._switchboard.hang_up(listener)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from pbserv.log import ServiceLog
+from pbserv.net.mmsg import Endpoint, Outbox
 from pbserv.tftp.packet import ErrorCode, Request, encode_error
 from pbserv.tftp.report import Ended, Reporter
 from pbserv.tftp.transfer import Action, Outcome
@@ -24,6 +25,14 @@ class Link(Protocol):
 
     mtu_bytes: int
 
+    @property
+    def endpoint(self) -> Endpoint:
+        """The client, for the outbox."""
+
+    @property
+    def outbox(self) -> Outbox:
+        """What is put there leaves with the batch; the memory must stay until then."""
+
     def attach(self, member: Session) -> None:
         """Datagrams of the client go to ``member`` from now on."""
 
@@ -36,8 +45,8 @@ class Link(Protocol):
     def send_flight(self, buffer: memoryview, size_bytes: int) -> bool:
         """``buffer`` as datagrams of ``size_bytes``, the last may be shorter; False as above."""
 
-    def queue(self, address: int, length: int) -> None:
-        """One datagram, which leaves with its batch; its memory must stay until then."""
+    def send_soon(self, data: bytes) -> bool:
+        """One small datagram, with the batch that is being read."""
 
     def queue_flight(self, address: int, length: int, size_bytes: int) -> None:
         """As :meth:`send_flight`, with the batch."""
@@ -199,9 +208,10 @@ class Session(ABC):
         try:
             work()
         except Exception as fault:
-            self._bug(fault)
+            self.bug(fault)
 
-    def _bug(self, fault: Exception) -> None:
+    def bug(self, fault: Exception) -> None:
+        """Our own fault ends this transfer and no other."""
         self._reporter.bug("transfer", fault)
         self.fail(Outcome.BUG, "internal error")
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from pbserv.net.gso import OffloadRoutes
-from pbserv.net.mmsg import Endpoint, Inbox, Key, Outbox, source_control
+from pbserv.net.mmsg import Endpoint, Inbox, Key, source_control
 from pbserv.net.ready import ReadySet
 from pbserv.net.sockets import RouteMtus, open_transfer_socket, sockaddr_of
 from pbserv.net.udp import Datagram
@@ -38,7 +38,7 @@ class Switchboard:
         self._ignored = ignored
         self._routes = OffloadRoutes()
         self._mtus = RouteMtus()
-        self._outbox = Outbox()
+        self._unflushed: list[Channel] = []
         self._channels: dict[str, list[Channel]] = {}
         self._answered: tuple[int, int] = (0, 0)  # second, and strangers that got an ERROR in it
         self._inboxes: dict[tuple[int, bool], Inbox] = {}
@@ -76,9 +76,21 @@ class Switchboard:
 
         inbox = self._inbox(raw.family, packet_info=True)
         nothing: Callable[[Channel], None] = lambda _channel: None  # noqa: E731
-        channel = Channel(raw, local, inbox, self._outbox, self._routes, stranger, nothing, listening=True)
+        channel = Channel(raw, local, inbox, self._routes, stranger, nothing, self._flush_soon, listening=True)
         self._ready.add(channel.fileno(), channel.readable)
         return channel
+
+    def _flush_soon(self, channel: Channel) -> None:
+        """First packets of transfers, which are queued while a listener's batch is read, leave after it."""
+        if not self._unflushed:
+            self._ready.after(self._flush_all)
+        self._unflushed.append(channel)
+
+    def _flush_all(self) -> None:
+        channels, self._unflushed = self._unflushed, []
+        for channel in channels:
+            if channel.outbox.waiting and not channel.closed:
+                channel.flush()
 
     def hang_up(self, channel: Channel) -> None:
         """Close a channel or listener."""
@@ -119,7 +131,7 @@ class Switchboard:
     def _open(self, local: str) -> Channel:
         raw = open_transfer_socket(local, self.port_range)
         inbox = self._inbox(raw.family, packet_info=False)
-        channel = Channel(raw, local, inbox, self._outbox, self._routes, self._stranger, self._emptied)
+        channel = Channel(raw, local, inbox, self._routes, self._stranger, self._emptied, self._flush_soon)
         self._ready.add(channel.fileno(), channel.readable)
         return channel
 
