@@ -83,6 +83,11 @@ def _process(settings: Settings) -> Iterator[Problem]:
 
 def _tftp(settings: Settings) -> Iterator[Problem]:
     conf = settings.tftp
+    if conf.answer_broadcasts and conf.interfaces:
+        why = "has no effect with TFTPInterface: broadcasts are heard only where it is empty"
+        yield settings.problem(TftpConf, "TFTPAnswerBroadcasts", why)
+    if conf.port_range == (conf.port, conf.port):
+        yield settings.problem(TftpConf, "TFTPPortRange", "is TFTPPort alone: for one port set TFTPSinglePort = 1")
     if conf.map_file is not None:
         try:
             mapfile.load(conf.map_file)

@@ -17,6 +17,7 @@ _NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
 _HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
 _INTERFACE = re.compile(r"[^\s/]{1,15}")  # IFNAMSIZ, with its final zero, is 16
+_FIRST_FREE_GROUP = ipaddress.IPv4Address("224.0.1.0")
 _OBJECT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*")
 _URL = re.compile(r"https?://[^\s/]+(/\S*)?", re.IGNORECASE)
 
@@ -157,7 +158,8 @@ class GroupAddress(_Plain):
     def parse(self, text: str) -> str:
         try:
             first = ipaddress.IPv4Address(text)
-            if first.is_multicast and (first + self.count - 1).is_multicast:
+            # RFC 5771 section 4: 224.0.0.0/24 belongs to routing protocols and the like
+            if first.is_multicast and (first + self.count - 1).is_multicast and first >= _FIRST_FREE_GROUP:
                 return str(first)
         except ValueError:
             pass

@@ -20,7 +20,8 @@ from pbserv.net.sockets import sockaddr_of
 
 _now = time.monotonic
 _NO_ROOM = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.EINTR})
-_REQUESTS = (b"\0\1", b"\0\2")
+REQUESTS = (b"\0\1", b"\0\2")
+UDP4_HEADERS, UDP6_HEADERS = 28, 48
 RECENT_KEPT = 1024
 """Clients whose transfers are over: what they still send is late, not strange."""
 
@@ -98,7 +99,8 @@ class Link(Endpoint):
 
     def per_call(self, size_bytes: int) -> int:
         """How many bytes of a flight one datagram of the kernel's takes."""
-        if not self._channel.offload or size_bytes + 28 > self.mtu_bytes:  # a fragment cannot be cut by the card
+        headers = UDP4_HEADERS if len(self.sockaddr) == 2 else UDP6_HEADERS
+        if not self._channel.offload or size_bytes + headers > self.mtu_bytes:  # a fragment cannot be cut by the card
             return size_bytes
         return min(MAX_SEGMENTS, MAX_BYTES // size_bytes) * size_bytes
 
@@ -182,7 +184,7 @@ class Channel:
 
     @property
     def offload(self) -> bool:
-        return self.local not in self._routes.refused
+        return self._routes.usable(self.local, _now())
 
     # -- receiving ------------------------------------------------------------------------------------------------
 
@@ -239,7 +241,7 @@ class Channel:
 
     def _collect(self, member: Member, n: int, touched: list[Member]) -> None:
         datagram = self.inbox.datagram(n)
-        if datagram[:2] in _REQUESTS:  # single port: the client asks again, or for something else
+        if datagram[:2] in REQUESTS:  # single port: the client asks again, or for something else
             self._stranger(self, n)
         elif member.collect(datagram):
             touched.append(member)
@@ -255,6 +257,9 @@ class Channel:
     def flush(self) -> None:
         """Send what is queued."""
         box = self.outbox
+        if self.closed:
+            box.clear()
+            return
         done, refused = 0, 0
         while done < len(box.waiting):
             sent, fault = box.send(self._fd, done)
@@ -267,8 +272,7 @@ class Channel:
                 refused += 1
                 self._errors()
                 continue
-            if fault in NO_OFFLOAD and box.is_flight(done):
-                self._routes.refused.add(self.local)
+            if box.is_flight(done) and self._refused(fault):
                 self._send_singly(box, done)
             else:
                 box.waiting[done].unsent()
@@ -277,6 +281,15 @@ class Channel:
         box.clear()
         for endpoint in unsent:
             endpoint.unsent()
+
+    def _refused(self, fault: int) -> bool:
+        """Whether ``fault`` means that the datagrams of a flight may pass one by one."""
+        if fault == errno.EMSGSIZE:  # the MTU became smaller than these blocks; others still fit
+            return True
+        if fault in NO_OFFLOAD:
+            self._routes.refuse(self.local, _now())
+            return True
+        return False
 
     def _send_singly(self, box: Outbox, n: int) -> None:
         link = box.waiting[n]
@@ -297,8 +310,7 @@ class Channel:
                 if self.closed:
                     return False
             except OSError as fault:
-                if segment and fault.errno in NO_OFFLOAD:
-                    self._routes.refused.add(self.local)
+                if segment and self._refused(fault.errno or 0):
                     pieces = (data[start : start + segment] for start in range(0, len(data), segment))
                     return all([self.transmit(to, piece, 0) for piece in pieces])
                 return False

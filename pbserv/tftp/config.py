@@ -46,7 +46,7 @@ class TftpConf(ConfModel):
             "TransferBlockSize",
             Integer(512, 4428),
             "The largest data block that a client can negotiate (RFC 2348). 1428 suits Ethernet; larger blocks are"
-            " fragmented there. Clients that do not negotiate get 512.",
+            " cut to what the way to the client carries. Clients that do not negotiate get 512.",
             unit="bytes",
         ),
     ] = 1428
@@ -189,7 +189,7 @@ class TftpConf(ConfModel):
         Key(
             "TFTPPortRange",
             PortRange(),
-            "The ports that transfers use, for firewalls without TFTP tracking.",
+            "The ports that transfers use, for firewalls without TFTP tracking. TFTPSinglePort = 1 overrides it.",
             unset="any free port",
             extension=True,
         ),
@@ -200,7 +200,7 @@ class TftpConf(ConfModel):
             "TFTPAnswerBroadcasts",
             _FLAG,
             "Whether requests that were sent to a broadcast address are answered. RFC 1123 says no; some old machines"
-            " ask that way.",
+            " ask that way. Heard only where TFTPInterface is empty.",
             extension=True,
         ),
     ] = False
@@ -219,7 +219,7 @@ class TftpConf(ConfModel):
         Key(
             "TFTPMaxPerAddress",
             Integer(1, 100_000),
-            "How many transfers one address may have at the same time.",
+            "How many transfers one address may have at the same time; this host itself may have more.",
             extension=True,
         ),
     ] = 256

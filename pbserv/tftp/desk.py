@@ -5,6 +5,7 @@ One rule: everything that can go wrong is found out before the first answer (PXE
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import time
@@ -88,7 +89,7 @@ class RequestDesk:
             packet = decode(datagram.data)
         except WireError as fault:
             self._reporter.malformed(label(datagram), str(fault))
-            reply(listener, datagram, encode_error(ErrorCode.ILLEGAL, fault.why))
+            reply(listener, datagram, encode_error(ErrorCode.ILLEGAL, f"{fault.field} {fault.why}"))
             return
         if not isinstance(packet, Request):
             # An ERROR is never answered, and neither is what may belong to a transfer of an earlier process.
@@ -111,12 +112,12 @@ class RequestDesk:
             return "no source port"
         if len(datagram.data) < 2:
             return "shorter than an opcode"
+        return "" if self.admits(datagram.peer) else "not in TFTPAllowedNetworks"
+
+    def admits(self, address: str) -> bool:
+        """Whether a client with this address is answered."""
         networks = self.offer.networks
-        if networks:
-            peer = ipaddress.ip_address(datagram.peer)
-            if not any(peer in network for network in networks):
-                return "not in TFTPAllowedNetworks"
-        return ""
+        return not networks or any(ipaddress.ip_address(address) in network for network in networks)
 
     def _request(self, datagram: Datagram, listener: Channel, request: Request) -> None:
         client = label(datagram)
@@ -163,6 +164,9 @@ class RequestDesk:
         except BaseException:
             _close(found)
             raise
+        for earlier in self._table.asking(datagram.peer):
+            if earlier.name == request.name:
+                earlier.supersede()
         try:
             session = self._open_session(datagram, listener, request, found)
         except BaseException:
@@ -203,7 +207,18 @@ class RequestDesk:
         try:
             return self._switchboard.connect(datagram, listener)
         except OSError as fault:
-            raise Overload("no file descriptor left" if no_descriptor(fault) else "no way to the client") from None
+            raise Overload(self._shortage(fault)) from None
+
+    def _shortage(self, fault: OSError) -> str:
+        """The reason, in words of our own: they are counters."""
+        if fault.errno == errno.EADDRINUSE:
+            reason = "no port of TFTPPortRange is free"
+        elif no_descriptor(fault):
+            reason = "no file descriptor left"
+        else:
+            return "no way to the client"
+        self._reporter.shortage(reason)
+        return reason
 
     def _limits(self, mtu_bytes: int, datagram: Datagram) -> Limits:
         return _limits(self.offer, mtu_bytes, ":" in datagram.peer)

@@ -72,7 +72,8 @@ class TftpMetrics:
     ended: Counter[tuple[str, str]] = field(default_factory=Counter)
     refused: Counter[int] = field(default_factory=Counter)
     ignored: Counter[str] = field(default_factory=Counter)
-    active: int = 0
+    transfers: int = 0
+    members: int = 0
     bytes_sent: int = 0
     bytes_received: int = 0
     bytes_discarded: int = 0
@@ -88,6 +89,11 @@ class TftpMetrics:
     )
     cache: Cache | None = None
     """Of the running service."""
+
+    @property
+    def active(self) -> int:
+        """Transfers that run now, members of multicast groups among them."""
+        return self.transfers + self.members
 
     @property
     def outcomes(self) -> Counter[str]:

@@ -79,6 +79,10 @@ class MulticastDesk:
         """Members of all groups."""
         return len(self._by_client)
 
+    def of(self, address: str) -> int:
+        """Members that ``address`` has."""
+        return self._per_address[address]
+
     @property
     def groups(self) -> int:
         return len(self._groups)
@@ -128,7 +132,7 @@ class MulticastDesk:
             return False
         self._admit(group, newcomer, now)
         try:
-            self._store.obtain(found.fd, identity, terms.block_size, 1, group.begin)
+            self._store.obtain(found.fd, identity, terms.block_size, 1, group.begin, terms.rollover)
         except Exception as fault:
             self._reporter.bug("multicast", fault)
             group.fail(Outcome.BUG, "internal error")
@@ -177,10 +181,12 @@ class MulticastDesk:
     def _admit(self, group: MulticastGroup, newcomer: Newcomer, now: float) -> None:
         self._by_client[(*newcomer.key, group.where.local)] = group
         self._per_address[newcomer.key[0]] += 1
+        self._reporter.metrics.members = len(self._by_client)
         group.admit(newcomer, now)
 
     def _left(self, group: MulticastGroup, key: MemberKey) -> None:
         del self._by_client[(*key, group.where.local)]
+        self._reporter.metrics.members = len(self._by_client)
         self._per_address[key[0]] -= 1
         if not self._per_address[key[0]]:
             del self._per_address[key[0]]

@@ -5,6 +5,7 @@ One rule: a size probe and a repeated request are no failures (level 3); a missi
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Literal
 
@@ -69,6 +70,7 @@ class Reporter:
         self.log = log
         self.metrics = metrics
         self._observer = observer
+        self._said: dict[str, float] = {}  # reason of a shortage: when it may be said again
 
     def asked(self, client: str, request: Request) -> None:
         """A well-formed request, whatever becomes of it."""
@@ -155,6 +157,13 @@ class Reporter:
         """``reason`` is one of a few fixed texts: it is a counter too."""
         self.metrics.ignored[reason] += 1
         self.log.request("ignored", client=client, reason=reason)
+
+    def shortage(self, reason: str) -> None:
+        """What an administrator has to mend; said once a minute."""
+        now = time.monotonic()
+        if now >= self._said.get(reason, 0.0):
+            self._said[reason] = now + 60.0
+            self.log.warning("clients are not served", reason=reason)
 
     def bug(self, where: str, fault: Exception) -> None:
         """Our own fault: the traceback is logged, and serving goes on."""

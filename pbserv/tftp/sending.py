@@ -24,8 +24,8 @@ ACK_WORDS = array("I", b"".join(b"\0\4" + number.to_bytes(2, "big") for number i
 class SendingSession(Session):
     """``begin`` it with its content."""
 
-    __slots__ = ("_address", "_arrived", "_content", "_fast", "_length", "_owed", "_put", "_stride", "_to", "size_bytes", "terms",
-                 "transfer")  # fmt: skip
+    __slots__ = ("_address", "_arrived", "_content", "_fast", "_length", "_owed", "_put", "_stride", "_to",
+                 "size_bytes", "terms", "transfer")  # fmt: skip
 
     def __init__(
         self,
@@ -129,6 +129,9 @@ class SendingSession(Session):
     def on_deadline(self, now: float) -> None:
         if self._owed is None:  # a slow disk is not the client's fault
             super().on_deadline(now)
+
+    def supersede(self) -> None:
+        self.transfer.supersede()
 
     def _release(self) -> None:
         # The attribute stays: what is queued points into its memory until it has left.

@@ -159,6 +159,7 @@ class _Room:
         self._switchboard.port_range, self._switchboard.single_port = settings.port_range, settings.single_port
         self._uploads = UploadRoom(settings.directory, rules_of(settings))
         self._multicast = MulticastDesk(means.plan, self._store, reporter)
+        self._table.guests = self._multicast
         self._desk = RequestDesk(
             offer,
             means.catalogue,
@@ -170,6 +171,7 @@ class _Room:
             reporter,
             self._mac_of,
         )
+        self._switchboard.admits = self._desk.admits
         self._listeners = listening(means.places or (), self._switchboard, self._desk.take)
 
     @property
@@ -179,7 +181,7 @@ class _Room:
 
     @property
     def descriptors(self) -> list[int]:
-        return [listener.fileno() for listener in self._listeners]
+        return [listener.fileno() for listener in self._switchboard.listeners]
 
     def adopt(self, means: _Means) -> None:
         """The second half of a reload; cannot fail."""

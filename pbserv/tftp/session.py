@@ -169,6 +169,15 @@ class Session(ABC):
         if not self.ended:
             self._guarded(lambda: self._perform(self._core.on_deadline(now), now))
 
+    def give_up(self, reason: str) -> None:
+        """End it without a word to a client that never said one."""
+        if not self.ended:
+            self._core.end(Outcome.UNANSWERED, reason)
+            self._finish()
+
+    def supersede(self) -> None:
+        """The same client asks for the same file in another transfer."""
+
     def fail(self, outcome: Outcome, text: str, code: int = ErrorCode.UNDEFINED) -> None:
         """End it from our side, with an ERROR to the client."""
         if self.ended:

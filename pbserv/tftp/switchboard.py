@@ -16,7 +16,7 @@ from pbserv.net.mmsg import Endpoint, Inbox, Key, source_control
 from pbserv.net.ready import ReadySet
 from pbserv.net.sockets import RouteMtus, open_transfer_socket, sockaddr_of
 from pbserv.net.udp import Datagram
-from pbserv.tftp.channel import Channel, Link
+from pbserv.tftp.channel import REQUESTS, Channel, Link
 from pbserv.tftp.packet import ErrorCode, Opcode, encode_error
 
 MOST_MEMBERS = 128
@@ -34,12 +34,15 @@ class Switchboard:
         """``ignored(client, reason)`` is told of datagrams that belong to no transfer."""
         self.port_range: tuple[int, int] | None = None
         self.single_port = False
+        self.admits: Callable[[str], bool] = lambda _address: True
+        """Whether an address may hear of us at all."""
         self._ready = ready
         self._ignored = ignored
         self._routes = OffloadRoutes()
         self._mtus = RouteMtus()
         self._unflushed: list[Channel] = []
         self._channels: dict[str, list[Channel]] = {}
+        self._listeners: list[Channel] = []
         self._answered: tuple[int, int] = (0, 0)  # second, and strangers that got an ERROR in it
         self._inboxes: dict[tuple[int, bool], Inbox] = {}
         self._slot_bytes = 0
@@ -51,6 +54,8 @@ class Switchboard:
         if slot > self._slot_bytes:
             self._slot_bytes = slot
             self._inboxes.clear()
+            for listener in self._listeners:
+                listener.inbox = self._inbox(listener.family, packet_info=True)
             for channels in self._channels.values():
                 for channel in channels:
                     channel.inbox = self._inbox(channel.family, packet_info=False)
@@ -67,18 +72,45 @@ class Switchboard:
         """Requests that come in on ``raw`` are handed to ``heard``; ``local`` is empty when it is bound to all."""
 
         def stranger(channel: Channel, n: int) -> None:
-            if channel.deaf:
-                return
             inbox = channel.inbox
+            if self._pass_on(channel, n):
+                return
+            answering = self._heir(channel) if channel.deaf else channel
+            if answering is None:
+                return
             peer, port = inbox.sender(n)
             local, destination, ifindex = inbox.destination(n)
-            heard(Datagram(inbox.datagram(n), peer, port, local, destination, ifindex), channel)
+            heard(Datagram(inbox.datagram(n), peer, port, local, destination, ifindex), answering)
 
         inbox = self._inbox(raw.family, packet_info=True)
         nothing: Callable[[Channel], None] = lambda _channel: None  # noqa: E731
         channel = Channel(raw, local, inbox, self._routes, stranger, nothing, self._flush_soon, listening=True)
         self._ready.add(channel.fileno(), channel.readable)
+        self._listeners.append(channel)
         return channel
+
+    @property
+    def listeners(self) -> list[Channel]:
+        """All that are open, those among them that only finish their transfers."""
+        return self._listeners
+
+    def _pass_on(self, channel: Channel, n: int) -> bool:
+        """Single port: after a reload a transfer may run on another listener than the one that hears its client."""
+        if len(self._listeners) < 2 or channel.inbox.datagram(n)[:2] in REQUESTS:
+            return False
+        key = channel.inbox.key(n)
+        for other in self._listeners:
+            member = other.members.get(key) if other is not channel else None
+            if member is not None:
+                if member.collect(channel.inbox.datagram(n)):
+                    member.act(time.monotonic())
+                return True
+        return False
+
+    def _heir(self, channel: Channel) -> Channel | None:
+        """Who answers what still comes in for a listener that is going to close; None: its address is given up."""
+        alive = [other for other in self._listeners if not other.deaf and other.family == channel.family]
+        return next((other for other in alive if other.local in ("", channel.local)), None)
 
     def _flush_soon(self, channel: Channel) -> None:
         """First packets of transfers, which are queued while a listener's batch is read, leave after it."""
@@ -89,12 +121,13 @@ class Switchboard:
     def _flush_all(self) -> None:
         channels, self._unflushed = self._unflushed, []
         for channel in channels:
-            if channel.outbox.waiting and not channel.closed:
-                channel.flush()
+            channel.flush()
 
     def hang_up(self, channel: Channel) -> None:
         """Close a channel or listener."""
         if not channel.closed:
+            if channel in self._listeners:
+                self._listeners.remove(channel)
             self._ready.remove(channel.fileno())
             channel.close()
 
@@ -147,12 +180,16 @@ class Switchboard:
 
     def _stranger(self, channel: Channel, n: int) -> None:
         """RFC 1350 section 4: the packet is discarded, an ERROR goes to its sender, and no transfer is disturbed."""
+        if channel.deaf:
+            return
         inbox = channel.inbox
         if inbox.key(n) in channel.recent:
             return  # the last words of a transfer that is over
         sockaddr = inbox.sockaddr(n)
         host = f"[{sockaddr[0]}]" if ":" in sockaddr[0] else sockaddr[0]
         self._ignored(f"{host}:{sockaddr[1]}", STRANGER)
+        if not self.admits(sockaddr[0]):
+            return
         head = inbox.datagram(n)[:2]
         second, count = self._answered
         now = int(time.monotonic())
@@ -184,6 +221,8 @@ class Switchboard:
             channel.when_emptied(self.hang_up)
 
     def close(self) -> None:
+        for listener in self._listeners[:]:
+            self.hang_up(listener)
         for channels in self._channels.values():
             for channel in channels:
                 self.hang_up(channel)

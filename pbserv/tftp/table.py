@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 from pbserv.tftp.metrics import TftpMetrics
 from pbserv.tftp.session import Key, Session
@@ -28,12 +31,23 @@ class Caps:
     unanswered: int = 64
 
 
+class Guests(Protocol):
+    """Transfers that are kept elsewhere and count all the same: members of multicast groups."""
+
+    def __len__(self) -> int: ...
+
+    def of(self, address: str) -> int:
+        """How many of them ``address`` has."""
+
+
 class TransferTable:
     """Sessions by client; ``caps`` bounds them."""
 
     def __init__(self, caps: Caps, metrics: TftpMetrics) -> None:
         self.caps = caps
+        self.guests: Guests | None = None
         self._metrics = metrics
+        self._unanswered: deque[Session] = deque()  # oldest first; may hold some that have ended or been answered
         self._sessions: dict[Key, Session] = {}
         self._by_address: dict[str, set[Session]] = {}
         self._loop = asyncio.get_running_loop()
@@ -49,22 +63,41 @@ class TransferTable:
 
     def full_for(self, address: str) -> str:
         """Why this client may not start another transfer now; empty when it may."""
-        caps = self.caps
-        if len(self._sessions) >= caps.transfers:
+        caps, guests = self.caps, self.guests
+        total = len(self._sessions) + (len(guests) if guests is not None else 0)
+        if total >= caps.transfers and not self._make_room():
             return "too many transfers"
         own = self._by_address.get(address, ())
-        if len(own) < min(caps.unanswered, caps.per_address) or address.startswith("127.") or address == "::1":
+        count = len(own) + (guests.of(address) if guests is not None else 0)
+        if count < min(caps.unanswered, caps.per_address) or address.startswith("127.") or address == "::1":
             return ""
-        if len(own) >= caps.per_address:
+        if count >= caps.per_address:
             return "too many transfers of this client"
         if sum(not session.answered for session in own) >= caps.unanswered:
             return "too many unanswered transfers of this client"
         return ""
 
+    def _make_room(self) -> bool:
+        """End the transfer that has waited longest for a client's first word, so that forged requests cannot keep
+        real clients out for longer than it takes those to send one packet."""
+        while self._unanswered:
+            oldest = self._unanswered.popleft()
+            if not oldest.ended and not oldest.answered:
+                oldest.give_up("made room for another client")
+                return True
+        return False
+
+    def asking(self, address: str) -> Iterable[Session]:
+        """The transfers of one address."""
+        return self._by_address.get(address, ())
+
     def add(self, session: Session) -> None:
         self._sessions[session.key] = session
+        self._unanswered.append(session)
+        if len(self._unanswered) > 2 * len(self._sessions) + 64:
+            self._unanswered = deque(one for one in self._unanswered if not one.ended and not one.answered)
         self._by_address.setdefault(session.key[0], set()).add(session)
-        self._metrics.active = len(self._sessions)
+        self._metrics.transfers = len(self._sessions)
         self._empty.clear()
         if self._timer is None:
             self._timer = self._loop.call_later(SWEEP_S, self._sweep)
@@ -76,7 +109,7 @@ class TransferTable:
         own.discard(session)
         if not own:
             del self._by_address[session.key[0]]
-        self._metrics.active = len(self._sessions)
+        self._metrics.transfers = len(self._sessions)
         if not self._sessions:
             self._empty.set()
 

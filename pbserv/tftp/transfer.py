@@ -63,15 +63,17 @@ class Transfer:
     ``deadline`` is the instant at which :meth:`on_deadline` wants to be called.
     """
 
-    __slots__ = ("_base", "_clean", "_final_resends", "_fixed", "_gap_at", "_oack", "_progress_at",
-                 "_repairs", "_resent", "_rollover", "_rto", "_rttvar", "_sample_at", "_sends", "_sent_at", "_srtt",
-                 "_started_at", "_terms", "_troubled", "answered", "deadline", "detail", "high", "last", "outcome",
-                 "retransmissions", "stale_acks", "window")  # fmt: skip
+    __slots__ = ("_base", "_clean", "_final_resends", "_fixed", "_gap_at", "_oack", "_progress_at", "_repairs",
+                 "_resent", "_rollover", "_rto", "_rttvar", "_sample_at", "_sends", "_sent_at", "_sized", "_srtt",
+                 "_started_at", "_superseded", "_terms", "_troubled", "answered", "deadline", "detail", "high", "last",
+                 "outcome", "retransmissions", "stale_acks", "window")  # fmt: skip
 
     def __init__(self, size_bytes: int, terms: Terms) -> None:
         self._terms = terms
         self.window = terms.window
         self.last = size_bytes // terms.block_size + 1
+        self._sized = any(name.lower() == b"tsize" for name, _ in terms.accepted)
+        self._superseded = False
         self._oack = encode_oack(terms.accepted) if terms.accepted else b""
         self._base = -1 if self._oack else 0  # highest acknowledged block
         self.high = self._base + 1  # highest block sent
@@ -165,8 +167,22 @@ class Transfer:
 
     def on_unreachable(self) -> None:
         """The client's port is closed (ICMP). While the last ACK is due that is a client that was satisfied."""
-        delivered = self.answered and self.high == self.last
-        self.end(Outcome.UNACKNOWLEDGED if delivered else Outcome.UNREACHABLE, "ICMP port unreachable")
+        if self._base < 0 and self._sized:
+            self.end(Outcome.PROBE, "size learned, port closed")
+            return
+        self.end(Outcome.UNACKNOWLEDGED if self._only_last_missing else Outcome.UNREACHABLE, "ICMP port unreachable")
+
+    @property
+    def _only_last_missing(self) -> bool:
+        """The client may have everything, and all but its last ACK has come.
+
+        A client that acknowledged no block at all is not believed to have a whole window of them.
+        """
+        return self.high == self.last and (self._base > 0 or (self.answered and self.last == 1))
+
+    def supersede(self) -> None:
+        """The client asks for the same file again: if it never answers this one, it only wanted to know the size."""
+        self._superseded = self._sized and self._base < 0
 
     def on_unsent(self, now: float) -> None:
         """The kernel had no room for the last packet: try again soon, without backing off."""
@@ -323,9 +339,10 @@ class Transfer:
     def _timed_out(self, now: float) -> Action:
         patience_s = max(PATIENCE_S, 2 * self._terms.timeout_s)
         if not self.answered and (self._sends >= OPENING_SENDS or now - self._progress_at >= patience_s):
-            self.end(Outcome.UNANSWERED, f"sent {self._sends} times")
+            outcome = Outcome.PROBE if self._superseded else Outcome.UNANSWERED
+            self.end(outcome, f"sent {self._sends} times")
             return None
-        if self.answered and self.high == self.last and self._final_resends >= FINAL_RESENDS:
+        if self._only_last_missing and self._final_resends >= FINAL_RESENDS:
             # RFC 1350 section 6: the transfer may still have been completed successfully.
             self.end(Outcome.UNACKNOWLEDGED)
             return None
@@ -335,7 +352,7 @@ class Transfer:
         self._rto = min(self._rto * 2, max(RTO_CEILING_S, self._terms.timeout_s))
         if not self.answered:
             return self._open(now)
-        if self.high == self.last:
+        if self._only_last_missing:
             self._final_resends += 1
         return self._repair(now)
 

@@ -199,7 +199,7 @@ async def test_group_addresses_must_be_multicast_addresses(make_room: Callable[[
     for address in ("10.0.0.1", "239.255.255.1", "fe80::1"):
         with pytest.raises(ValueError, match=r"is not an IPv4 multicast address with 255 more behind it"):
             room.settings(multicast_address=address)
-    assert GroupPlan.of(room.settings(multicast_address="224.0.0.1", multicast=False)) is None
+    assert GroupPlan.of(room.settings(multicast_address="224.0.1.1", multicast=False)) is None
     assert GroupPlan.of(room.settings(multicast_address="239.255.255.0")) is not None
 
 

@@ -297,7 +297,7 @@ async def test_retransmission_of_the_oack(room: Room) -> None:
 async def test_a_closed_port_ends_it_at_once(room: Room) -> None:
     room.put("a", b"a" * 5000)
     async with client(room.port) as made:
-        made.ask("a", ("tsize", 0))
+        made.ask("a", ("blksize", 1000))
         await made.receive()
         assert room.service.metrics.active == 1
     await until(lambda: room.service.metrics.active == 0)
@@ -353,6 +353,8 @@ async def test_over_the_limit_there_is_silence(make_room) -> None:
         for made in (one, two):
             made.ask("a")
             await made.receive()
+            made.ack(1)  # silent ones would have to make room
+            await made.receive()
         three.ask("a")
         assert await three.silent(0.1)
         assert room.service.metrics.ignored["too many transfers"] == 1
@@ -363,6 +365,28 @@ async def test_over_the_limit_there_is_silence(make_room) -> None:
         for made in (two, three):
             made.send(encode_error(0, "bye"))
         await until(lambda: room.service.metrics.active == 0)
+    await room.service.stop()
+
+
+async def test_silent_clients_make_room(make_room) -> None:
+    """Forged requests do not keep real clients out: whoever has waited longest for its first word goes."""
+    room = make_room()
+    room.put("a", b"a" * 5000)
+    await room.service.start(room.settings(max_transfers=3))
+    async with client(room.port) as talking, client(room.port) as forged, client(room.port) as later:
+        talking.ask("a")
+        await talking.receive()
+        talking.ack(1)
+        await talking.receive()
+        for made in (forged, later):
+            made.ask("a")
+            await made.receive()
+        assert await fetch(room.port, "a") == b"a" * 5000
+        assert room.service.metrics.outcomes["no answer"] == 1
+        talking.ack(2)
+        assert isinstance(await talking.receive(), Data)
+        later.ack(1)
+        assert isinstance(await later.receive(), Data)
     await room.service.stop()
 
 
