@@ -149,6 +149,25 @@ def chaos(seed: int, loss: float, double: float, jitter_s: float) -> Callable[[s
     return fate
 
 
+class BadLine:
+    """A fate that loses, doubles and delays packets, and counts them: ``disturbed`` is how many."""
+
+    def __init__(self, seed: int, loss: float, double: float, late: float) -> None:
+        self.lost = self.disturbed = 0
+        self._dice = random.Random(seed)
+        self._loss, self._double, self._late = loss, double, late
+
+    def __call__(self, kind: str, number: int, nth: int) -> tuple[float, ...]:
+        dice = self._dice.random
+        lost, late, doubled = dice() < self._loss, dice() < self._late, dice() < self._double
+        self.lost += lost
+        self.disturbed += lost or late + doubled
+        if lost:
+            return ()
+        first = 0.0005 + late * dice() * 0.004  # longer than a flight and its answer take
+        return (first, 0.0005 + dice() * 0.004) if doubled else (first,)
+
+
 def overtaking(seed: int, share: float) -> Callable[[str, int, int], tuple[float, ...]]:
     """A ``share`` of the packets is overtaken by the rest of its flight."""
     dice = random.Random(seed)
