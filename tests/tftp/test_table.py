@@ -101,6 +101,25 @@ class Desk:
         return count, reason
 
 
+class Members:
+    """How many members of multicast groups there are, by address."""
+
+    def __init__(self, by_address: dict[str, int]) -> None:
+        self._by_address = by_address
+
+    def __len__(self) -> int:
+        return sum(self._by_address.values())
+
+    def of(self, address: str) -> int:
+        return self._by_address.get(address, 0)
+
+
+def link_of(session: Session) -> Nowhere:
+    link = session._link
+    assert isinstance(link, Nowhere)
+    return link
+
+
 def answer(session: Session, block: int) -> None:
     session.collect(encode_ack(block))
     session.act(session.deadline - 0.1)
@@ -115,14 +134,52 @@ def make_desk(tmp_path: Path):
 
 async def test_in_all(make_desk) -> None:
     desk = make_desk(transfers=5, per_address=3, unanswered=2)
-    sessions = [desk.start(f"10.0.0.{n}") for n in range(1, 6)]
+    sessions = [desk.start(f"10.0.0.{n}", answered=True) for n in range(1, 6)]
     assert desk.table.full_for("10.0.0.9") == IN_ALL
     assert desk.table.full_for("127.0.0.1") == IN_ALL  # nobody is exempt from this one
     assert desk.metrics.active == len(desk.table) == 5
     sessions[2].fail(Outcome.STOPPED, "make room")
     assert desk.table.full_for("10.0.0.9") == ""
-    desk.start("10.0.0.9")
+    desk.start("10.0.0.9", answered=True)
     assert desk.table.full_for("10.0.0.3") == IN_ALL
+    assert desk.told == ["service stopped"]
+
+
+async def test_who_never_said_a_word_makes_room_for_others(make_desk) -> None:
+    """The one that has been silent longest goes, without another packet to an address that may be forged."""
+    desk = make_desk(transfers=6)
+    silent = [desk.start(f"10.0.0.{n}") for n in range(1, 5)]
+    talking = [desk.start(f"10.0.1.{n}", answered=True) for n in range(1, 3)]
+    answer(silent[1], 1)
+    for gone in (0, 2, 3):
+        talking.append(desk.start(f"10.0.2.{gone}", answered=True))
+        assert [session.ended for session in silent] == [n != 1 and n <= gone for n in range(4)]
+    assert desk.table.full_for("10.0.0.9") == IN_ALL
+    assert len(desk.table) == 6
+    assert not any(session.ended for session in talking)
+    assert desk.told == ["no answer"] * 3
+    assert all(len(link_of(session).sent) == 1 for session in (silent[0], *silent[2:]))
+
+
+async def test_a_silent_transfer_that_ended_by_itself_makes_no_second_place(make_desk) -> None:
+    desk = make_desk(transfers=3)
+    silent = [desk.start(f"10.0.0.{n}") for n in range(1, 4)]
+    silent[0].unreachable()
+    answer(desk.start("10.0.1.1"), 1)
+    assert not silent[1].ended
+    desk.start("10.0.1.2", answered=True)
+    desk.start("10.0.1.3", answered=True)
+    assert silent[1].ended
+    assert silent[2].ended
+    assert desk.fill("10.0.1.4") == (0, IN_ALL)
+
+
+async def test_members_of_multicast_groups_count(make_desk) -> None:
+    desk = make_desk(transfers=10, per_address=4, unanswered=4)
+    desk.table.guests = Members({"10.0.0.1": 3, "10.0.0.2": 4})
+    assert desk.fill("10.0.0.1", answered=True) == (1, OF_THIS_CLIENT)
+    assert desk.fill("10.0.0.2", answered=True) == (0, OF_THIS_CLIENT)
+    assert desk.fill("127.0.0.1", answered=True) == (2, IN_ALL)
 
 
 @pytest.mark.parametrize("address", ["10.0.0.1", "2001:db8::1", "fe80::1"])
@@ -181,7 +238,7 @@ async def test_the_smaller_cap_rules_whichever_it_is(make_desk) -> None:
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "::1"])
 async def test_the_host_itself_is_bounded_by_the_sum_only(make_desk, address: str) -> None:
     desk = make_desk(transfers=30, per_address=2, unanswered=1)
-    assert desk.fill(address) == (30, IN_ALL)
+    assert desk.fill(address, answered=True) == (30, IN_ALL)
 
 
 @pytest.mark.parametrize("address", ["12.7.0.1", "128.0.0.1", "10.127.0.1", "::2", "1::1"])
@@ -196,7 +253,7 @@ async def test_caps_of_a_reload_hold_at_once_and_end_nothing(make_desk) -> None:
     desk.table.caps = Caps(100, 4, 4)
     assert desk.table.full_for("10.0.0.1") == OF_THIS_CLIENT
     assert not any(session.ended for session in running)
-    desk.table.caps = Caps(3, 100, 100)
+    desk.table.caps = Caps(3, 100, 100)  # fewer than run
     assert desk.table.full_for("10.0.0.1") == IN_ALL
     desk.table.caps = Caps()
     assert desk.table.full_for("10.0.0.1") == ""
