@@ -94,18 +94,29 @@ def sockaddr_bytes(sockaddr: Sockaddr) -> bytes:
     return _NAME6.pack(socket.AF_INET6, port.to_bytes(2, "big"), flow, place, scope)
 
 
-@lru_cache(maxsize=256)
 def source_control(local: str) -> bytes:
-    """The control message that makes ``local`` the source of what an unbound socket sends."""
+    """The control message that makes ``local`` the source of what an unbound socket sends; raises OSError when the
+    interface of a link-local address is gone."""
+    return _source_control(local) if "%" in local else _known_source(local)
+
+
+def _source_control(local: str) -> bytes:
     if ":" in local:
         host, _, scope = local.partition("%")
-        body = _PKTINFO6.pack(socket.inet_pton(socket.AF_INET6, host), socket.if_nametoindex(scope) if scope else 0)
+        body = _PKTINFO6.pack(socket.inet_pton(socket.AF_INET6, host), _index(scope))
         level, kind = socket.IPPROTO_IPV6, socket.IPV6_PKTINFO
     else:
         body = _PKTINFO4.pack(0, socket.inet_aton(local), b"\0\0\0\0")
         level, kind = socket.IPPROTO_IP, IP_PKTINFO
     size = _CONTROL_HEAD.size + len(body)
     return _CONTROL_HEAD.pack(size, level, kind) + body + bytes(-size % 8)
+
+
+_known_source = lru_cache(maxsize=256)(_source_control)  # an interface may come back with another index
+
+
+def _index(scope: str) -> int:
+    return int(scope) if scope.isdigit() else socket.if_nametoindex(scope) if scope else 0
 
 
 class Inbox:

@@ -57,7 +57,10 @@ def open_listener(
     ``beside``: descriptors of listeners that this one is going to replace. Their addresses may overlap with the new
     one only during the call; afterwards another program gets "address in use" as ever.
     """
-    raw = _open(family_of(address))
+    try:
+        raw = _open(family_of(address))
+    except OSError as fault:
+        raise StartError(bind_fault("udp", address, port, fault)) from None
     try:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         if raw.family == socket.AF_INET6:

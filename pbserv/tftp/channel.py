@@ -32,6 +32,10 @@ class Member(Protocol):
 
     expect: int
 
+    @property
+    def answered(self) -> bool:
+        """The client has said something after its request."""
+
     def advance(self, now: float) -> None:
         """The expected ACK came."""
 
@@ -54,11 +58,12 @@ class Member(Protocol):
 class Link(Endpoint):
     """One client on one channel; see session.Link for the contract."""
 
-    __slots__ = ("_channel", "member", "mtu_bytes")
+    __slots__ = ("_channel", "member", "mtu_bytes", "peer")
 
     def __init__(self, channel: Channel, peer: str, port: int, source: bytes, mtu_bytes: int) -> None:
         super().__init__(sockaddr_of(peer, port), source)
         self._channel = channel
+        self.peer = peer
         self.mtu_bytes = mtu_bytes
         self.member: Member | None = None
 
@@ -158,6 +163,8 @@ class Channel:
         ``flush_soon`` when something is queued outside of a batch of this channel."""
         self.flush_soon = flush_soon
         self.listening = listening
+        self.last_answered = ""
+        """The client of the last transfer that was more than a request."""
         self.deaf = False  # a listener that is going to close
         self._raw = raw
         self._fd = raw.fileno()
@@ -192,7 +199,7 @@ class Channel:
         """The hot path: one batch."""
         inbox = self.inbox
         count = inbox.receive(self._fd)
-        if count < 0:
+        if count <= 0:  # woken for what is in the error queue
             self._errors()
             return
         now = _now()
@@ -218,7 +225,7 @@ class Channel:
         """The same with longer addresses."""
         inbox = self.inbox
         count = inbox.receive(self._fd)
-        if count < 0:
+        if count <= 0:  # woken for what is in the error queue
             self._errors()
             return
         now = _now()
@@ -260,16 +267,16 @@ class Channel:
         if self.closed:
             box.clear()
             return
-        done, refused = 0, 0
-        while done < len(box.waiting):
+        done, blamed = 0, -1
+        while done < len(box.waiting) and not self.closed:
             sent, fault = box.send(self._fd, done)
             done += sent
             if not fault:
                 continue
             if fault in _NO_ROOM:
                 break
-            if fault == errno.ECONNREFUSED and refused < len(box.waiting):  # an ICMP error of an earlier datagram
-                refused += 1
+            if blamed != done:  # it may be an ICMP error of an earlier datagram, to somebody else: ask again
+                blamed = done
                 self._errors()
                 continue
             if box.is_flight(done) and self._refused(fault):
@@ -302,21 +309,24 @@ class Channel:
         control = to.source
         if segment:
             control.append((socket.SOL_UDP, UDP_SEGMENT, segment.to_bytes(2, sys.byteorder)))
-        for _ in range(4):
-            try:
-                self._raw.sendmsg([data], control, socket.MSG_DONTWAIT, to.sockaddr)
-            except ConnectionRefusedError:
-                self._errors()
-                if self.closed:
-                    return False
-            except OSError as fault:
-                if segment and self._refused(fault.errno or 0):
-                    pieces = (data[start : start + segment] for start in range(0, len(data), segment))
-                    return all([self.transmit(to, piece, 0) for piece in pieces])
-                return False
-            else:
-                return True
-        return False
+        fault = self._try(data, control, to)
+        if fault and fault not in _NO_ROOM:  # it may be an ICMP error of an earlier datagram, to somebody else
+            self._errors()
+            fault = self._try(data, control, to)
+        if segment and fault and self._refused(fault):
+            pieces = (data[start : start + segment] for start in range(0, len(data), segment))
+            return all([self.transmit(to, piece, 0) for piece in pieces])
+        return not fault
+
+    def _try(self, data: bytes | memoryview, control: list[tuple[int, int, bytes]], to: Endpoint) -> int:
+        """0, or the errno."""
+        if self.closed:
+            return errno.EBADF
+        try:
+            self._raw.sendmsg([data], control, socket.MSG_DONTWAIT, to.sockaddr)
+        except OSError as fault:
+            return fault.errno or errno.EIO
+        return 0
 
     # -- members --------------------------------------------------------------------------------------------------
 
@@ -325,6 +335,8 @@ class Channel:
         if link.member is None or self.members.get(link.key) is not link.member:
             return
         del self.members[link.key]
+        if link.member.answered:
+            self.last_answered = link.peer
         self.recent[link.key] = None
         self.recent.move_to_end(link.key)
         if len(self.recent) > RECENT_KEPT:

@@ -81,7 +81,7 @@ class RequestDesk:
 
     def _take(self, datagram: Datagram, listener: Channel, now: float) -> None:
         self._reporter.metrics.requests += 1
-        reason = self._not_for_us(datagram)
+        reason = not_for_us(datagram, self.offer)
         if reason:
             self._reporter.ignored(label(datagram), reason)
             return
@@ -99,25 +99,21 @@ class RequestDesk:
             self._reporter.ignored(label(datagram), "repeated request")
             return
         session = self._table.find((datagram.peer, datagram.port, datagram.local))
+        if (
+            session is not None
+            and not session.answered
+            and not self._table.may_change_mind(session, datagram.data, now)
+        ):
+            self._reporter.ignored(label(datagram), "another request before an answer")
+            return
         if session is not None and session.take_request(datagram.data, now):
             self._reporter.ignored(label(datagram), "repeated request")
             return
         self._request(datagram, listener, packet)
 
-    def _not_for_us(self, datagram: Datagram) -> str:
-        # RFC 1123 4.2.3.5: a request that was sent to a broadcast address is silently ignored. Sun boxes send such.
-        if datagram.destination != datagram.local and not (self.offer.broadcasts and datagram.local):
-            return "sent to a broadcast address"
-        if datagram.port == 0:
-            return "no source port"
-        if len(datagram.data) < 2:
-            return "shorter than an opcode"
-        return "" if self.admits(datagram.peer) else "not in TFTPAllowedNetworks"
-
     def admits(self, address: str) -> bool:
         """Whether a client with this address is answered."""
-        networks = self.offer.networks
-        return not networks or any(ipaddress.ip_address(address) in network for network in networks)
+        return admitted(address, self.offer)
 
     def _request(self, datagram: Datagram, listener: Channel, request: Request) -> None:
         client = label(datagram)
@@ -234,6 +230,23 @@ def _limits(offer: Offer, mtu_bytes: int, six: bool) -> Limits:
         IPV6_OVERHEAD if six else IPV4_OVERHEAD,
         offer.refused,
     )
+
+
+def not_for_us(datagram: Datagram, offer: Offer) -> str:
+    """Why it is ignored without an answer; empty when it is not."""
+    # RFC 1123 4.2.3.5: a request that was sent to a broadcast address is silently ignored. Sun boxes send such.
+    if datagram.destination != datagram.local and not (offer.broadcasts and datagram.local):
+        return "sent to a broadcast address"
+    if datagram.port == 0:
+        return "no source port"
+    if len(datagram.data) < 2:
+        return "shorter than an opcode"
+    return "" if admitted(datagram.peer, offer) else "not in TFTPAllowedNetworks"
+
+
+def admitted(address: str, offer: Offer) -> bool:
+    networks = offer.networks
+    return not networks or any(ipaddress.ip_address(address) in network for network in networks)
 
 
 def label(datagram: Datagram) -> str:

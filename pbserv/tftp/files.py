@@ -23,6 +23,7 @@ from pbserv.tftp.content import (
 from pbserv.tftp.laidout import Key, LaidOut
 from pbserv.tftp.lines import Counting, LineIndex, Lines
 from pbserv.tftp.readers import Readers, Start
+from pbserv.tftp.scatter import at_hand
 from pbserv.tftp.streamed import Streamed
 
 __all__ = [
@@ -194,7 +195,7 @@ class ContentStore:
             finally:
                 os.close(fd)
 
-        if identity.size > LARGEST_DIRECT_READ:
+        if identity.size > LARGEST_DIRECT_READ or not at_hand(fd, identity.size):
             self._readers.run(read, partial(self._loaded, key, settled))
             return
         try:

@@ -176,7 +176,10 @@ class MulticastTransfer:
         return [block]
 
     def _tell(self, member: Member, now: float) -> list[Action]:
+        if member.tells >= OPENING_SENDS and not member.answered:
+            return []  # its address may be forged
         member.told_at = now
+        member.tells += 1
         return [(member.key, member.oack_listener)]
 
     # -- the master -----------------------------------------------------------------------------------------------

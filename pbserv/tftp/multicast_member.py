@@ -36,7 +36,7 @@ class Member:
 
     __slots__ = ("_fixed", "_rttvar", "_timeout_s", "answered", "blocks", "calls", "detail", "final_resends",
                  "final_sent", "joined_at", "key", "oack_listener", "oack_master", "outcome", "position",
-                 "retransmissions", "rto_s", "rtt_s", "silent_turns", "stale", "told_at")  # fmt: skip
+                 "retransmissions", "rto_s", "rtt_s", "silent_turns", "stale", "tells", "told_at")  # fmt: skip
 
     def __init__(self, key: MemberKey, terms: Terms, answers: tuple[bytes, bytes], now: float) -> None:
         self.key = key
@@ -45,6 +45,7 @@ class Member:
         self._timeout_s = self.rto_s = terms.timeout_s
         self.rtt_s = self._rttvar = 0.0
         self.joined_at = self.told_at = now
+        self.tells = 0
         self.answered = self.final_sent = False
         self.position = self.calls = self.silent_turns = self.final_resends = 0
         self.blocks = self.retransmissions = self.stale = 0

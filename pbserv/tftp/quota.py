@@ -143,9 +143,13 @@ class Ledger:
 
     def reserve(self, rules: Rules, asked: Usage) -> None:
         """Raises Refusal when the quota does not allow it, Overload when that is not known yet."""
+        self.check(rules, asked)
+        self._reserved += asked
+
+    def check(self, rules: Rules, asked: Usage) -> None:
+        """As :meth:`reserve`, without reserving anything."""
         if rules.counted:
             self._within_quota(rules, asked)
-        self._reserved += asked
 
     def _within_quota(self, rules: Rules, asked: Usage) -> None:
         if self._counted is None or time.monotonic() - self._counted_at > RECOUNT_S:

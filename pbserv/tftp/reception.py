@@ -124,7 +124,8 @@ class Reception:
         if now < self.deadline or self.over:
             return None
         if self.outcome is None:
-            return self._repeat(now) if self._again_at <= now else self._timed_out(now)
+            patient = now < self._progress_at + max(PATIENCE_S, 2 * self._terms.timeout_s)
+            return self._repeat(now) if patient and self._again_at <= now else self._timed_out(now)
         if self._again_at <= now < self._dally_until:
             return self._last_ack(now)
         self._close()

@@ -75,6 +75,22 @@ def in_memory(fd: int) -> bool:
     return ctypes.c_ulong.from_buffer(facts).value & 0xFFFFFFFF in _IN_MEMORY
 
 
+def at_hand(fd: int, size_bytes: int) -> bool:
+    """Whether all of a file that is not large can be read now without waiting for a disk."""
+    if in_memory(fd):
+        return True
+    if len(_scratch) < size_bytes:
+        _scratch.extend(bytes(size_bytes - len(_scratch)))
+    try:
+        with memoryview(_scratch) as view:
+            return os.preadv(fd, [view[:size_bytes]], 0, NOWAIT) == size_bytes
+    except OSError:  # also where the file system cannot tell (see without_waiting)
+        return False
+
+
+_scratch = bytearray()
+
+
 def without_waiting(fault: OSError) -> bool | None:
     """What a failed read with NOWAIT says: True, the pages are not in memory now; False, this file system cannot
     tell (tmpfs, overlayfs, FUSE, NFS: EOPNOTSUPP; kernels before 4.14: EINVAL or ENOSYS); None, it is a real fault."""

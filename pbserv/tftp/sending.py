@@ -15,7 +15,7 @@ from pbserv.tftp.options import Terms
 from pbserv.tftp.packet import Request
 from pbserv.tftp.report import Ended, Reporter
 from pbserv.tftp.session import Key, Link, Session
-from pbserv.tftp.transfer import Action, Flight, Outcome, Transfer
+from pbserv.tftp.transfer import PATIENCE_S, Action, Flight, Outcome, Transfer
 
 ACK_WORDS = array("I", b"".join(b"\0\4" + number.to_bytes(2, "big") for number in range(65536)))
 """An ACK's four bytes as a machine word, by block number."""
@@ -24,8 +24,8 @@ ACK_WORDS = array("I", b"".join(b"\0\4" + number.to_bytes(2, "big") for number i
 class SendingSession(Session):
     """``begin`` it with its content."""
 
-    __slots__ = ("_address", "_arrived", "_content", "_fast", "_length", "_owed", "_put", "_stride", "_to",
-                 "size_bytes", "terms", "transfer")  # fmt: skip
+    __slots__ = ("_address", "_arrived", "_content", "_fast", "_length", "_owed", "_owed_since", "_put", "_stride",
+                 "_to", "size_bytes", "terms", "transfer")  # fmt: skip
 
     def __init__(
         self,
@@ -48,6 +48,7 @@ class SendingSession(Session):
         self._content: Content | None = None
         self._owed: Flight | None = None  # waits for the content
         self._fast = False
+        self._owed_since = 0.0
         self._address = self._length = 0
 
     def begin(self, content: Content | FileFault) -> None:
@@ -105,7 +106,7 @@ class SendingSession(Session):
     def _send_flight(self, flight: Flight, now: float) -> None:
         content = self._content
         if content is None or self._owed is not None:
-            self._owed = flight
+            self._owed = flight  # the newest wish counts
             return
         try:
             buffer = content.flight(*flight, self._content_came)
@@ -113,7 +114,7 @@ class SendingSession(Session):
             self.fail(Outcome.FILE_FAULT, str(fault))
             return
         if buffer is None:
-            self._owed = flight
+            self._owed, self._owed_since = flight, now
         elif not self._link.send_flight(buffer, self._stride):
             self.transfer.on_unsent(now)
 
@@ -129,6 +130,8 @@ class SendingSession(Session):
     def on_deadline(self, now: float) -> None:
         if self._owed is None:  # a slow disk is not the client's fault
             super().on_deadline(now)
+        elif not self.ended and now >= self._owed_since + PATIENCE_S:
+            self.fail(Outcome.FILE_FAULT, "the file cannot be read in time")
 
     def supersede(self) -> None:
         self.transfer.supersede()

@@ -16,6 +16,7 @@ from pbserv.tftp.packet import ErrorCode, Request, encode_error
 from pbserv.tftp.report import Ended, Reporter
 from pbserv.tftp.transfer import Action, Outcome
 
+ERROR_HEAD = b"\0\5"
 Key = tuple[str, int, str]
 """Client address, client port, our address."""
 
@@ -131,6 +132,8 @@ class Session(ABC):
         """A datagram of the client; True when it is the first since :meth:`act`."""
         if self._trace is not None:
             self._trace.debug("received", client=self.client, packet=datagram[:64].hex())
+        if not self._begun and datagram[:2] != ERROR_HEAD:
+            return False  # whoever acknowledges what we have not sent has guessed our port
         self._collected.append(datagram)
         return len(self._collected) == 1
 
@@ -149,6 +152,10 @@ class Session(ABC):
         self._core.on_unsent(now)
 
     # -- what the table and the desk see --------------------------------------------------------------------------
+
+    def repeats(self, datagram: bytes) -> bool:
+        """Whether this is the request that it was made for."""
+        return datagram == self._datagram
 
     def take_request(self, datagram: bytes, now: float) -> bool:
         """A request from this client's port. False: it is a new one, and this session is over."""
@@ -175,7 +182,7 @@ class Session(ABC):
             self._core.end(Outcome.UNANSWERED, reason)
             self._finish()
 
-    def supersede(self) -> None:
+    def supersede(self) -> None:  # noqa: B027
         """The same client asks for the same file in another transfer."""
 
     def fail(self, outcome: Outcome, text: str, code: int = ErrorCode.UNDEFINED) -> None:

@@ -73,16 +73,22 @@ class Sink:
     """
 
     def __init__(
-        self, target: Target, rules: Rules, ledger: Ledger, asked: Usage, on_closed: Callable[[int], None]
+        self,
+        target: Target,
+        rules: Rules,
+        ledger: Ledger,
+        asked: Usage,
+        announced: int | None,
+        on_closed: Callable[[int], None],
     ) -> None:
-        """``asked`` is reserved in the ledger already, its bytes are 0 when the size is unknown. Raises OSError or
-        Overload."""
+        """``asked`` is reserved in the ledger already; ``announced`` bytes are reserved with the first of them. Raises
+        OSError or Overload."""
         self._target = target
         self._rules = rules
         self._ledger = ledger
         self._reserved = asked
         self._on_closed = on_closed
-        self._announced = asked.size_bytes or None
+        self._announced = announced
         self._next_look = LOOK_BYTES
         self._committing = self._unwanted = self._closed = False
         self._added: Usage | None = None
@@ -136,7 +142,7 @@ class Sink:
         """A step more than is needed now, or just as much where a whole step is not to be had."""
         missing = total - self._reserved.size_bytes
         try:
-            self._grow(missing + LOOK_BYTES)
+            self._grow(missing + LOOK_BYTES if self._announced is None else self._announced - self._reserved.size_bytes)
         except Refusal:
             self._grow(missing)
 

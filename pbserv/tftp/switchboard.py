@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import socket
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 
 from pbserv.net.gso import OffloadRoutes
@@ -22,6 +23,8 @@ from pbserv.tftp.packet import ErrorCode, Opcode, encode_error
 MOST_MEMBERS = 128
 """Transfers on one channel: their ACKs share a receive buffer, which is 208 KB on a stock kernel."""
 SPARE_CHANNELS = 2
+PROVEN_FOR_S = 600.0
+PROVEN_KEPT = 4096
 STRANGERS_ANSWERED = 20
 """ERROR packets to strangers per channel and second: their source addresses can be forged."""
 STRANGER = "no transfer of this sender"
@@ -43,6 +46,8 @@ class Switchboard:
         self._unflushed: list[Channel] = []
         self._channels: dict[str, list[Channel]] = {}
         self._listeners: list[Channel] = []
+        self._private: set[Channel] = set()
+        self._proven: OrderedDict[str, float] = OrderedDict()  # address: until when
         self._answered: tuple[int, int] = (0, 0)  # second, and strangers that got an ERROR in it
         self._inboxes: dict[tuple[int, bool], Inbox] = {}
         self._slot_bytes = 0
@@ -56,7 +61,7 @@ class Switchboard:
             self._inboxes.clear()
             for listener in self._listeners:
                 listener.inbox = self._inbox(listener.family, packet_info=True)
-            for channels in self._channels.values():
+            for channels in (*self._channels.values(), self._private):
                 for channel in channels:
                     channel.inbox = self._inbox(channel.family, packet_info=False)
 
@@ -140,8 +145,24 @@ class Switchboard:
             source = b"" if listener.local else source_control(datagram.local)
             return Link(listener, datagram.peer, datagram.port, source, mtu)
         link = Link(listener, datagram.peer, datagram.port, b"", mtu)
-        link.move(self._channel_for(datagram.local, link.key))
+        proven = self._is_proven(datagram.peer)
+        channel = self._channel_for(datagram.local, link.key) if proven else self._open(datagram.local, private=True)
+        link.move(channel)
         return link
+
+    def _is_proven(self, peer: str) -> bool:
+        """Whether this client has lately answered on a port that nobody else could know.
+
+        Until then it gets a port of its own: shared ones are known to everybody who ever fetched a file, and with a
+        known port one could acknowledge blocks in the name of a victim.
+        """
+        return peer.startswith("127.") or peer == "::1" or time.monotonic() < self._proven.get(peer, 0.0)
+
+    def _prove(self, peer: str) -> None:
+        self._proven[peer] = time.monotonic() + PROVEN_FOR_S
+        self._proven.move_to_end(peer)
+        if len(self._proven) > PROVEN_KEPT:
+            self._proven.popitem(last=False)
 
     def _channel_for(self, local: str, key: Key) -> Channel:
         channels = self._channels.get(local)
@@ -161,10 +182,13 @@ class Switchboard:
         channels.append(channel)
         return channel
 
-    def _open(self, local: str) -> Channel:
+    def _open(self, local: str, *, private: bool = False) -> Channel:
         raw = open_transfer_socket(local, self.port_range)
         inbox = self._inbox(raw.family, packet_info=False)
-        channel = Channel(raw, local, inbox, self._routes, self._stranger, self._emptied, self._flush_soon)
+        emptied = self._private_emptied if private else self._emptied
+        channel = Channel(raw, local, inbox, self._routes, self._stranger, emptied, self._flush_soon)
+        if private:
+            self._private.add(channel)
         self._ready.add(channel.fileno(), channel.readable)
         return channel
 
@@ -177,6 +201,12 @@ class Switchboard:
         if channel in channels and len(idle) > SPARE_CHANNELS:
             channels.remove(idle[0])
             self.hang_up(idle[0])
+
+    def _private_emptied(self, channel: Channel) -> None:
+        if channel.last_answered:
+            self._prove(channel.last_answered)
+        self._private.discard(channel)
+        self.hang_up(channel)
 
     def _stranger(self, channel: Channel, n: int) -> None:
         """RFC 1350 section 4: the packet is discarded, an ERROR goes to its sender, and no transfer is disturbed."""
@@ -203,7 +233,7 @@ class Switchboard:
     @property
     def channels(self) -> int:
         """Sockets for transfers that are open."""
-        return sum(map(len, self._channels.values()))
+        return sum(map(len, self._channels.values())) + len(self._private)
 
     def renew(self) -> None:
         """New transfers take new sockets: the ports have changed."""
@@ -221,6 +251,8 @@ class Switchboard:
             channel.when_emptied(self.hang_up)
 
     def close(self) -> None:
+        for channel in list(self._private):
+            self.hang_up(channel)
         for listener in self._listeners[:]:
             self.hang_up(listener)
         for channels in self._channels.values():
@@ -231,8 +263,8 @@ class Switchboard:
 
 def reply(listener: Channel, datagram: Datagram, data: bytes) -> None:
     """One datagram from the port and address that were asked."""
-    source = b"" if listener.local else source_control(datagram.local)
     try:
+        source = b"" if listener.local else source_control(datagram.local)
         endpoint = Endpoint(sockaddr_of(datagram.peer, datagram.port), source)
     except OSError:
         return  # its interface is gone

@@ -17,6 +17,8 @@ from pbserv.tftp.session import Key, Session
 from pbserv.tftp.transfer import Outcome
 
 SWEEP_S = 0.01
+CHANGES, CHANGES_PER_S = 16.0, 2.0
+CHANGERS_KEPT = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,9 @@ class TransferTable:
     def __init__(self, caps: Caps, metrics: TftpMetrics) -> None:
         self.caps = caps
         self.guests: Guests | None = None
+        self._stopping = False
         self._metrics = metrics
+        self._changes: dict[str, tuple[float, float]] = {}  # address: requests it may replace, and when that was
         self._unanswered: deque[Session] = deque()  # oldest first; may hold some that have ended or been answered
         self._sessions: dict[Key, Session] = {}
         self._by_address: dict[str, set[Session]] = {}
@@ -87,6 +91,21 @@ class TransferTable:
                 return True
         return False
 
+    def may_change_mind(self, session: Session, datagram: bytes, now: float) -> bool:
+        """Whether a client that has not answered yet may replace its request: each one is another first packet to an
+        address that may be forged. A few a second are plenty for U-Boot, which reuses its ports."""
+        if session.repeats(datagram):
+            return True
+        address = session.key[0]
+        left, since = self._changes.get(address, (CHANGES, now))
+        left = min(CHANGES, left + (now - since) * CHANGES_PER_S)
+        if left < 1:
+            return False
+        if len(self._changes) >= CHANGERS_KEPT:
+            self._changes.clear()
+        self._changes[address] = (left - 1, now)
+        return True
+
     def asking(self, address: str) -> Iterable[Session]:
         """The transfers of one address."""
         return self._by_address.get(address, ())
@@ -118,12 +137,18 @@ class TransferTable:
         due = [session for session in self._sessions.values() if session.deadline <= now]
         for session in due:
             session.on_deadline(now)
+        if self._stopping:
+            self._end_dalliers()
         self._timer = self._loop.call_later(SWEEP_S, self._sweep) if self._sessions else None
+
+    def _end_dalliers(self) -> None:
+        for session in [session for session in self._sessions.values() if session.dallies]:
+            session.fail(Outcome.STOPPED, "the server is stopping")
 
     async def finish(self, grace_s: float) -> None:
         """Wait for running transfers, then end what is left. Clients that have everything are not waited for."""
-        for session in [session for session in self._sessions.values() if session.dallies]:
-            session.fail(Outcome.STOPPED, "the server is stopping")
+        self._stopping = True
+        self._end_dalliers()
         try:
             async with asyncio.timeout(grace_s):
                 await self._empty.wait()

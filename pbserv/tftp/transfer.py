@@ -152,7 +152,7 @@ class Transfer:
         """The deadline may have passed."""
         if now < self.deadline or self.outcome is not None:
             return None
-        if self._gap_at <= now:
+        if self._gap_at <= now < self._progress_at + max(PATIENCE_S, 2 * self._terms.timeout_s):
             return self._repair(now)
         return self._timed_out(now)
 
@@ -185,10 +185,10 @@ class Transfer:
         self._superseded = self._sized and self._base < 0
 
     def on_unsent(self, now: float) -> None:
-        """The kernel had no room for the last packet: try again soon, without backing off."""
+        """The kernel had no room for the last packet, or no way: try again soon, and then less often."""
         if self.answered and self.outcome is None:
             self._troubled = True
-            self._gap_at = now + GUARD_FLOOR_S
+            self._gap_at = now + min(GUARD_FLOOR_S * (1 << min(self._repairs, 10)), self._rto)
             self.deadline = min(self.deadline, self._gap_at)
 
     def on_delayed(self, now: float) -> None:

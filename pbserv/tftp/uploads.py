@@ -127,10 +127,12 @@ class UploadRoom:
         if rules.largest_bytes is not None and wanted > rules.largest_bytes:
             raise Refusal(ErrorCode.DISK_FULL, "larger than TFTPMaxUploadSize")
         look_for_room(rules, target.folder_fd, self._ledger.unwritten_bytes + wanted)
-        asked = Usage(wanted, 1 if old is None else 0)
+        asked = Usage(0, 1 if old is None else 0)
+        # What was announced is looked at now and reserved with the first block: requests can be forged.
+        self._ledger.check(rules, Usage(wanted, asked.files))
         self._ledger.reserve(rules, asked)
         try:
-            sink = Sink(target, rules, self._ledger, asked, partial(self._closed, peer))
+            sink = Sink(target, rules, self._ledger, asked, size_bytes or None, partial(self._closed, peer))
         except BaseException:
             self._ledger.release(asked, Usage())
             raise

@@ -376,6 +376,10 @@ async def test_running_uploads_count(hall: Hall) -> None:
     room = await hall.counted(Rules(allow_writes=True, quota_bytes=1000, quota_files=2))
     first = room.admit(at(hall.folder, "a"), 700, "10.0.0.9")
     with refused(ErrorCode.DISK_FULL, "TFTPQuota"):
+        room.admit(at(hall.folder, "b"), 1001, "10.0.0.9")
+    room.admit(at(hall.folder, "b"), 1000, "10.0.0.9").abandon()  # a request alone, which may be forged, takes nothing
+    first.write([b"x"])
+    with refused(ErrorCode.DISK_FULL, "TFTPQuota"):
         room.admit(at(hall.folder, "b"), 301, "10.0.0.9")
     second = room.admit(at(hall.folder, "b"), None, "10.0.0.9")
     with refused(ErrorCode.DISK_FULL, "TFTPQuotaFiles"):
@@ -384,7 +388,7 @@ async def test_running_uploads_count(hall: Hall) -> None:
     with refused(ErrorCode.DISK_FULL, "TFTPQuota"):
         second.write([b"x"])
     second.abandon()
-    first.write([b"x" * 700])
+    first.write([b"x" * 699])
     await commit(room, first)
     await place(room, hall.folder, "c", b"x" * 300)
 
@@ -475,6 +479,7 @@ async def test_a_disk_that_becomes_full(hall: Hall) -> None:
         with refused(ErrorCode.DISK_FULL, "TFTPFreeSpace"):
             room.admit(at(hall.folder), (4 << 20) + 1, "10.0.0.9")
         first = room.admit(at(hall.folder, "a"), 3 << 20, "10.0.0.9")
+        first.write([b"x"])
         with refused(ErrorCode.DISK_FULL, "TFTPFreeSpace"):
             room.admit(at(hall.folder, "b"), 2 << 20, "10.0.0.9")  # the first one's space is promised
         first.abandon()
