@@ -13,11 +13,11 @@ from pbserv.tftp.packet import Data, Error, Opcode, OptionAck, Packet, Request, 
 class Client:
     """One UDP port. ``server`` is the address of the last packet that came in."""
 
-    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+    def __init__(self, port: int, host: str = "127.0.0.1", source: str = "") -> None:
         self.raw = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
         self.raw.setblocking(False)
         self.raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-        self.raw.bind(("::1" if ":" in host else "127.0.0.1", 0))
+        self.raw.bind((source or ("::1" if ":" in host else "127.0.0.1"), 0))
         self.listener = (host, port)
         self.server: tuple[str, int] = self.listener
 
@@ -54,8 +54,8 @@ class Client:
 
 
 @asynccontextmanager
-async def client(port: int, host: str = "127.0.0.1") -> AsyncIterator[Client]:
-    made = Client(port, host)
+async def client(port: int, host: str = "127.0.0.1", source: str = "") -> AsyncIterator[Client]:
+    made = Client(port, host, source)
     try:
         yield made
     finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
+from contextlib import suppress
 
 import pytest
 
@@ -120,12 +121,58 @@ async def test_a_probe_that_races_with_the_request_behind_it(room: Room) -> None
     assert sorted(outcome for _, _, outcome, _ in room.told) == ["completed", "size probe"]
 
 
+SOON = ("utimeout", 20_000)
+"""The OACK is sent after 0, 20, 60 and 140 ms, and given up after 300 ms."""
+
+
 async def test_a_probe_that_is_abandoned_without_a_word(room: Room) -> None:
     # reference 2.1, last sentence: no ACK, and the request comes again without tsize
     data = room.put("f", noise(3000))
     async with client(room.port) as probe:
-        await oack(probe, "f", ("tsize", 0))
+        await oack(probe, "f", ("tsize", 0), SOON)
         assert await fetch(room.port, "f") == data
+        await until(lambda: len(room.told) == 2)
+    assert room.service.metrics.outcomes == {"completed": 1, "size probe": 1}
+    assert room.told == [("127.0.0.1", "f", "completed", 3000), ("127.0.0.1", "f", "size probe", 3000)]
+    assert " request: probed " in room.log
+    assert not failures(room)
+
+
+@pytest.mark.parametrize("asked_again", [False, True])
+async def test_a_probe_whose_port_is_closed(room: Room, asked_again: bool) -> None:
+    # the same without an ERROR: the repeated OACK meets a closed port, and ICMP says so
+    data = room.put("f", noise(3000))
+    async with client(room.port) as probe:
+        await oack(probe, "f", ("tsize", 0), SOON)
+    if asked_again:
+        assert await fetch(room.port, "f") == data
+    await until(lambda: room.service.metrics.outcomes["size probe"] == 1)
+    assert " request: probed " in room.log
+    assert not failures(room)
+
+
+async def test_a_closed_port_is_a_failure_without_a_question_for_the_size(room: Room) -> None:
+    room.put("f", noise(3000))
+    async with client(room.port) as made:
+        await oack(made, "f", ("blksize", 1000), SOON)
+    await until(lambda: room.told)
+    assert room.service.metrics.outcomes == {"client port closed": 1}
+    assert failures(room)
+
+
+@pytest.mark.parametrize("then", ["nothing", "another file", "another address", "no tsize"])
+async def test_silence_after_an_oack_is_a_failure_unless_it_was_a_probe(room: Room, then: str) -> None:
+    data = room.put("f", noise(3000))
+    room.put("g", data)
+    source = "127.0.0.9" if then == "another address" else "127.0.0.1"
+    async with client(room.port) as silent, client(room.port, source=source) as reader:
+        await oack(silent, "f", ("blksize", 1000) if then == "no tsize" else ("tsize", 0), SOON)
+        if then != "nothing":
+            reader.ask("g" if then == "another file" else "f")
+            assert await finish(reader) == data
+        await until(lambda: room.service.metrics.outcomes["no answer"] == 1)
+    assert room.service.metrics.outcomes["size probe"] == 0
+    assert len(failures(room)) == 1
 
 
 # -- 2.2 table by client -----------------------------------------------------------------------------------------------
@@ -290,8 +337,11 @@ async def test_grub_acknowledges_old_blocks_again(room: Room) -> None:
             made.ack(block)
             made.ack(block)
         made.ack(2)
-        while not await made.silent(QUIET_S):
-            blocks.append(6)
+        with suppress(TimeoutError):
+            while True:
+                packet = await made.receive(QUIET_S)
+                assert isinstance(packet, Data)
+                blocks.append(packet.block)
         made.send(encode_error(0, "closed"))
     assert blocks == [1, 2, 3, 4, 5, 6]
 
