@@ -26,7 +26,7 @@ SPARE_CHANNELS = 2
 PROVEN_FOR_S = 600.0
 PROVEN_KEPT = 4096
 STRANGERS_ANSWERED = 20
-"""ERROR packets to strangers per channel and second: their source addresses can be forged."""
+"""ERROR packets to strangers per second: their source addresses can be forged."""
 STRANGER = "no transfer of this sender"
 
 
@@ -39,6 +39,8 @@ class Switchboard:
         self.single_port = False
         self.admits: Callable[[str], bool] = lambda _address: True
         """Whether an address may hear of us at all."""
+        self.trusts = is_loopback
+        """Whether an address cannot be forged."""
         self._ready = ready
         self._ignored = ignored
         self._routes = OffloadRoutes()
@@ -156,7 +158,7 @@ class Switchboard:
         Until then it gets a port of its own: shared ones are known to everybody who ever fetched a file, and with a
         known port one could acknowledge blocks in the name of a victim.
         """
-        return peer.startswith("127.") or peer == "::1" or time.monotonic() < self._proven.get(peer, 0.0)
+        return self.trusts(peer) or time.monotonic() < self._proven.get(peer, 0.0)
 
     def _prove(self, peer: str) -> None:
         self._proven[peer] = time.monotonic() + PROVEN_FOR_S
@@ -269,6 +271,11 @@ def reply(listener: Channel, datagram: Datagram, data: bytes) -> None:
     except OSError:
         return  # its interface is gone
     listener.transmit(endpoint, data, 0)
+
+
+def is_loopback(address: str) -> bool:
+    """The kernel drops such addresses when they come from a network."""
+    return address.startswith("127.") or address == "::1"
 
 
 def no_descriptor(fault: OSError) -> bool:

@@ -108,6 +108,62 @@ async def test_a_client_that_comes_again_from_its_port_gets_another_port(room: R
     made.close()
 
 
+async def test_clients_prove_themselves_on_a_port_of_their_own(room: Room) -> None:
+    """A port that others know could be used to acknowledge blocks in the name of a victim."""
+    switchboard = room.service._room._switchboard
+    switchboard.trusts = lambda address: address != "127.0.0.1"
+    data = room.put("f", noise(3000))
+    async with client(room.port, "127.0.0.1") as one, client(room.port) as two, client(room.port) as three:
+        for made in (one, two):
+            made.ask("f")
+            assert await made.receive() == Data(1, data[:512])
+        assert one.server != two.server
+        async with client(room.port) as other:  # knows the port of another's transfer, which is worth nothing
+            other.server = two.server
+            other.ask("f")
+            await other.receive()
+            assert other.server != two.server
+            other.server = two.server
+            other.ack(1)
+            assert await other.receive() == Error(5, "no transfer between these ports")
+        one.ack(1)
+        assert await finish_from(one, 2, data) == data
+        await until(lambda: room.service.metrics.outcomes["completed"] == 1)
+        for _ in range(4):  # proven: from now on it shares ports with others
+            assert await fetch(room.port, "f") == data
+        three.ask("f")
+        await three.receive()
+        assert three.server[1] in {channel.name[1] for channel in switchboard._channels["127.0.0.1"]}
+
+
+async def test_an_ack_before_the_content_is_nobodys(room: Room) -> None:
+    """A file that is read in a thread: whoever acknowledges what was not sent has guessed the port."""
+    data = room.put("f", noise(3_000_000))
+    async with client(room.port) as first, client(room.port) as made:
+        first.ask("f")
+        await first.receive()
+        made.ask("f", ("blksize", 1400))
+        made.server = first.server
+        for _ in range(5):
+            made.ack(0)
+        assert isinstance(await made.receive(), OptionAck)
+        made.ack(0)
+        assert await made.receive() == Data(1, data[:1400])
+
+
+async def test_a_forged_port_gets_few_first_packets(room: Room) -> None:
+    room.put("f", noise(600))
+    room.put("g", noise(600))
+    async with client(room.port) as made:
+        for n in range(500):
+            made.ask("fg"[n % 2])
+        answers = 0
+        while not await made.silent(0.3):
+            answers += 1
+        assert answers < 40
+    assert room.service.metrics.ignored["another request before an answer"] > 100
+
+
 async def test_clients_outside_of_the_allowed_networks_hear_nothing(make_room) -> None:
     room = make_room()
     await room.service.start(room.settings(allowed_networks=("10.0.0.0/8", "::/0")))
