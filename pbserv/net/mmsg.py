@@ -255,7 +255,7 @@ class Outbox:
         self._header_words = memoryview(self._headers).cast("Q")
         self._vector_words = memoryview(self._vectors).cast("Q")
         self._start, vectors = address_of(self._headers), address_of(self._vectors)
-        self._copies_start = address_of(self._copies)
+        self._copies_start, self._copy_view = address_of(self._copies), memoryview(self._copies)
         for n in range(BATCH):
             at = n * _MESSAGE_WORDS
             self._header_words[at + 2], self._header_words[at + 3] = vectors + 16 * n, 1
@@ -278,7 +278,7 @@ class Outbox:
         """One datagram of at most COPY_BYTES, which may be forgotten at once."""
         self.put(to, 0, len(data))
         at = (len(self.waiting) - 1) * COPY_BYTES
-        self._copies[at : at + len(data)] = data
+        self._copy_view[at : at + len(data)] = data
         self._vector_words[2 * (len(self.waiting) - 1)] = self._copies_start + at
 
     def put_flight(self, to: Endpoint, address: int, length: int) -> None:
