@@ -14,6 +14,7 @@ from typing import Protocol
 
 from pbserv.tftp.metrics import TftpMetrics
 from pbserv.tftp.session import Key, Session
+from pbserv.tftp.switchboard import is_loopback
 from pbserv.tftp.transfer import Outcome
 
 SWEEP_S = 0.01
@@ -68,28 +69,28 @@ class TransferTable:
     def full_for(self, address: str) -> str:
         """Why this client may not start another transfer now; empty when it may."""
         caps, guests = self.caps, self.guests
-        total = len(self._sessions) + (len(guests) if guests is not None else 0)
-        if total >= caps.transfers and not self._make_room():
-            return "too many transfers"
         own = self._by_address.get(address, ())
         count = len(own) + (guests.of(address) if guests is not None else 0)
-        if count < min(caps.unanswered, caps.per_address) or address.startswith("127.") or address == "::1":
-            return ""
-        if count >= caps.per_address:
-            return "too many transfers of this client"
-        if sum(not session.answered for session in own) >= caps.unanswered:
-            return "too many unanswered transfers of this client"
-        return ""
+        if count >= min(caps.unanswered, caps.per_address) and not is_loopback(address):
+            if count >= caps.per_address:
+                return "too many transfers of this client"
+            if sum(not session.answered for session in own) >= caps.unanswered:
+                return "too many unanswered transfers of this client"
+        return "too many transfers" if self._full and self._longest_silent() is None else ""
 
-    def _make_room(self) -> bool:
-        """End the transfer that has waited longest for a client's first word, so that forged requests cannot keep
-        real clients out for longer than it takes those to send one packet."""
+    @property
+    def _full(self) -> bool:
+        return len(self._sessions) + (len(self.guests) if self.guests is not None else 0) >= self.caps.transfers
+
+    def _longest_silent(self) -> Session | None:
+        """The transfer that has waited longest for a client's first word: it makes room, so that forged requests
+        cannot keep real clients out for longer than it takes those to send one packet."""
         while self._unanswered:
-            oldest = self._unanswered.popleft()
+            oldest = self._unanswered[0]
             if not oldest.ended and not oldest.answered:
-                oldest.give_up("made room for another client")
-                return True
-        return False
+                return oldest
+            self._unanswered.popleft()
+        return None
 
     def may_change_mind(self, session: Session, datagram: bytes, now: float) -> bool:
         """Whether a client that has not answered yet may replace its request: each one is another first packet to an
@@ -111,6 +112,8 @@ class TransferTable:
         return self._by_address.get(address, ())
 
     def add(self, session: Session) -> None:
+        if self._full and (oldest := self._longest_silent()) is not None:
+            oldest.give_up("made room for another client")
         self._sessions[session.key] = session
         self._unanswered.append(session)
         if len(self._unanswered) > 2 * len(self._sessions) + 64:

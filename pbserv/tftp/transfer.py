@@ -262,7 +262,7 @@ class Transfer:
             self._base = block
             self.answered = True
             self._progress_at = now
-            self._repairs = 0
+            self._repairs = self._final_resends = 0
             # RFC 7440 section 4: an ACK inside a window reports a gap; the next window starts behind it. Within a
             # repair it is more often the echo of blocks that the client had already.
             return self._repair(now) if self._clean else self._extend(now)
