@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import resource
 import signal
@@ -153,6 +154,7 @@ class Process:
         if len(failed) < len(statuses):
             self._logs.pbserv.critical("started", version=__version__, services=",".join(self._running()))
             self._notifier.ready(self._summary())
+        gc.freeze()  # what the start made is for good: no transfer has to wait while it is looked through again
         self._ready.done(1 if failed else 0)
         return len(failed) < len(statuses)
 
