@@ -49,6 +49,8 @@ class TransferTable:
     def __init__(self, caps: Caps, metrics: TftpMetrics) -> None:
         self.caps = caps
         self.guests: Guests | None = None
+        self.trusts = is_loopback
+        """Whether an address cannot be forged."""
         self._stopping = False
         self._metrics = metrics
         self._changes: dict[str, tuple[float, float]] = {}  # address: requests it may replace, and when that was
@@ -71,7 +73,7 @@ class TransferTable:
         caps, guests = self.caps, self.guests
         own = self._by_address.get(address, ())
         count = len(own) + (guests.of(address) if guests is not None else 0)
-        if count >= min(caps.unanswered, caps.per_address) and not is_loopback(address):
+        if count >= min(caps.unanswered, caps.per_address) and not self.trusts(address):
             if count >= caps.per_address:
                 return "too many transfers of this client"
             if sum(not session.answered for session in own) >= caps.unanswered:
@@ -95,9 +97,9 @@ class TransferTable:
     def may_change_mind(self, session: Session, datagram: bytes, now: float) -> bool:
         """Whether a client that has not answered yet may replace its request: each one is another first packet to an
         address that may be forged. A few a second are plenty for U-Boot, which reuses its ports."""
-        if session.repeats(datagram):
-            return True
         address = session.key[0]
+        if session.repeats(datagram) or self.trusts(address):
+            return True
         left, since = self._changes.get(address, (CHANGES, now))
         left = min(CHANGES, left + (now - since) * CHANGES_PER_S)
         if left < 1:
