@@ -157,3 +157,21 @@ async def test_old_listeners_close_when_their_last_transfer_ends(start, before: 
     await until(lambda: room.service.metrics.active == 0)
     made.close()
     await until(lambda: descriptors() == few)
+
+
+@pytest.mark.parametrize("single_port", [True, False])
+async def test_a_reload_to_larger_blocks_cuts_no_upload(make_room: Callable[[], Room], single_port: bool) -> None:
+    """A block that does not fit the place where it is read would look like the last one."""
+    room = make_room()
+    places = {"interfaces": ("127.0.0.1",), "single_port": single_port, "allow_writes": True}
+    await room.service.start(room.settings(**places))
+    (await room.service.prepare(room.settings(**places, port=room.port, max_block_size=16_000))).commit()
+    data = noise(100_000)
+    async with client(room.port) as made:
+        made.ask("up", ("blksize", 16_000), opcode=2)
+        assert await made.receive() == OptionAck(((b"blksize", b"16000"),))
+        for block in range(1, 8):
+            made.send(b"\0\3" + block.to_bytes(2, "big") + data[(block - 1) * 16_000 : block * 16_000])
+            await made.receive()
+    assert (room.folder / "up").read_bytes() == data
+    await room.service.stop()
