@@ -6,6 +6,7 @@ One rule: the name as written is tried first; a correction only counts when noth
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from pbserv.tftp.packet import Option
 
@@ -62,6 +63,7 @@ def climbs(name: bytes) -> bool:
     return False
 
 
+@lru_cache(maxsize=512)  # the machines of a room ask for the same files
 def shown(name: bytes) -> str:
     """``name`` for logs: printable, one line, at most 200 characters."""
     return escape(name.decode("utf-8", "surrogateescape"))
