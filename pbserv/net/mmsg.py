@@ -10,7 +10,7 @@ import ctypes
 import errno
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
 IP_PKTINFO = 8  # linux/in.h; these are missing from the socket module of CPython 3.11
@@ -174,25 +174,23 @@ class Inbox:
             return self._name_words[4 * n]
         return bytes(self._names[n * _NAME_BYTES : n * _NAME_BYTES + 28])
 
-    def summaries(self, count: int) -> Iterator[tuple[int, int, int]]:
-        """IPv4 only: key, head and length of the first ``count`` datagrams."""
+    def summaries(self, count: int) -> Iterator[tuple[Key, int, int]]:
+        """Key, head and length of the first ``count`` datagrams.
+
+        A head is the first four bytes as a machine word; what lies behind the length means nothing.
+        """
+        four = self.family == socket.AF_INET
+        keys: Sequence[Key] = self._name_words[: 4 * count : 4].tolist() if four else [self.key(n) for n in range(count)]
         return zip(
-            self._name_words[: 4 * count : 4].tolist(),
+            keys,
             self._heads[: self._head_stride * count : self._head_stride].tolist(),
             self._lengths[14 : 16 * count : 16].tolist(),
             strict=True,
         )
 
-    def head(self, n: int) -> int:
-        """The first four bytes of datagram ``n`` as a machine word; meaningless behind its length."""
-        return self._heads[n * self._head_stride]
-
-    def length(self, n: int) -> int:
-        return self._lengths[16 * n + 14]
-
     def datagram(self, n: int) -> bytes:
         start = n * self.stride
-        return bytes(self._view[start : start + self.length(n)])
+        return bytes(self._view[start : start + self._lengths[16 * n + 14]])
 
     def sockaddr(self, n: int) -> Sockaddr:
         """The sender, as the socket module has it."""

@@ -178,7 +178,6 @@ class Channel:
         self._stranger = stranger
         self._emptied = emptied
         self.closed = False
-        self.readable = self._readable4 if self.family == socket.AF_INET else self._readable6
 
     def fileno(self) -> int:
         return self._fd
@@ -195,7 +194,7 @@ class Channel:
 
     # -- receiving ------------------------------------------------------------------------------------------------
 
-    def _readable4(self) -> None:
+    def readable(self) -> None:
         """The hot path: one batch."""
         inbox = self.inbox
         count = inbox.receive(self._fd)
@@ -210,31 +209,6 @@ class Channel:
             if member is None:
                 self._stranger(self, n)
             elif head == member.expect and length >= 4:
-                try:
-                    member.advance(now)
-                except Exception as fault:
-                    member.bug(fault)
-            else:
-                self._collect(member, n, touched)
-        for member in touched:
-            member.act(now)
-        if self.outbox.waiting:
-            self.flush()
-
-    def _readable6(self) -> None:
-        """The same with longer addresses."""
-        inbox = self.inbox
-        count = inbox.receive(self._fd)
-        if count <= 0:  # woken for what is in the error queue
-            self._errors()
-            return
-        now = _now()
-        touched: list[Member] = []
-        for n in range(count):
-            member = self.members.get(inbox.key(n))
-            if member is None:
-                self._stranger(self, n)
-            elif inbox.head(n) == member.expect and inbox.length(n) >= 4:
                 try:
                     member.advance(now)
                 except Exception as fault:
