@@ -179,8 +179,10 @@ class Inbox:
 
         A head is the first four bytes as a machine word; what lies behind the length means nothing.
         """
-        four = self.family == socket.AF_INET
-        keys: Sequence[Key] = self._name_words[: 4 * count : 4].tolist() if four else [self.key(n) for n in range(count)]
+        if self.family == socket.AF_INET:
+            keys: Sequence[Key] = self._name_words[: 4 * count : 4].tolist()
+        else:
+            keys = [self.key(n) for n in range(count)]
         return zip(
             keys,
             self._heads[: self._head_stride * count : self._head_stride].tolist(),
