@@ -16,9 +16,9 @@ import pytest_asyncio
 from pbserv.tftp.packet import Ack, Error, ErrorCode, Opcode, OptionAck, encode_error
 from pbserv.tftp.service import TftpService
 from pbserv.tftp.uploads import UPLOADS_PER_ADDRESS
+from tests.tftp.blackbox.programs import program, run
 from tests.tftp.client import Client, client, fetch
 from tests.tftp.conftest import ALIASES, Room
-from tests.tftp.test_clients import program, run
 
 noise = random.Random(4).randbytes
 SIZES = [0, 1, 511, 512, 513, 1428, 1428 * 20, 100_001]

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -22,8 +23,7 @@ def program(name: str) -> str:
     return path
 
 
-@dataclass(frozen=True)
-class Done:
+class Done(NamedTuple):
     code: int
     said: str
 
