@@ -140,6 +140,7 @@ class SendingSession(Session):
         # The attribute stays: what is queued points into its memory until it has left.
         if self._content is not None:
             self._content.close()
+        del self._put, self._to  # the link knows this session: a ring would be left to the garbage collector
 
     def _facts(self, seconds: float) -> Ended:
         transfer = self.transfer

@@ -240,3 +240,4 @@ class Session(ABC):
         self._release()
         self._on_end(self)
         self._reporter.ended(self._facts(time.monotonic() - self._started_at))
+        del self._link  # it knows this session: a ring would be left to the garbage collector

@@ -49,6 +49,7 @@ class Switchboard:
         self._channels: dict[str, list[Channel]] = {}
         self._listeners: list[Channel] = []
         self._private: set[Channel] = set()
+        self._last: OrderedDict[Key, Channel] = OrderedDict()  # the shared one that a client had last time
         self._proven: OrderedDict[str, float] = OrderedDict()  # address: until when
         self._answered: tuple[int, int] = (0, 0)  # second, and strangers that got an ERROR in it
         self._inboxes: dict[tuple[int, bool], Inbox] = {}
@@ -170,8 +171,10 @@ class Switchboard:
         channels = self._channels.get(local)
         if channels is None:
             channels = self._channels[local] = []
+        last = self._last.get(key)
         for channel in channels:
-            if len(channel.members) < MOST_MEMBERS and key not in channel.recent and key not in channel.members:
+            if len(channel.members) < MOST_MEMBERS and channel is not last and key not in channel.members:
+                self._remember(key, channel)
                 return channel
         try:
             channel = self._open(local)
@@ -182,7 +185,14 @@ class Switchboard:
                 raise
             return min(free, key=lambda one: len(one.members))
         channels.append(channel)
+        self._remember(key, channel)
         return channel
+
+    def _remember(self, key: Key, channel: Channel) -> None:
+        self._last[key] = channel
+        self._last.move_to_end(key)
+        if len(self._last) > PROVEN_KEPT:
+            self._last.popitem(last=False)
 
     def _open(self, local: str, *, private: bool = False) -> Channel:
         raw = open_transfer_socket(local, self.port_range)

@@ -149,6 +149,7 @@ async def test_who_never_said_a_word_makes_room_for_others(make_desk) -> None:
     """The one that has been silent longest goes, without another packet to an address that may be forged."""
     desk = make_desk(transfers=6)
     silent = [desk.start(f"10.0.0.{n}") for n in range(1, 5)]
+    links = [link_of(session) for session in silent]
     talking = [desk.start(f"10.0.1.{n}", answered=True) for n in range(1, 3)]
     answer(silent[1], 1)
     for gone in (0, 2, 3):
@@ -158,7 +159,7 @@ async def test_who_never_said_a_word_makes_room_for_others(make_desk) -> None:
     assert len(desk.table) == 6
     assert not any(session.ended for session in talking)
     assert desk.told == ["no answer"] * 3
-    assert all(len(link_of(session).sent) == 1 for session in (silent[0], *silent[2:]))
+    assert all(len(link.sent) == 1 for link in (links[0], *links[2:]))
 
 
 async def test_a_silent_transfer_that_ended_by_itself_makes_no_second_place(make_desk) -> None:
