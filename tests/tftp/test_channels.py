@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import os
 import random
 import socket
@@ -104,7 +105,7 @@ async def test_a_client_that_comes_again_from_its_port_gets_another_port(room: R
         made.ask("f")
         await finish(made)
         ports.append(made.server[1])
-    assert all(one != other for one, other in zip(ports, ports[1:], strict=False))
+    assert all(one != other for one, other in itertools.pairwise(ports))
     made.close()
 
 
