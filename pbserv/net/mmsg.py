@@ -1,7 +1,7 @@
 """Many UDP datagrams with one system call: recvmmsg(2) and sendmmsg(2), with UDP_SEGMENT (udp(7)) on top.
 
 One rule: the memory that the kernel reads and writes belongs to objects of this module, which live as long as any
-call that knows their addresses. What is queued in an Outbox leaves before its callback returns.
+call that knows their addresses. What is queued in an Outbox keeps its memory until it has left.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Key = int | bytes
 
 
 def address_of(buffer: bytearray) -> int:
-    """Where ``buffer`` lies; from now on it can no longer be resized."""
+    """Where ``buffer`` lies, as long as its owner keeps it and does not resize it."""
     return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
 
 

@@ -102,14 +102,15 @@ def open_transfer_socket(local: str, ports: tuple[int, int] | None = None) -> so
             (socket.IPPROTO_IPV6, IPV6_RECVERR) if raw.family == socket.AF_INET6 else (socket.IPPROTO_IP, IP_RECVERR)
         )
         raw.setsockopt(level, kind, 1)
-        _bind_within(raw, local, ports)
+        bind_within(raw, local, ports)
     except OSError:
         raw.close()
         raise
     return raw
 
 
-def _bind_within(raw: socket.socket, local: str, ports: tuple[int, int] | None) -> None:
+def bind_within(raw: socket.socket, local: str, ports: tuple[int, int] | None) -> None:
+    """Bind to a free port of ``local``, within ``ports`` when given; raises OSError."""
     if ports is None:
         raw.bind(sockaddr_of(local, 0))
         return

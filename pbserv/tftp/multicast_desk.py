@@ -14,13 +14,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from pbserv.net.sockets import RouteMtus
 from pbserv.net.udp import Datagram
 from pbserv.tftp.catalogue import MadeFile, RealFile
 from pbserv.tftp.config import TftpConf
 from pbserv.tftp.files import ContentStore, FileId, block_count
 from pbserv.tftp.multicast import MOST_BLOCKS, MOST_MEMBERS
 from pbserv.tftp.multicast_member import MemberKey
-from pbserv.tftp.multicast_session import GroupAddress, MulticastGroup, Newcomer, route_mtu
+from pbserv.tftp.multicast_session import GroupAddress, MulticastGroup, Newcomer
 from pbserv.tftp.options import Limits, negotiate
 from pbserv.tftp.packet import Request
 from pbserv.tftp.report import Reporter
@@ -66,6 +67,7 @@ class MulticastDesk:
         self.plan = plan
         self._store = store
         self._reporter = reporter
+        self._mtus = RouteMtus()
         self._groups: dict[_GroupKey, MulticastGroup] = {}
         self._keys: dict[MulticastGroup, _GroupKey] = {}
         self._by_client: dict[Key, MulticastGroup] = {}
@@ -102,7 +104,7 @@ class MulticastDesk:
         if self.plan is None or not isinstance(found, RealFile) or not _asks(request) or ":" in datagram.local:
             return False
         try:
-            mtu_bytes = route_mtu(datagram.local, datagram.peer, datagram.port)
+            mtu_bytes = self._mtus.of(datagram.local, datagram.peer)
         except OSError:
             return False
         # Blocks are acknowledged one by one in a group. The value of the option depends on the group.

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import secrets
 import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pbserv.net.sockets import bind_within
 from pbserv.tftp.files import Content, FileFault
 from pbserv.tftp.multicast import Action, MulticastTransfer
 from pbserv.tftp.multicast_member import Member, MemberKey, oacks
@@ -25,9 +25,7 @@ from pbserv.tftp.transfer import NEVER, Outcome
 
 IP_MTU_DISCOVER = 10
 IP_PMTUDISC_DONT = 0
-IP_MTU = 14
 RECEIVE_BYTES = 576
-PORT_TRIES = 64
 _NO_ROOM = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -49,35 +47,11 @@ class GroupAddress:
             raw.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, self.ttl)
             raw.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 1)  # for a client on this host
             raw.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
-            _bind(raw, self.local, port_range)
+            bind_within(raw, self.local, port_range)
         except OSError:
             raw.close()
             raise
         return raw
-
-
-def _bind(raw: socket.socket, local: str, port_range: tuple[int, int] | None) -> None:
-    if port_range is None:
-        raw.bind((local, 0))
-        return
-    first, last = port_range
-    start, count = secrets.randbelow(last - first + 1), last - first + 1
-    for number in range(min(count, PORT_TRIES)):
-        try:
-            raw.bind((local, first + (start + number) % count))
-        except OSError as fault:
-            refusal = fault
-        else:
-            return
-    raise refusal
-
-
-def route_mtu(local: str, peer: str, port: int) -> int:
-    """MTU of the way to a client; raises OSError when there is none."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
-        probe.bind((local, 0))
-        probe.connect((peer, port))
-        return probe.getsockopt(socket.IPPROTO_IP, IP_MTU)
 
 
 @dataclass(frozen=True, slots=True)
