@@ -52,14 +52,14 @@ class Endpoint:
     """One peer's address as the kernel wants it, and the control messages that go with what is sent to it."""
 
     __slots__ = ("_flight", "_name", "_source", "control", "control_bytes", "flight_bytes", "flight_control", "key",
-                 "name", "name_bytes", "segment_bytes", "sockaddr")  # fmt: skip
+                 "name", "segment_bytes", "sockaddr")  # fmt: skip
 
     def __init__(self, sockaddr: Sockaddr, source: bytes = b"") -> None:
         """``sockaddr`` as the socket module has it; ``source``: a control message that names our own address."""
         self.sockaddr = sockaddr
         raw = sockaddr_bytes(sockaddr)
         self._name = bytearray(raw)
-        self.name, self.name_bytes = address_of(self._name), len(raw)
+        self.name = address_of(self._name)
         self.key: Key = _WORD.unpack_from(raw)[0] if len(raw) == 16 else raw
         self._source, self._flight = bytearray(source), bytearray()
         self.control, self.control_bytes = (address_of(self._source), len(source)) if source else (0, 0)
@@ -174,8 +174,8 @@ class Inbox:
             return self._name_words[4 * n]
         return bytes(self._names[n * _NAME_BYTES : n * _NAME_BYTES + 28])
 
-    def summaries(self, count: int) -> Iterator[tuple[Key, int, int]]:
-        """Key, head and length of the first ``count`` datagrams.
+    def summaries(self, count: int) -> Iterator[tuple[int, Key, int, int]]:
+        """Number, key, head and length of the first ``count`` datagrams.
 
         A head is the first four bytes as a machine word; what lies behind the length means nothing.
         """
@@ -184,6 +184,7 @@ class Inbox:
         else:
             keys = [self.key(n) for n in range(count)]
         return zip(
+            range(count),
             keys,
             self._heads[: self._head_stride * count : self._head_stride].tolist(),
             self._lengths[14 : 16 * count : 16].tolist(),
@@ -211,24 +212,30 @@ class Inbox:
     def destination(self, n: int) -> tuple[str, str, int]:
         """This host's address on the wire that datagram ``n`` came by, the address that the sender wrote (which may
         be a broadcast), and the index of the interface; empty without packet info."""
-        local, written, ifindex = self._packet(n)
+        at = n * _CONTROL_BYTES
+        held = self._header_words[n * _MESSAGE_WORDS + 5] if self._packet_info else 0
+        local, written, ifindex = _packet(bytes(self._controls[at : at + held]))
+        if ":" not in written:
+            return local, written, ifindex
         return _with_scope(local, ifindex), _with_scope(written, ifindex), ifindex
 
-    def _packet(self, n: int) -> tuple[str, str, int]:
-        at = n * _CONTROL_BYTES
-        size, level, kind = _CONTROL_HEAD.unpack_from(self._controls, at)
-        held = self._header_words[n * _MESSAGE_WORDS + 5] if self._packet_info else 0
-        if held < _CONTROL_HEAD.size or size > held:
-            return "", "", 0
-        at += _CONTROL_HEAD.size
-        if (level, kind) == (socket.IPPROTO_IP, IP_PKTINFO):
-            ifindex, spec, target = _PKTINFO4.unpack_from(self._controls, at)
-            return socket.inet_ntoa(spec), socket.inet_ntoa(target), ifindex
-        if (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO):
-            target, ifindex = _PKTINFO6.unpack_from(self._controls, at)
-            written = socket.inet_ntop(socket.AF_INET6, target)
-            return ("" if target[0] == 0xFF else written), written, ifindex
+
+@lru_cache(maxsize=256)
+def _packet(control: bytes) -> tuple[str, str, int]:
+    """Our address, the address written and the interface, from the first control message."""
+    if len(control) < _CONTROL_HEAD.size:
         return "", "", 0
+    size, level, kind = _CONTROL_HEAD.unpack_from(control)
+    if size > len(control):
+        return "", "", 0
+    if (level, kind) == (socket.IPPROTO_IP, IP_PKTINFO):
+        ifindex, spec, target = _PKTINFO4.unpack_from(control, _CONTROL_HEAD.size)
+        return socket.inet_ntoa(spec), socket.inet_ntoa(target), ifindex
+    if (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO):
+        target, ifindex = _PKTINFO6.unpack_from(control, _CONTROL_HEAD.size)
+        written = socket.inet_ntop(socket.AF_INET6, target)
+        return ("" if target[0] == 0xFF else written), written, ifindex
+    return "", "", 0
 
 
 def _with_scope(address: str, scope: int) -> str:
@@ -246,9 +253,10 @@ class Outbox:
     ``put`` and ``put_flight`` take addresses: their memory must stay until the flush. ``put_copy`` takes bytes.
     """
 
-    def __init__(self, flush: Callable[[], None]) -> None:
+    def __init__(self, family: int, flush: Callable[[], None]) -> None:
         """``flush`` is called when the box is full; it must empty it."""
         self._flush = flush
+        self._controls: list[int] = []  # where a control message is set; it is zero everywhere else
         self._headers = bytearray(BATCH * _MESSAGE_WORDS * 8)
         self._vectors = bytearray(BATCH * 16)
         self._copies = bytearray(BATCH * COPY_BYTES)
@@ -258,6 +266,7 @@ class Outbox:
         self._copies_start, self._copy_view = address_of(self._copies), memoryview(self._copies)
         for n in range(BATCH):
             at = n * _MESSAGE_WORDS
+            self._header_words[at + 1] = _NAME_BYTES - 4 if family == socket.AF_INET6 else 16
             self._header_words[at + 2], self._header_words[at + 3] = vectors + 16 * n, 1
         self.waiting: list[Endpoint] = []
 
@@ -268,11 +277,19 @@ class Outbox:
         if n == BATCH:
             self._flush()
             n = 0
-        words, at, vectors = self._header_words, n * _MESSAGE_WORDS, self._vector_words
-        words[at], words[at + 1] = to.name, to.name_bytes
-        words[at + 4], words[at + 5] = to.control, to.control_bytes
-        vectors[2 * n], vectors[2 * n + 1] = address, length
+        self._header_words[n * _MESSAGE_WORDS] = to.name
+        vectors, n = self._vector_words, n + n
+        vectors[n] = address
+        vectors[n + 1] = length
         waiting.append(to)
+        if to.control:
+            self._accompany(to.control, to.control_bytes)
+
+    def _accompany(self, control: int, size: int) -> None:
+        """The newest entry leaves with a control message."""
+        at = (len(self.waiting) - 1) * _MESSAGE_WORDS
+        self._header_words[at + 4], self._header_words[at + 5] = control, size
+        self._controls.append(at)
 
     def put_copy(self, to: Endpoint, data: bytes) -> None:
         """One datagram of at most COPY_BYTES, which may be forgotten at once."""
@@ -284,8 +301,7 @@ class Outbox:
     def put_flight(self, to: Endpoint, address: int, length: int) -> None:
         """Several datagrams in one; ``to.segment`` was called before."""
         self.put(to, address, length)
-        at = (len(self.waiting) - 1) * _MESSAGE_WORDS
-        self._header_words[at + 4], self._header_words[at + 5] = to.flight_control, to.flight_bytes
+        self._accompany(to.flight_control, to.flight_bytes)
 
     def send(self, fd: int, first: int) -> tuple[int, int]:
         """Send from entry ``first`` on: how many left, and the errno that stopped the rest (0: none)."""
@@ -305,6 +321,9 @@ class Outbox:
 
     def clear(self) -> None:
         self.waiting.clear()
+        for at in self._controls:
+            self._header_words[at + 4] = self._header_words[at + 5] = 0
+        self._controls.clear()
 
 
 def unreachable_peers(raw: socket.socket) -> list[tuple[str, int] | tuple[str, int, int, int]]:

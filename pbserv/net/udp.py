@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pbserv.errors import StartError
 
@@ -20,8 +20,7 @@ _CONTROL_BYTES = socket.CMSG_SPACE(_PKTINFO.size)
 MAX_DATAGRAM = 65_535
 
 
-@dataclass(frozen=True, slots=True)
-class Datagram:
+class Datagram(NamedTuple):
     """One received datagram. ``local`` is this host's address on the wire it came by (``ipi_spec_dst``);
     ``destination`` is what the sender wrote, which may be a broadcast."""
 

@@ -9,6 +9,7 @@ import errno
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pbserv.errors import PbservError
 from pbserv.tftp.homes import Home, home_of, without_dots
@@ -35,8 +36,7 @@ class Overload(PbservError):
     """The request gets no answer, so that the client asks again later; the message is the reason."""
 
 
-@dataclass(frozen=True, slots=True)
-class RealFile:
+class RealFile(NamedTuple):
     """An open descriptor, owned by whoever gets this. ``shown`` is its name below the directory."""
 
     fd: int

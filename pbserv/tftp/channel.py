@@ -171,7 +171,7 @@ class Channel:
         self.family = raw.family
         self.local = local
         self.inbox = inbox
-        self.outbox = Outbox(self.flush)
+        self.outbox = Outbox(raw.family, self.flush)
         self.members: dict[Key, Member] = {}
         self.recent: OrderedDict[Key, None] = OrderedDict()
         self._routes = routes
@@ -204,7 +204,7 @@ class Channel:
         now = _now()
         find = self.members.get
         touched: list[Member] = []
-        for n, (key, head, length) in enumerate(inbox.summaries(count)):
+        for n, key, head, length in inbox.summaries(count):
             member = find(key)
             if member is None:
                 self._stranger(self, n)

@@ -10,8 +10,8 @@ import ipaddress
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from pbserv.errors import WireError
 from pbserv.net.udp import Datagram
@@ -32,8 +32,7 @@ from pbserv.tftp.transfer import Outcome
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(NamedTuple):
     """The settings that requests are judged by; running transfers keep those they began with."""
 
     block_size: int
@@ -160,9 +159,9 @@ class RequestDesk:
         except BaseException:
             _close(found)
             raise
-        for earlier in self._table.asking(datagram.peer):
-            if earlier.name == request.name:
-                earlier.supersede()
+        earlier = self._table.latest(datagram.peer, request.name)
+        if earlier is not None:
+            earlier.supersede()
         try:
             session = self._open_session(datagram, listener, request, found)
         except BaseException:

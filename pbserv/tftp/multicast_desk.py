@@ -12,7 +12,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pbserv.net.sockets import RouteMtus
 from pbserv.net.udp import Datagram
@@ -108,7 +108,7 @@ class MulticastDesk:
         except OSError:
             return False
         # Blocks are acknowledged one by one in a group. The value of the option depends on the group.
-        offer = replace(limits(mtu_bytes), window=1, multicast=b"")
+        offer = limits(mtu_bytes)._replace(window=1, multicast=b"")
         terms = negotiate(request.options, found.facts.st_size, offer)
         if not terms.multicast:
             return False

@@ -14,6 +14,7 @@ _RUBBISH = re.compile(rb"[\x00-\x1f\xff]")
 _PLAIN = re.compile(rb"[^\x00-\x1f\xff\\/.][^\x00-\x1f\xff\\/]*(?:/[^\x00-\x1f\xff\\/.][^\x00-\x1f\xff\\/]*)*")
 
 
+@lru_cache(maxsize=512)  # the machines of a room ask for the same files
 def candidates(name: bytes, root: bytes) -> tuple[bytes, ...]:
     """Relative names to look for, best first; ``root`` is the absolute path of the directory served.
 
@@ -50,6 +51,7 @@ def is_reserved(leaf: bytes) -> bool:
     return leaf.startswith(b".") and leaf.endswith(b".part")
 
 
+@lru_cache(maxsize=512)
 def climbs(name: bytes) -> bool:
     """True when ``..`` leads above the directory served, whatever is or is not there."""
     depth = 0
@@ -63,7 +65,7 @@ def climbs(name: bytes) -> bool:
     return False
 
 
-@lru_cache(maxsize=512)  # the machines of a room ask for the same files
+@lru_cache(maxsize=512)
 def shown(name: bytes) -> str:
     """``name`` for logs: printable, one line, at most 200 characters."""
     return escape(name.decode("utf-8", "surrogateescape"))

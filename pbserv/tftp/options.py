@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from pbserv.tftp.packet import Option
 
@@ -22,8 +23,7 @@ _NUMBER = re.compile(rb"[0-9]{1,20}")
 _LARGEST_SIZE = (1 << 63) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """What the settings and the path allow.
 
     ``mtu_bytes`` is that of the route to the client, ``overhead`` what the headers take of it. ``refused`` holds names

@@ -84,16 +84,18 @@ class OptionAck:
     options: tuple[Option, ...]
 
 
+_REQUESTS = (b"\0\1", b"\0\2")
+
 Packet = Request | Ack | Data | Error | OptionAck
 
 
 def decode(data: bytes) -> Packet:
     """The packet in one datagram; raises WireError and nothing else."""
+    if data[:2] in _REQUESTS:
+        return _request(data)
     reader = Reader(data)
     opcode = reader.u16("opcode")
     match opcode:
-        case Opcode.RRQ | Opcode.WRQ:
-            return _request(opcode, data)
         case Opcode.DATA:
             return Data(reader.u16("block"), reader.take(reader.remaining, "data"))
         case Opcode.ACK:
@@ -109,7 +111,7 @@ def decode(data: bytes) -> Packet:
 
 
 @lru_cache(maxsize=256)  # the machines of a room ask for the same files with the same options
-def _request(opcode: int, data: bytes) -> Request:
+def _request(data: bytes) -> Request:
     # Departs: RFC 1350 ends every string with NUL; old ROMs leave out the last one, so the end of the datagram counts.
     name, _, rest = data[2:].partition(b"\0")
     if not name:
@@ -119,7 +121,7 @@ def _request(opcode: int, data: bytes) -> Request:
     mode, _, tail = rest.partition(b"\0")
     if not mode:
         raise WireError(3 + len(name), "mode", "is empty")
-    return Request(opcode, name, mode.decode("ascii", "backslashreplace").lower(), _options(tail.split(b"\0")))
+    return Request(data[1], name, mode.decode("ascii", "backslashreplace").lower(), _options(tail.split(b"\0")))
 
 
 def _options(pieces: list[bytes]) -> tuple[Option, ...]:

@@ -24,6 +24,7 @@ _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY  # O_NONBLOCK: 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _RACE_RETRIES = 8
 _LISTINGS_KEPT = 64
+_LOOK_S = 0.005
 _SETTLED_NS = 50_000_000
 """A directory changed less than this before it was listed may change again without a new time stamp."""
 
@@ -94,6 +95,7 @@ class Directory:
         self._open = _openat2 if (kernel_resolves() if by_kernel is None else by_kernel) else _walk
         self._root, self._identity = self._open_root()
         self._listings: OrderedDict[bytes, _Listing] = OrderedDict()
+        self._refreshed_at = 0.0
 
     def _open_root(self) -> tuple[int, tuple[int, int]]:
         try:
@@ -104,7 +106,11 @@ class Directory:
         return root, (facts.st_dev, facts.st_ino)
 
     def refresh(self) -> None:
-        """Follow the path again if another directory stands there now."""
+        """Follow the path again if another directory stands there now; asked often, it looks every 5 ms."""
+        now = time.monotonic()
+        if now < self._refreshed_at + _LOOK_S:
+            return
+        self._refreshed_at = now
         try:
             facts = os.stat(self._location)
             if (facts.st_dev, facts.st_ino) == self._identity or not stat.S_ISDIR(facts.st_mode):

@@ -20,20 +20,20 @@ Kind = Literal["sent", "received"]
 """Seen from the server: reads are sent, writes are received."""
 
 # The manual's levels: 1 failed transactions, 2 completed transactions, 3 requests.
-_EVENTS: dict[Outcome, tuple[str, int]] = {
-    Outcome.COMPLETED: ("", 2),
-    Outcome.UNACKNOWLEDGED: ("", 2),
-    Outcome.CLOSED: ("closed by client", 2),
-    Outcome.PROBE: ("probed", 3),
-    Outcome.REPLACED: ("replaced", 3),
-    Outcome.CLIENT_ERROR: ("failed", 1),
-    Outcome.UNANSWERED: ("failed", 1),
-    Outcome.TIMED_OUT: ("failed", 1),
-    Outcome.UNREACHABLE: ("failed", 1),
-    Outcome.FILE_FAULT: ("failed", 1),
-    Outcome.NOT_STORED: ("failed", 1),
-    Outcome.STOPPED: ("failed", 1),
-    Outcome.BUG: ("failed", 1),
+_EVENTS: dict[str, tuple[str, int]] = {
+    Outcome.COMPLETED.word: ("", 2),
+    Outcome.UNACKNOWLEDGED.word: ("", 2),
+    Outcome.CLOSED.word: ("closed by client", 2),
+    Outcome.PROBE.word: ("probed", 3),
+    Outcome.REPLACED.word: ("replaced", 3),
+    Outcome.CLIENT_ERROR.word: ("failed", 1),
+    Outcome.UNANSWERED.word: ("failed", 1),
+    Outcome.TIMED_OUT.word: ("failed", 1),
+    Outcome.UNREACHABLE.word: ("failed", 1),
+    Outcome.FILE_FAULT.word: ("failed", 1),
+    Outcome.NOT_STORED.word: ("failed", 1),
+    Outcome.STOPPED.word: ("failed", 1),
+    Outcome.BUG.word: ("failed", 1),
 }
 """Event and level; a completed transfer's event is its direction."""
 
@@ -88,15 +88,15 @@ class Reporter:
 
     def ended(self, facts: Ended) -> None:
         self._count(facts)
-        event, level = _EVENTS[facts.outcome]
+        event, level = _EVENTS[facts.outcome.word]
         if self.log.level >= level:
             self._write(level, event or facts.kind, facts)
         if facts.kind == "sent":  # uploads have a port of their own, which is told before the last ACK
-            self._tell(facts.client, facts.name, facts.outcome.value, facts.size_bytes)
+            self._tell(facts.client, facts.name, facts.outcome.word, facts.size_bytes)
 
     def _count(self, facts: Ended) -> None:
         metrics = self.metrics
-        metrics.ended[facts.kind, facts.outcome.value] += 1
+        metrics.ended[facts.kind, facts.outcome.word] += 1
         if facts.kind == "sent":
             metrics.blocks_sent += facts.blocks
             metrics.bytes_sent += facts.bytes_moved
@@ -126,7 +126,7 @@ class Reporter:
             rate=f"{facts.bytes_moved / facts.seconds / 1e6:.3g} MB/s" if facts.bytes_moved and facts.seconds else None,
             retransmissions=facts.retransmissions,
             rtt_ms=round(facts.rtt_s * 1000, 3) if facts.rtt_s else None,
-            result=facts.outcome.value,
+            result=facts.outcome.word,
             reason=escape(facts.detail) or None,
         )
 

@@ -71,21 +71,20 @@ class SendingSession(Session):
 
     def advance(self, now: float) -> None:
         """The hot path."""
-        flight = self._arrived(now)
-        if flight is None:
+        count = self._arrived(now)
+        if not count:
             self._finish()
             return
-        first, count = flight
+        high = self.transfer.high
+        self.expect = ACK_WORDS[high & 0xFFFF]
         stride = self._stride
-        start = (first - 1) * stride
-        length = count * stride
-        if length > self._length - start:
-            length = self._length - start
-        self.expect = ACK_WORDS[first + count - 1 & 0xFFFF]
+        start = (high - count) * stride
+        left = self._length - start
         if count == 1:
-            self._put(self._to, self._address + start, length)
+            self._put(self._to, self._address + start, stride if left > stride else left)
         else:
-            self._link.queue_flight(self._address + start, length, stride)
+            length = count * stride
+            self._link.queue_flight(self._address + start, length if left > length else left, stride)
 
     def _take(self, datagrams: list[bytes], now: float) -> Action:
         return self.transfer.receive_burst(datagrams, now)

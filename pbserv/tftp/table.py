@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -57,6 +56,7 @@ class TransferTable:
         self._unanswered: deque[Session] = deque()  # oldest first; may hold some that have ended or been answered
         self._sessions: dict[Key, Session] = {}
         self._by_address: dict[str, set[Session]] = {}
+        self._latest: dict[tuple[str, bytes], Session] = {}  # address and file name
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()
@@ -109,17 +109,21 @@ class TransferTable:
         self._changes[address] = (left - 1, now)
         return True
 
-    def asking(self, address: str) -> Iterable[Session]:
-        """The transfers of one address."""
-        return self._by_address.get(address, ())
+    def latest(self, address: str, name: bytes) -> Session | None:
+        """The transfer of this file that one address asked for last, if it still runs."""
+        return self._latest.get((address, name))
 
     def add(self, session: Session) -> None:
+        waiting = self._unanswered
         if self._full and (oldest := self._longest_silent()) is not None:
             oldest.give_up("made room for another client")
+        while waiting and (waiting[0].answered or waiting[0].ended):
+            waiting.popleft()
         self._sessions[session.key] = session
-        self._unanswered.append(session)
-        if len(self._unanswered) > 2 * len(self._sessions) + 64:
-            self._unanswered = deque(one for one in self._unanswered if not one.ended and not one.answered)
+        waiting.append(session)
+        if len(waiting) > 2 * len(self._sessions) + 64:  # one that never answers is before them
+            self._unanswered = deque(one for one in waiting if not one.ended and not one.answered)
+        self._latest[session.key[0], session.name] = session
         self._by_address.setdefault(session.key[0], set()).add(session)
         self._metrics.transfers = len(self._sessions)
         self._empty.clear()
@@ -133,6 +137,9 @@ class TransferTable:
         own.discard(session)
         if not own:
             del self._by_address[session.key[0]]
+        asked = session.key[0], session.name
+        if self._latest.get(asked) is session:
+            del self._latest[asked]
         self._metrics.transfers = len(self._sessions)
         if not self._sessions:
             self._empty.set()

@@ -36,7 +36,7 @@ NEVER = float("inf")
 
 
 class Outcome(enum.Enum):
-    """How a transfer ended; the value is the word for logs, counters and observers."""
+    """How a transfer ended; ``word`` is for logs, counters and observers, ``delivered``: everything has arrived."""
 
     COMPLETED = "completed"
     UNACKNOWLEDGED = "completed, final ACK missing"
@@ -52,9 +52,9 @@ class Outcome(enum.Enum):
     STOPPED = "service stopped"
     BUG = "internal error"
 
-    @property
-    def delivered(self) -> bool:
-        return self in (Outcome.COMPLETED, Outcome.UNACKNOWLEDGED)
+    def __init__(self, word: str) -> None:
+        self.word = word  # as ``value``, which takes longer to look up than a block to send
+        self.delivered = word.startswith("completed")
 
 
 class Transfer:
@@ -133,7 +133,8 @@ class Transfer:
         if len(datagram) >= 4 and datagram[1] == 4 and datagram[0] == 0:
             number = datagram[2] << 8 | datagram[3]
             if number == self.awaited and self.outcome is None:
-                return self.flight_arrived(now)
+                count = self.flight_arrived(now)
+                return (self.high + 1 - count, count) if count else None
             return self._acknowledge(self._unbounded(number), now)
         self._other(datagram)
         return None
@@ -219,8 +220,8 @@ class Transfer:
         block = self._unbounded(datagram[2] << 8 | datagram[3])
         return block if block <= self.high else -2
 
-    def flight_arrived(self, now: float) -> Flight | None:
-        """The client has everything that was sent (the hot path): the next flight, or None at the end."""
+    def flight_arrived(self, now: float) -> int:
+        """The client has everything that was sent (the hot path): how many blocks follow, up to ``high``; 0: none."""
         base = self.high
         if self._troubled:
             self._settle()
@@ -231,13 +232,13 @@ class Transfer:
         count = self.last - base
         if count <= 0:
             self.end(Outcome.COMPLETED)
-            return None
+            return 0
         if count > self.window:
             count = self.window
         self.high = base + count
         self._sent_at = self._progress_at = now
         self.deadline = now + self._rto
-        return base + 1, count
+        return count
 
     def _settle(self) -> None:
         """The flight arrived after all."""

@@ -29,7 +29,7 @@ def test_a_batch_comes_in(host: str) -> None:
     assert [inbox.datagram(n) for n in range(BATCH)] == sent[:BATCH]
     assert {inbox.key(n) for n in range(BATCH)} == {Endpoint(other.getsockname()).key}
     assert inbox.sender(5) == other.getsockname()[:2]
-    key, head, length = list(inbox.summaries(BATCH))[7]
+    _, key, head, length = list(inbox.summaries(BATCH))[7]
     assert (key, head, length) == (inbox.key(7), int.from_bytes(bytes([7] * 4), sys.byteorder), 210)
     assert inbox.receive(one.fileno()) == 3
     assert inbox.datagram(0) == sent[BATCH]
@@ -67,7 +67,7 @@ def test_an_outbox_sends_datagrams_and_flights(host: str) -> None:
     to = Endpoint(other.getsockname())
     to.segment(500)
     data = bytearray(n & 255 for n in range(5000))
-    start, box = address_of(data), Outbox(lambda: None)
+    start, box = address_of(data), Outbox(socket.AF_INET, lambda: None)
     box.put(to, start, 10)
     box.put_flight(to, start + 10, 1700)
     box.put(to, start, 1400)
@@ -86,7 +86,7 @@ def test_the_source_can_be_chosen() -> None:
     other = open_transfer_socket("127.0.0.1")
     other.settimeout(2)
     to = Endpoint(other.getsockname(), source_control("127.0.0.77"))
-    data, box = bytearray(b"hello"), Outbox(lambda: None)
+    data, box = bytearray(b"hello"), Outbox(socket.AF_INET, lambda: None)
     box.put(to, address_of(data), 5)
     assert box.send(listener.fileno(), 0) == (1, 0)
     assert other.recvfrom(10) == (b"hello", ("127.0.0.77", listener.getsockname()[1]))

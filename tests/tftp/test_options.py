@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -135,7 +133,7 @@ def test_tsize_is_left_out_when_the_size_on_the_wire_is_not_known() -> None:
 
 
 def test_multicast_is_agreed_when_there_is_a_group_for_it() -> None:
-    group = replace(LIMITS, multicast=b"239.255.69.0,1758,1")
+    group = LIMITS._replace(multicast=b"239.255.69.0,1758,1")
     terms = negotiate(((b"Multicast", b""), (b"windowsize", b"8"), (b"tsize", b"0")), 9, group)
     assert terms.accepted == ((b"Multicast", b"239.255.69.0,1758,1"), (b"tsize", b"9"))
     assert (terms.multicast, terms.window) == (True, 1)
@@ -149,13 +147,13 @@ def test_multicast_is_agreed_when_there_is_a_group_for_it() -> None:
 )
 def test_single_options_can_be_refused(name: str) -> None:
     value = {"multicast": b"", "utimeout": b"500000"}.get(name, b"8")
-    limits = replace(LIMITS, multicast=b"239.255.69.0,1758,1")
+    limits = LIMITS._replace(multicast=b"239.255.69.0,1758,1")
     assert [one for one, _ in agreed((name.upper().encode(), value), limits=limits)] == [name.upper().encode()]
-    assert agreed((name.upper().encode(), value), limits=replace(limits, refused=frozenset({name}))) == ()
+    assert agreed((name.upper().encode(), value), limits=limits._replace(refused=frozenset({name}))) == ()
 
 
 def test_a_refused_blksize_leaves_room_for_blksize2() -> None:
-    limits = replace(LIMITS, refused=frozenset({"blksize"}))
+    limits = LIMITS._replace(refused=frozenset({"blksize"}))
     assert agreed((b"blksize", b"1000"), (b"blksize2", b"1024"), limits=limits) == ((b"blksize2", b"1024"),)
 
 
@@ -188,7 +186,7 @@ ASKED = st.lists(OPTION, max_size=12, unique_by=lambda option: option[0].lower()
 
 @given(ASKED)
 def test_only_what_was_asked(asked: tuple[tuple[bytes, bytes], ...]) -> None:
-    limits = replace(LIMITS, multicast=b"239.255.69.0,1758,1")
+    limits = LIMITS._replace(multicast=b"239.255.69.0,1758,1")
     for terms in (negotiate(asked, 1, limits), negotiate_write(asked, limits)):
         places = [[name for name, _ in asked].index(name) for name, _ in terms.accepted]
         assert places == sorted(set(places))

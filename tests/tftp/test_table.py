@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ class Nowhere:
 
     def __init__(self, address: str, port: int) -> None:
         self.endpoint = Endpoint((address, port, 0, 0) if ":" in address else (address, port))
-        self.outbox = Outbox(lambda: None)
+        self.outbox = Outbox(socket.AF_INET, lambda: None)
         self.sent: list[bytes] = []
         self.closed = False
 
