@@ -340,6 +340,58 @@ class BootFile(_Plain):
 
 
 @dataclass(frozen=True, slots=True)
+class MenuItems(_Plain):
+    """``text=file`` and ``text=address``, separated by commas: the entries of a PXE menu.
+
+    PXE 2.1 and EDK2 show at most 70 characters of an entry; all of them share one option of 255 bytes.
+    """
+
+    @property
+    def allowed(self) -> str:
+        return "entries text=file or text=address, separated by commas; at most 16"
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        items = tuple(item.strip() for item in text.split(",") if item.strip())
+        for item in items:
+            label, equals, target = (part.strip() for part in item.partition("="))
+            if not equals or not label or not target or not label.isascii() or not label.isprintable():
+                raise ValueError(f"{shown(item)} is not an entry such as Memory test=memtest.0 or WDS=10.0.0.9")
+            if len(label) > 60:
+                raise ValueError(f"{shown(label)} is too long; at most 60 characters")
+            if len(target) > 127:
+                raise ValueError(f"{shown(target)} is too long; valid is {self.allowed}")
+        if len(items) > 16 or sum(len(item.partition("=")[0]) + 13 for item in items) > 190:
+            raise ValueError("the entries do not fit into a PXE menu; make them shorter or fewer")
+        return items
+
+    def show(self, value: Any) -> str:
+        return ", ".join(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed(_Plain):
+    """``interface=address``, separated by spaces or commas."""
+
+    @property
+    def allowed(self) -> str:
+        return "interface=address, separated by spaces or commas"
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        items = tuple(text.replace(",", " ").split())
+        for item in items:
+            name, equals, address = item.partition("=")
+            if not equals or not name:
+                raise ValueError(f"{shown(item)} is not interface=address, such as eth0=192.0.2.10")
+            Address().parse(address)
+        if len({item.partition("=")[0] for item in items}) != len(items):
+            raise ValueError("an interface is named twice")
+        return items
+
+    def show(self, value: Any) -> str:
+        return " ".join(value)
+
+
+@dataclass(frozen=True, slots=True)
 class Text(_Plain):
     """One line of printable characters."""
 

@@ -86,6 +86,25 @@ class PbservConf(ConfModel):
         Literal["text", "json"],
         Key("LogFormat", Choice(("text", "json")), "The form of a line in all log files.", extension=True),
     ] = "text"
+    journal_days: Annotated[
+        int,
+        Key(
+            "JournalDays",
+            Integer(1, 3650),
+            "How long the boot sessions of devices are kept.",
+            unit="days",
+            extension=True,
+        ),
+    ] = 30
+    journal_packets: Annotated[
+        int,
+        Key(
+            "JournalPackets",
+            Integer(0, 256),
+            "How many DHCP packets of each device are kept for pbserv journal --pcap.",
+            extension=True,
+        ),
+    ] = 32
     allow_overwrite: Annotated[
         bool,
         Key(

@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
-from pbserv.conf.kinds import Address, AddressPort, BootFile, Integer, LogFile
+from pbserv.conf.kinds import (
+    Address,
+    AddressPort,
+    BootFile,
+    Choice,
+    Directory,
+    Integer,
+    LogFile,
+    MenuItems,
+    Placed,
+    YesNo,
+)
 from pbserv.conf.model import ConfFile, ConfModel, Key
 
 _FILE = BootFile()
+_FILE_OR_URL = BootFile(url=True)
+
+
+def _nbp(name: str, clients: str) -> Key:
+    """The key of an architecture that most sites do not have."""
+    return Key(name, _FILE, f"The boot file for {clients}.", extension=True, unset="they are not answered")
+
+
+def _http(name: str, clients: str) -> Key:
+    text = f"The boot file for UEFI HTTP Boot on {clients}: a file in TFTPDirectory, given out by HTTP, or a URL."
+    return Key(name, _FILE_OR_URL, text, extension=True, unset="they are not answered")
 
 
 class ProxyDhcpConf(ConfModel):
@@ -18,14 +40,16 @@ class ProxyDhcpConf(ConfModel):
     log_name: ClassVar[str] = "proxydhcp.log"
 
     local_dhcp_flag: Annotated[
-        int,
+        Literal["0", "1", "auto"],
         Key(
             "LocalDHCPFlag",
-            Integer(0, 1),
-            "1 when the DHCP server of this subnet runs on this host too, 0 when it does not.",
-            later=True,
+            Choice(("0", "1", "auto")),
+            "Whether the DHCP server of this subnet runs on this host too. 0: it does not, and clients' broadcasts are"
+            " answered; where another program holds port 67 they are read beside it. 1: it does; only boot server"
+            " requests are answered, and the DHCP server must send option 60 (pbserv doctor prints its lines). auto: as"
+            " 0 where that is possible, else as 1.",
         ),
-    ] = 0
+    ] = "0"
     local_interface: Annotated[
         str | None,
         Key(
@@ -40,23 +64,25 @@ class ProxyDhcpConf(ConfModel):
         Key(
             "NovellPolicyEngine",
             AddressPort(),
-            "The server whose policy service decides for the clients seen here.",
+            "The server to whose policy service clients are sent: it decides what they do. The port is that of its"
+            " HTTP server.",
             unset="this server",
-            later=True,
         ),
     ] = None
     nbp_x86: Annotated[str, Key("NBPx86", _FILE, "The boot file for BIOS clients.")] = "undionly.kpxe"
     menu_timeout: Annotated[
-        int,
+        int | None,
         Key(
             "MenuTimeout",
-            # PXE 2.1 option 43.10: one byte, 255 waits for ever
+            # PXE 2.1 option 43.10: one byte, 0 takes the first entry at once, 255 waits for ever
             Integer(0, 255),
-            "How long the F8 prompt is shown before the first entry, this server, is taken.",
+            "How long the F8 prompt is shown before the first entry, this server, is taken; 255 shows the menu and"
+            " waits. Set in the file, or with MenuEntries, BIOS clients get the strategy menu, otherwise direct. UEFI"
+            " clients get a menu only by an override in StrategyTable: the menu code of many is broken.",
             unit="seconds",
-            later=True,
+            unset="no menu; 2 where MenuEntries is set",
         ),
-    ] = 2
+    ] = None
     log_level: Annotated[
         int,
         Key(
@@ -108,28 +134,15 @@ class ProxyDhcpConf(ConfModel):
             empty_is_value=True,
         ),
     ] = "snponly.efi"
-    nbp_ia32: Annotated[
-        str,
-        Key(
-            "NBPIA32",
-            _FILE,
-            "The boot file for UEFI clients on 32-bit x86.",
-            extension=True,
-            empty_is_value=True,
-            unset="they are not answered",
-        ),
-    ] = ""
-    nbp_arm64: Annotated[
-        str,
-        Key(
-            "NBPARM64",
-            _FILE,
-            "The boot file for UEFI clients on 64-bit ARM.",
-            extension=True,
-            empty_is_value=True,
-            unset="they are not answered",
-        ),
-    ] = ""
+    nbp_ia32: Annotated[str, _nbp("NBPIA32", "UEFI clients on 32-bit x86")] = ""
+    nbp_arm32: Annotated[str, _nbp("NBPARM32", "UEFI clients on 32-bit ARM")] = ""
+    nbp_arm64: Annotated[str, _nbp("NBPARM64", "UEFI clients on 64-bit ARM")] = ""
+    nbp_riscv32: Annotated[str, _nbp("NBPRISCV32", "UEFI clients on 32-bit RISC-V")] = ""
+    nbp_riscv64: Annotated[str, _nbp("NBPRISCV64", "UEFI clients on 64-bit RISC-V")] = ""
+    nbp_riscv128: Annotated[str, _nbp("NBPRISCV128", "UEFI clients on 128-bit RISC-V")] = ""
+    nbp_loongarch32: Annotated[str, _nbp("NBPLoongArch32", "UEFI clients on 32-bit LoongArch")] = ""
+    nbp_loongarch64: Annotated[str, _nbp("NBPLoongArch64", "UEFI clients on 64-bit LoongArch")] = ""
+    nbp_itanium: Annotated[str, _nbp("NBPItanium", "EFI clients on Itanium")] = ""
     nbp_ipxe: Annotated[
         str,
         Key(
@@ -141,17 +154,107 @@ class ProxyDhcpConf(ConfModel):
             empty_is_value=True,
         ),
     ] = "boot.ipxe"
-    nbp_http_x64: Annotated[
-        str,
+    nbp_http_x64: Annotated[str, _http("NBPHTTPx64", "x64")] = ""
+    nbp_http_ia32: Annotated[str, _http("NBPHTTPIA32", "32-bit x86")] = ""
+    nbp_http_arm32: Annotated[str, _http("NBPHTTPARM32", "32-bit ARM")] = ""
+    nbp_http_arm64: Annotated[str, _http("NBPHTTPARM64", "64-bit ARM")] = ""
+    nbp_http_x86: Annotated[str, _http("NBPHTTPx86", "x86 with a BIOS")] = ""
+    nbp_http_riscv32: Annotated[str, _http("NBPHTTPRISCV32", "32-bit RISC-V")] = ""
+    nbp_http_riscv64: Annotated[str, _http("NBPHTTPRISCV64", "64-bit RISC-V")] = ""
+    nbp_http_riscv128: Annotated[str, _http("NBPHTTPRISCV128", "128-bit RISC-V")] = ""
+    nbp_http_loongarch32: Annotated[str, _http("NBPHTTPLoongArch32", "32-bit LoongArch")] = ""
+    nbp_http_loongarch64: Annotated[str, _http("NBPHTTPLoongArch64", "64-bit LoongArch")] = ""
+    menu_entries: Annotated[
+        tuple[str, ...],
         Key(
-            "NBPHTTPx64",
-            BootFile(file=False, url=True),
-            "The boot file for UEFI HTTP Boot clients on x64.",
+            "MenuEntries",
+            MenuItems(),
+            "What the F8 menu offers between the first entry (this server) and the last (the local disk):"
+            " text=file for a boot file of this server, text=address for another boot server.",
             extension=True,
-            empty_is_value=True,
-            unset="they are not answered",
+            unset="none",
         ),
-    ] = ""
+    ] = ()
+    advertised_addresses: Annotated[
+        tuple[str, ...],
+        Key(
+            "AdvertisedAddresses",
+            Placed(),
+            "The address that clients are told instead of the interface's own, for clusters and NAT.",
+            extension=True,
+            unset="each interface's own address",
+        ),
+    ] = ()
+    strategy_table: Annotated[
+        Path | None,
+        Key(
+            "StrategyTable",
+            Directory(),
+            "A TOML file with strategies, quirks and overrides that are looked at before those of the package.",
+            extension=True,
+            unset="strategies.toml beside this file, where there is one",
+        ),
+    ] = None
+    escalation: Annotated[
+        bool,
+        Key(
+            "StrategyEscalation",
+            YesNo(),
+            "A device that stops right after the offer twice gets the next strategy at its next attempt; the one that"
+            " works is remembered.",
+            extension=True,
+        ),
+    ] = True
+    loop_limit: Annotated[
+        int,
+        Key(
+            "LoopLimit",
+            Integer(0, 1000),
+            "How often within ten minutes a device may fetch the same loader without getting any further before it is"
+            " sent to its local disk; 0 is no limit.",
+            extension=True,
+        ),
+    ] = 5
+    reply_delay_ms: Annotated[
+        int,
+        Key(
+            "ReplyDelay",
+            # iPXE waits 2 s for a proxy, EDK2 4 s
+            Integer(0, 1500),
+            "How long an offer is held back, on a server that stands by for another.",
+            unit="ms",
+            extension=True,
+        ),
+    ] = 0
+    minimum_secs: Annotated[
+        int,
+        Key(
+            "MinimumSecs",
+            Integer(0, 65_535),
+            "Only clients that have been asking for this long (their field secs) get an offer, on a server that stands"
+            " by for another.",
+            unit="seconds",
+            extension=True,
+        ),
+    ] = 0
+    requests_per_device: Annotated[
+        int,
+        Key(
+            "RequestsPerDevice",
+            Integer(0, 100_000),
+            "How many packets of one device are looked at per second; 0 is no limit.",
+            extension=True,
+        ),
+    ] = 50
+    requests_per_interface: Annotated[
+        int,
+        Key(
+            "RequestsPerInterface",
+            Integer(0, 10_000_000),
+            "How many packets of one interface are answered per second; 0 is no limit.",
+            extension=True,
+        ),
+    ] = 0
 
 
 FILE = ConfFile(("proxydhcp", "novell-proxydhcp", "novell-proxydhcpd"), ProxyDhcpConf)

@@ -174,7 +174,7 @@ def test_empty_is_a_value_for_boot_file_extensions_only(tmp_path: Path) -> None:
     conf = load(tmp_path, FILES).get(ProxyDhcpConf)
     assert (conf.nbp_x86, conf.nbp_x64, conf.nbp_ipxe, conf.proxydhcp_port) == ("undionly.kpxe", "", "", 67)
     empty = {bound.name for file in FILES for bound in keys_of(file.model) if bound.key.empty_is_value}
-    assert empty == {"NBPx64", "NBPIA32", "NBPARM64", "NBPiPXE", "NBPHTTPx64"}
+    assert empty == {"NBPx64", "NBPiPXE"}
 
 
 def test_warnings(tmp_path: Path) -> None:
@@ -188,9 +188,6 @@ def test_warnings(tmp_path: Path) -> None:
     assert warnings(loaded) == [
         ("pbserv.conf", 1, "LIBRARY_NAME", "libzenimgweb.so belongs to the original and is not loaded; the built-in"
          " backend is used"),
-        ("proxydhcp.conf", 1, "LocalDHCPFlag", "the value 1 has no effect yet"),
-        ("proxydhcp.conf", 2, "NovellPolicyEngine", "the value 10.0.0.1 has no effect yet"),
-        ("proxydhcp.conf", 3, "MenuTimeout", "the value 5 has no effect yet"),
         ("preboot-policy.conf", 1, "PrebootServer", "the value zen.example has no effect yet"),
         ("preboot-policy.conf", 2, "EnableAMTSupport", "Yes: Intel AMT is not supported; the value is ignored"),
     ]  # fmt: skip

@@ -136,7 +136,7 @@ def test_defaults_are_the_manuals() -> None:
     tftp, proxy, policy, imaging = TftpConf(), ProxyDhcpConf(), PolicyConf(), PbservConf()
     assert (tftp.transfer_block_size, tftp.timeout_interval, tftp.directory) == (1428, 1, Path("/srv/tftp"))
     assert (tftp.allow_writes, tftp.allow_overwrites, tftp.log_level, tftp.log_file_size_mb) == (False, False, 2, 15)
-    assert (proxy.local_dhcp_flag, proxy.menu_timeout, proxy.log_level, proxy.log_file_size_mb) == (0, 2, 2, 15)
+    assert (proxy.local_dhcp_flag, proxy.menu_timeout, proxy.log_level, proxy.log_file_size_mb) == ("0", None, 2, 15)
     assert (policy.log_level, policy.log_file_size_mb, policy.enable_amt_support) == (2, 15, False)
     assert (imaging.enable_logging, imaging.log_file_size_mb, imaging.services) == (
         True,
