@@ -26,7 +26,7 @@ from pbserv.daemon.pidfile import PID_FILE_NAME, PidFile
 from pbserv.daemon.privileges import drop_privileges, find_account
 from pbserv.errors import PbservError, StartError
 from pbserv.hostcheck import bound_addresses, host_problems
-from pbserv.journal.history import History
+from pbserv.journal.journal import Journal
 from pbserv.registry.access import Access
 from pbserv.registry.migrate import migrate
 from pbserv.registry.registry import Registry
@@ -105,12 +105,12 @@ class Process:
     async def _run(self, registry: Registry) -> int:
         await registry.close_orphans()
         access = Access(await self._admin_tokens(registry), self._tokens)
-        history = History(registry)
+        journal = Journal(registry)
         # The supervisor owns tasks before it knows the services; they need its spawn().
         self._supervisor = Supervisor((), self._logs.pbserv)
-        self._parts = wire(self._settings, self._logs, registry, access, self._tokens, history, self._supervisor.spawn)
+        self._parts = wire(self._settings, self._logs, registry, access, self._tokens, journal, self._supervisor.spawn)
         self._supervisor.adopt(self._parts.services)
-        self._supervisor.spawn_forever("history", history.run)
+        self._supervisor.spawn_forever("journal", journal.run)
         self._supervisor.spawn_forever("sightings", self._parts.policy.run)
         control = ControlServer(
             self._settings.run_directory / CONTROL_SOCKET_NAME, self._on_control, on_bug=self._on_bug
@@ -124,9 +124,9 @@ class Process:
             return 0
         finally:
             self._notifier.stopping()
-            for step in (self._stop_all, self._parts.web.stop, history.flush, control.close, self._supervisor.close):
+            for step in (self._stop_all, self._parts.web.stop, journal.flush, control.close, self._supervisor.close):
                 await self._guarded(step)
-            self._logs.pbserv.critical("stopped", events_lost=history.dropped or None)
+            self._logs.pbserv.critical("stopped", events_lost=journal.dropped or None)
             self._ready.done(1)
 
     async def _stop_all(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from pbserv.imaging.config import PbservConf
 from pbserv.imaging.exposition import ImagingCollector
 from pbserv.imaging.service import ImagingService, ImagingSettings
-from pbserv.journal.history import History
+from pbserv.journal.journal import Journal
 from pbserv.log import ServiceLog
 from pbserv.policy import api_routes, boot_routes
 from pbserv.policy.config import PolicyConf
@@ -76,14 +76,14 @@ def wire(
     registry: Registry,
     access: Access,
     tokens: WorkTokens,
-    history: History,
+    journal: Journal,
     spawn: Spawn,
 ) -> Parts:
     """Create every service and give each the ports that it declared."""
-    policy = PolicyService(logs.policy, registry, history, tokens)
+    policy = PolicyService(logs.policy, registry, journal, tokens)
     web_is_up: Callable[[], str] = lambda: "" if web.running else web_fault()  # noqa: E731
     imaging = ImagingService(
-        logs.pbserv, registry, access, history, web_is_up, [settings.client_directory / name for name in CLIENT_FILES]
+        logs.pbserv, registry, access, journal, web_is_up, [settings.client_directory / name for name in CLIENT_FILES]
     )
     tftp = TftpService(logs.tftp, policy, policy, LOADER_ALIASES, [policy])
     proxydhcp = ProxyDhcpService(logs.proxydhcp, policy)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from pbserv.journal.history import History
+from pbserv.journal.journal import Journal
 from pbserv.log import ServiceLog
 from pbserv.policy.config import PolicyConf
 from pbserv.policy.decide import decide
@@ -44,7 +44,7 @@ class PolicyService:
     name = "policy"
     title = "pbserv preboot policy service"
 
-    def __init__(self, log: ServiceLog, registry: Registry, history: History, tokens: WorkTokens) -> None:
+    def __init__(self, log: ServiceLog, registry: Registry, history: Journal, tokens: WorkTokens) -> None:
         self._log = log
         self._registry = registry
         self._history = history
@@ -220,12 +220,13 @@ class PolicyService:
         self._history.add(mac, what, detail)
 
     async def flush_history(self) -> None:
-        await self._history.flush()
+        await self._history.flush_events()
 
     def forget(self, mac: str) -> None:
         """The device was removed from the registry."""
         self._waiting.pop(mac, None)
         self._snapshot = self._snapshot.without(mac)
+        self._history.forget(mac)
 
     def _changed(self, device: Device) -> None:
         """The registry's record wins, except for what was seen and is not written yet."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pbserv.journal.history import History
+from pbserv.journal.journal import Journal
 from pbserv.log import ServiceLog
 from pbserv.policy.config import PolicyConf
 from pbserv.policy.service import PolicyService, PolicySettings
@@ -34,7 +34,7 @@ async def registry(tmp_path: Path) -> AsyncIterator[Registry]:
 async def started(registry: Registry, tmp_path: Path, **conf: object) -> PolicyService:
     log = ServiceLog("policy")
     log.configure(4, tmp_path / "policy.log", 1, quiet=True)
-    service = PolicyService(log, registry, History(registry), WorkTokens(b"s" * 32))
+    service = PolicyService(log, registry, Journal(registry), WorkTokens(b"s" * 32))
     await service.start(PolicySettings(PolicyConf(**conf), None, 8067))  # type: ignore[arg-type]
     return service
 

@@ -25,7 +25,7 @@ class Store(Protocol):
     async def record(self, events: Sequence[Event]) -> None: ...
 
 
-class History:
+class Journal:
     """``add`` is cheap and callable from packet handlers; :meth:`run` is the owned writer task."""
 
     def __init__(self, store: Store) -> None:
@@ -53,6 +53,12 @@ class History:
     def mac_of(self, address: str) -> str | None:
         return self._macs.get(address)
 
+    def forget(self, mac: str) -> None:
+        """The device was removed from the registry: what waits to be written about it goes too."""
+        kept = [event for event in self._waiting if event.mac != mac]
+        self._waiting.clear()
+        self._waiting.extend(kept)
+
     async def run(self) -> None:
         """Write until cancelled; a registry that cannot be written is tried again."""
         while True:
@@ -63,7 +69,11 @@ class History:
                 self._wake.set()
 
     async def flush(self) -> bool:
-        """Write what waits now; False when the registry could not be written (what fits is kept)."""
+        """Write everything that waits now; False when the registry could not be written."""
+        return await self.flush_events()
+
+    async def flush_events(self) -> bool:
+        """Write the events that wait now; False when the registry could not be written (what fits is kept)."""
         for _ in range(0, len(self._waiting), BATCH):
             batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
             try:
