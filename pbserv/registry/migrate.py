@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from pbserv.errors import PbservError
 
 
-def _config() -> Config:
+def config_of_migrations() -> Config:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.set_main_option("path_separator", "os")
@@ -23,7 +23,7 @@ def _config() -> Config:
 def migrate(path: Path) -> None:
     """Create or upgrade the SQLite file at ``path``; raises PbservError when it cannot be read or written."""
     engine = create_engine(f"sqlite:///{path}")
-    config = _config()
+    config = config_of_migrations()
     try:
         with engine.connect() as connection:
             # WAL lets readers go on while one writer commits; the mode stays with the file.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sqlalchemy import BigInteger, DateTime, ForeignKey, Index, String, Text, TypeDecorator, text
+from sqlalchemy import BigInteger, DateTime, ForeignKey, Index, LargeBinary, String, Text, TypeDecorator, text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -94,6 +94,34 @@ class EventRow(Base):
     detail: Mapped[str] = mapped_column(Text, default="")
 
     __table_args__ = (Index("ix_event_mac_id", "mac", "id"),)
+
+
+class BootSessionRow(Base):
+    __tablename__ = "boot_session"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    mac: Mapped[str] = mapped_column(String(17))
+    started: Mapped[datetime] = mapped_column(UtcTime)
+    ended: Mapped[datetime] = mapped_column(UtcTime)
+    result: Mapped[str] = mapped_column(String(64))
+    why: Mapped[str] = mapped_column(Text)
+    todo: Mapped[str] = mapped_column(Text)
+    steps: Mapped[bytes] = mapped_column(LargeBinary)
+    packets: Mapped[int]
+
+    __table_args__ = (
+        # A session that is written again, because more has happened, takes its own place.
+        Index("ux_boot_session", "mac", "started", unique=True),
+        Index("ix_boot_session_ended", "ended"),
+    )
+
+
+class StrategyRow(Base):
+    __tablename__ = "strategy"
+
+    mac: Mapped[str] = mapped_column(String(17), primary_key=True)
+    name: Mapped[str] = mapped_column(String(32))
+    learned: Mapped[datetime] = mapped_column(UtcTime)
 
 
 class TokenRow(Base):

@@ -105,3 +105,20 @@ class Event:
     mac: str
     what: str
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class BootSession:
+    """One boot of a device. ``steps`` is the journal's own encoding; ``packets`` counts those that it holds whole.
+
+    A device begins one session at a time: ``mac`` and ``started`` name it.
+    """
+
+    mac: str
+    started: datetime
+    ended: datetime
+    result: str
+    why: str
+    todo: str
+    steps: bytes
+    packets: int

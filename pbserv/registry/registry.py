@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from sqlalchemy import delete, event, select, update
@@ -18,11 +18,24 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from pbserv.errors import PbservError
-from pbserv.registry.models import DeviceRow, EventRow, JobRow, TokenRow, WorkRow
-from pbserv.registry.records import ACTIVE_WORK, Device, DeviceState, Event, Finish, Job, Work, WorkKind, WorkState
+from pbserv.registry.journal_rows import KEEP_SESSION, KEEP_STRATEGY, boot_session, surplus_sessions, values_of
+from pbserv.registry.models import BootSessionRow, DeviceRow, EventRow, JobRow, StrategyRow, TokenRow, WorkRow
+from pbserv.registry.records import (
+    ACTIVE_WORK,
+    BootSession,
+    Device,
+    DeviceState,
+    Event,
+    Finish,
+    Job,
+    Work,
+    WorkKind,
+    WorkState,
+)
 
 DeviceChanged = Callable[[Device], None]
 EVENTS_PER_DEVICE = 500
+MOST_SESSIONS = 20_000
 
 
 def first_line(fault: Exception) -> str:
@@ -149,7 +162,7 @@ class Registry:
                 raise ConflictError(
                     f"device {mac} has work {active.id}; cancel it first: pbserv work cancel {active.id}"
                 )
-            for table in (EventRow, JobRow, WorkRow, DeviceRow):
+            for table in (EventRow, JobRow, WorkRow, BootSessionRow, StrategyRow, DeviceRow):
                 await session.execute(delete(table).where(table.mac == mac))
 
     async def close_orphans(self) -> None:
@@ -329,6 +342,46 @@ class Registry:
         async with self._session() as session:
             rows = (await session.scalars(query)).all()
         return [Event(row.time, row.mac, row.what, row.detail) for row in reversed(rows)]
+
+    # boot sessions
+
+    async def keep_sessions(self, sessions: Sequence[BootSession]) -> None:
+        """Write sessions, or write them again. Of each of their devices the newest ones stay (``journal_rows``)."""
+        if not sessions:
+            return
+        async with self._write() as session:
+            await session.execute(KEEP_SESSION, [values_of(kept) for kept in sessions])
+            await session.execute(surplus_sessions({kept.mac for kept in sessions}))
+
+    async def drop_old_sessions(self, days: int) -> None:
+        """Remove what ended more than ``days`` ago, and the oldest above ``MOST_SESSIONS``."""
+        first_kept = select(BootSessionRow.id).order_by(BootSessionRow.id.desc()).offset(MOST_SESSIONS - 1).limit(1)
+        async with self._write() as session:
+            await session.execute(delete(BootSessionRow).where(BootSessionRow.ended < _now() - timedelta(days=days)))
+            await session.execute(delete(BootSessionRow).where(BootSessionRow.id < first_kept.scalar_subquery()))
+
+    async def sessions(self, *, mac: str | None = None, limit: int = 100) -> list[BootSession]:
+        """Newest first, by the time of their last step."""
+        query = select(BootSessionRow).order_by(BootSessionRow.ended.desc(), BootSessionRow.id.desc()).limit(limit)
+        if mac is not None:
+            query = query.where(BootSessionRow.mac == mac)
+        async with self._session() as session:
+            return [boot_session(row) for row in (await session.scalars(query)).all()]
+
+    async def strategies(self) -> dict[str, str]:
+        """MAC address -> name of the strategy that was learned for it."""
+        async with self._session() as session:
+            return {row.mac: row.name for row in (await session.scalars(select(StrategyRow))).all()}
+
+    async def remember_strategies(self, learned: Mapping[str, str]) -> None:
+        """MAC address -> name; an empty name forgets what was learned."""
+        kept = [{"mac": mac, "name": name, "learned": _now()} for mac, name in learned.items() if name]
+        async with self._write() as session:
+            if kept:
+                await session.execute(KEEP_STRATEGY, kept)
+            await session.execute(
+                delete(StrategyRow).where(StrategyRow.mac.in_([m for m in learned if not learned[m]]))
+            )
 
     # tokens
 

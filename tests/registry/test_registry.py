@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,10 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
 
 from pbserv.errors import PbservError
+from pbserv.registry.journal_rows import SESSIONS_PER_DEVICE
 from pbserv.registry.migrate import migrate
 from pbserv.registry.models import Base
-from pbserv.registry.records import Device, DeviceState, Event, WorkKind, WorkState
+from pbserv.registry.records import BootSession, Device, DeviceState, Event, WorkKind, WorkState
 from pbserv.registry.registry import (
     EVENTS_PER_DEVICE,
     ConflictError,
@@ -26,7 +28,14 @@ from pbserv.registry.registry import (
 )
 
 MAC = "52:54:00:00:00:01"
+OTHER = "52:54:00:00:00:02"
+START = datetime(2026, 1, 1, tzinfo=UTC)
 ORDER = WorkOrder(MAC, WorkKind.RESTORE, "debian")
+
+
+def session_of(mac: str, minutes: int = 0) -> BootSession:
+    started = START + timedelta(minutes=minutes)
+    return BootSession(mac, started, started + timedelta(seconds=9), "stopped", "why", "todo", b"steps", 2)
 
 
 @pytest.fixture
@@ -165,12 +174,11 @@ async def test_orders_that_cross_each_other_make_one_piece_of_work(registry: Reg
 
 
 async def test_two_devices_cannot_be_captured_to_one_name(registry: Registry) -> None:
-    other = "52:54:00:00:00:02"
-    for mac in (MAC, other):
+    for mac in (MAC, OTHER):
         await registry.set_device(mac, DeviceState.KNOWN)
     await registry.add_work(WorkOrder(MAC, WorkKind.CAPTURE, "debian"))
     with pytest.raises(ConflictError, match=MAC):
-        await registry.add_work(WorkOrder(other, WorkKind.CAPTURE, "debian"))
+        await registry.add_work(WorkOrder(OTHER, WorkKind.CAPTURE, "debian"))
 
 
 async def test_denying_a_device_cancels_its_work(registry: Registry) -> None:
@@ -185,6 +193,48 @@ async def test_denying_a_device_cancels_its_work(registry: Registry) -> None:
     assert (await registry.device(MAC)).work is None
 
 
+async def test_a_session_that_goes_on_takes_its_own_place(registry: Registry) -> None:
+    await registry.keep_sessions([session_of(MAC), session_of(OTHER, minutes=-1)])
+    grown = replace(
+        session_of(MAC), ended=START + timedelta(minutes=3), result="loader fetched", packets=4, steps=b"more"
+    )
+    await registry.keep_sessions([grown])
+    assert [kept.mac for kept in await registry.sessions()] == [MAC, OTHER]
+    assert await registry.sessions(mac=MAC) == [grown]
+    assert [kept.mac for kept in await registry.sessions(limit=1)] == [MAC]
+
+
+async def test_a_device_keeps_its_newest_sessions(registry: Registry) -> None:
+    await registry.keep_sessions([session_of(OTHER)])
+    for number in range(SESSIONS_PER_DEVICE + 3):
+        await registry.keep_sessions([session_of(MAC, minutes=10 * number)])
+    kept = await registry.sessions(mac=MAC)
+    assert len(kept) == SESSIONS_PER_DEVICE
+    assert kept[-1].started == START + timedelta(minutes=30)
+    assert len(await registry.sessions(mac=OTHER)) == 1
+
+
+async def test_old_sessions_go_by_age_and_by_number(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    today = (datetime.now(UTC) - START) // timedelta(minutes=1)
+    await registry.keep_sessions([session_of(f"52:54:00:00:01:{n:02x}", minutes=today - n) for n in range(9, -1, -1)])
+    await registry.keep_sessions([session_of(MAC, minutes=today - 3 * 24 * 60)])
+    await registry.drop_old_sessions(days=4)
+    assert len(await registry.sessions()) == 11
+    await registry.drop_old_sessions(days=2)
+    assert MAC not in [kept.mac for kept in await registry.sessions()]
+    monkeypatch.setattr("pbserv.registry.registry.MOST_SESSIONS", 4)
+    await registry.drop_old_sessions(days=2)
+    assert [kept.mac for kept in await registry.sessions()] == [f"52:54:00:00:01:{n:02x}" for n in range(4)]
+
+
+async def test_strategies_are_learned_replaced_and_forgotten(registry: Registry) -> None:
+    await registry.remember_strategies({MAC: "binl", OTHER: "direct"})
+    await registry.remember_strategies({MAC: "two-item"})
+    assert await registry.strategies() == {MAC: "two-item", OTHER: "direct"}
+    await registry.remember_strategies({OTHER: ""})
+    assert await registry.strategies() == {MAC: "two-item"}
+
+
 async def test_a_device_is_forgotten_with_its_history(registry: Registry) -> None:
     await registry.set_device(MAC, DeviceState.KNOWN)
     work = await registry.add_work(ORDER)
@@ -192,8 +242,12 @@ async def test_a_device_is_forgotten_with_its_history(registry: Registry) -> Non
         await registry.forget(MAC)
     await registry.cancel_work(work.id)
     await registry.record([Event(datetime.now(UTC), MAC, "tftp", "x")])
+    await registry.keep_sessions([session_of(MAC)])
+    await registry.remember_strategies({MAC: "binl"})
     await registry.forget(MAC)
     assert await registry.devices() == []
+    assert await registry.sessions() == []
+    assert await registry.strategies() == {}
     assert await registry.history(MAC) == []
     with pytest.raises(NotFoundError):
         await registry.forget(MAC)
