@@ -1,4 +1,7 @@
-"""Boot scripts over HTTP: no token needed, a device that boots has none."""
+"""Boot scripts over HTTP: no token needed, a device that boots has none.
+
+One rule: a device that gets nothing gets no script either, whether its address or the name of the script gives it away.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse
 
 from pbserv.httpapi import local_address, peer_address
-from pbserv.policy.render import bootstrap
-from pbserv.policy.service import PolicyService
+from pbserv.policy.service import PolicyService, Refused
 from pbserv.types import ClientArch, MacAddress, Sighting
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -26,20 +28,32 @@ def router(policy: PolicyService) -> APIRouter:
     def stopped() -> PlainTextResponse:
         return PlainTextResponse("error: the policy service is not running (pbserv start policy)\n", 503)
 
+    def check(request: Request, script: str) -> None:
+        """Raises Refused, and tells the journal."""
+        reason = policy.refuses(peer_address(request))
+        if reason:
+            policy.fetched(peer_address(request), script, "refused", 0)
+            raise Refused(reason)
+
     @routes.api_route("/boot.ipxe", methods=["GET", "HEAD"], response_class=PlainTextResponse)
     async def boot(request: Request) -> PlainTextResponse:
-        return PlainTextResponse(bootstrap(policy.url(local_address(request)))) if policy.running else stopped()
+        if not policy.running:
+            return stopped()
+        check(request, "boot.ipxe")
+        return PlainTextResponse(policy.first_script(local_address(request)))
 
     @routes.api_route("/boot/{name}.ipxe", methods=["GET", "HEAD"], response_class=PlainTextResponse)
     async def script(
-        name: str, request: Request, uuid: str = "", platform: str = "", buildarch: str = ""
+        name: str, request: Request, uuid: str = "", platform: str = "", buildarch: str = "", sent: str = ""
     ) -> PlainTextResponse:
+        """``sent``: the client was sent here by another server, whose NovellPolicyEngine names this one."""
         if not policy.running:
             return stopped()
         try:
             mac = MacAddress.parse(name)
         except ValueError as fault:
             return PlainTextResponse(f"error: {fault}\n", 404)
+        check(request, f"{mac}.ipxe")
         arch = _IPXE_PLATFORMS.get((platform, buildarch))
         sighting = Sighting(
             mac=mac,
@@ -48,6 +62,6 @@ def router(policy: PolicyService) -> APIRouter:
             via="http",
             address=peer_address(request),
         )
-        return PlainTextResponse(policy.script(sighting, local_address(request)))
+        return PlainTextResponse(policy.script(sighting, local_address(request), sent=bool(sent)))
 
     return routes

@@ -36,9 +36,12 @@ class BootFacts:
     arguments: str
 
 
-def bootstrap(url: str) -> str:
-    """The script that is the same for everybody: it asks for the device's own."""
-    return _TEMPLATES.get_template("bootstrap.ipxe.j2").render(url=url)
+def bootstrap(url: str, *, sent: bool = False) -> str:
+    """The script that is the same for everybody: it asks for the device's own.
+
+    ``sent``: the server at ``url`` is another one, and is told so, lest two servers send a client back and forth.
+    """
+    return _TEMPLATES.get_template("bootstrap.ipxe.j2").render(url=url, sent=sent)
 
 
 def boot_script(decision: Decision, facts: BootFacts) -> str:

@@ -1,59 +1,113 @@
-"""The policy service: keeps the snapshot, answers what a device is to do, registers devices seen for the first time."""
+"""The policy service: answers what a device is to do, registers those seen for the first time, keeps refused ones out.
+
+One rule: one decision for DHCP, TFTP and HTTP, made once and remembered until the device's record or a setting changes.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Final
 
-from sqlalchemy.exc import SQLAlchemyError
-
-from pbserv.journal.journal import Journal
+from pbserv.errors import PbservError
 from pbserv.log import ServiceLog
+from pbserv.net.interfaces import address_on_host
+from pbserv.net.neighbours import NeighbourTable
+from pbserv.policy.attribution import Attribution
 from pbserv.policy.config import PolicyConf
-from pbserv.policy.decide import decide
+from pbserv.policy.decide import decide, refusal
+from pbserv.policy.devices import DeviceTable
+from pbserv.policy.ports import Journal, Neighbours
 from pbserv.policy.render import BootFacts, boot_script, bootstrap
-from pbserv.policy.snapshot import Snapshot
+from pbserv.policy.sightings import Sightings
 from pbserv.registry.records import Device, DeviceState
-from pbserv.registry.registry import Registry, first_line
+from pbserv.registry.registry import Registry
 from pbserv.registry.tokens import WorkTokens
 from pbserv.service import Reload
 from pbserv.types import Decision, MacAddress, Sighting, Verdict
 
 MAX_PENDING = 10_000
 MAX_DEVICES = 100_000
-RETRY_S = 2.0
-SEEN_EVERY = timedelta(minutes=1)
-SAME_QUESTION = timedelta(seconds=20)
+REMEMBERED: Final = 16_384
+SEEN_EVERY_S: Final = 60.0
+STRANGER_S: Final = 5.0
+"""How long the answer to a device stands that is not registered: there may be room for it again."""
+SAME_QUESTION_S: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True)
 class PolicySettings:
-    """``url_address`` overrides the address in boot scripts; None means the one that the client asked."""
+    """``url_address`` overrides the address in boot scripts; None means the one that the client asked.
+
+    ``engine``: ``a.b.c.d[:port]`` of the server that decides (NovellPolicyEngine); None: this one.
+    """
 
     conf: PolicyConf
     url_address: str | None
     http_port: int
+    engine: str | None = None
+
+
+class Refused(PbservError):
+    """The device gets nothing; the message says why. Over HTTP that is 403."""
+
+    status = 403
+
+
+@dataclass(slots=True)
+class _Answer:
+    """A decision that was made. It stands until ``until``; ``quiet``: by way of asking, when it is told again.
+
+    ``claimed``: a request that only says whose it is may tell us who has an address. Not for a refused device:
+    anybody could name it, and shut out whoever has that address.
+    """
+
+    mac: str
+    decision: Decision
+    address: str
+    until: float
+    registered: bool
+    claimed: bool
+    quiet: dict[str, float]
 
 
 class PolicyService:
-    """``Service[PolicySettings]``; also the port that proxyDHCP and TFTP ask. All questions are answered in memory."""
+    """``Service[PolicySettings]``; also the port that proxyDHCP, TFTP and web ask. Answers come from memory.
+
+    ``clock`` is monotonic and measures, ``calendar`` dates the records; both are asked in the event loop only.
+    """
 
     name = "policy"
     title = "pbserv preboot policy service"
 
-    def __init__(self, log: ServiceLog, registry: Registry, history: Journal, tokens: WorkTokens) -> None:
+    def __init__(
+        self,
+        log: ServiceLog,
+        registry: Registry,
+        journal: Journal,
+        tokens: WorkTokens,
+        *,
+        neighbours: Callable[[], Neighbours] = NeighbourTable,
+        clock: Callable[[], float] = time.monotonic,
+        calendar: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self._log = log
         self._registry = registry
-        self._history = history
+        self._journal = journal
         self._tokens = tokens
+        self._neighbours = neighbours
+        self._clock = clock
+        self._calendar = calendar
         self._settings: PolicySettings | None = None
-        self._snapshot = Snapshot.of(())
-        self._waiting: dict[str, Device] = {}
-        self._wake = asyncio.Event()
-        self._asked: dict[tuple[str, str], datetime] = {}
+        self._engine = ""
+        self._devices = DeviceTable()
+        self._sightings = Sightings(registry, log)
+        self._answers: dict[bytes, _Answer] = {}
+        self._told: dict[tuple[str, str, str, int | None], float] = {}
+        self._whose: Attribution | None = None
         registry.subscribe(self._changed)
 
     @property
@@ -65,127 +119,199 @@ class PolicyService:
         return ()
 
     @property
-    def snapshot(self) -> Snapshot:
+    def devices(self) -> DeviceTable:
         """The picture that decisions are made on."""
-        return self._snapshot
+        return self._devices
 
     async def start(self, settings: PolicySettings) -> None:
         await self.flush()
-        self._snapshot = Snapshot.of(await self._registry.devices())
-        self._settings = settings
-        self._log.critical("started", devices=len(self._snapshot.devices), new_devices=settings.conf.new_devices,
-                           zone_default=settings.conf.zone_default)  # fmt: skip
+        self._devices = DeviceTable(await self._registry.devices())
+        self._whose = Attribution(self._neighbours(), self._journal.mac_of)
+        self.adopt(settings)
+        self._log.critical("started", devices=len(self._devices), new_devices=settings.conf.new_devices,
+                           zone_default=settings.conf.zone_default, engine=self._engine or None)  # fmt: skip
 
     async def stop(self) -> None:
-        if self._settings is not None:
-            self._settings = None
-            await self.flush()
-            self._log.critical("stopped")
+        if self._settings is None:
+            return
+        self._settings = None
+        self._answers.clear()
+        if self._whose is not None:
+            self._whose.close()
+            self._whose = None
+        await self.flush()
+        self._log.critical("stopped")
 
     async def prepare(self, settings: PolicySettings) -> Reload:
         return _PolicyReload(self, settings)
 
     def adopt(self, settings: PolicySettings) -> None:
         self._settings = settings
+        self._engine = _other_server(settings)
+        self._answers.clear()
 
     # the port of proxyDHCP
 
     def decide(self, sighting: Sighting) -> Decision:
         """In memory and without waiting; a device that was never seen is registered in the background."""
-        settings = self._settings
-        if settings is None:
+        if self._settings is None:
             return Decision(Verdict.SILENT, "the policy service is not running")
-        began = time.perf_counter()
-        mac = str(sighting.mac)
-        device = self._see(mac, sighting, settings.conf.new_devices)
-        self._history.learn(sighting.address, mac)
-        decision = decide(mac, device, settings.conf.zone_default)
-        self._note(mac, sighting, decision, time.perf_counter() - began)
-        return decision
+        now = self._clock()
+        address = sighting.address
+        answer = self._answers.get(sighting.mac.octets)
+        if answer is None or now >= answer.until or (address and address != answer.address):
+            answer = self._answer(self._settings, sighting, now)
+        if address and (answer.claimed or sighting.via == "dhcp"):
+            self._journal.learn(address, answer.mac)
+        if now >= answer.quiet.get(sighting.via, 0.0):
+            self._tell(answer, sighting.via, now)
+        elif self._log.level >= 3:
+            self._repeat(answer, sighting.via)
+        return answer.decision
 
-    def _see(self, mac: str, sighting: Sighting, new_devices: str) -> Device | None:
-        now = datetime.now(UTC)
-        device = self._snapshot.get(mac)
+    def _answer(self, settings: PolicySettings, sighting: Sighting, now: float) -> _Answer:
+        mac = str(sighting.mac)
+        today = self._calendar()
+        device = self._see(mac, sighting, settings.conf.new_devices, today)
+        fresh_s = STRANGER_S
+        if device is not None:
+            fresh_s = SEEN_EVERY_S - max(0.0, (today - device.last_seen).total_seconds())
+        answer = _Answer(
+            mac,
+            decide(mac, device, settings.conf.zone_default, self._engine),
+            sighting.address,
+            now + fresh_s,
+            registered=device is not None,
+            claimed=not refusal(mac, device, self._engine),
+            quiet={},
+        )
+        if len(self._answers) >= REMEMBERED:
+            del self._answers[next(iter(self._answers))]
+        self._answers[sighting.mac.octets] = answer
+        return answer
+
+    def _see(self, mac: str, sighting: Sighting, new_devices: str, today: datetime) -> Device | None:
+        """The device's record, with what was seen now where that is news."""
+        device = self._devices.get(mac)
+        address = _known_address(sighting.address)
+        arch = None if sighting.arch is None else int(sighting.arch)
         if device is None:
-            if new_devices == "ignore" or self._full(new_devices):
+            if self._engine or new_devices == "ignore" or self._full(new_devices):
                 return None
             state = DeviceState.KNOWN if new_devices == "accept" else DeviceState.PENDING
-            device = Device(mac, sighting.uuid, "", _arch(sighting), state, sighting.address, now, now)
-            self._history.add(mac, "registered", f"{state} by {sighting.via}")
+            device = Device(mac, sighting.uuid, "", arch, state, address, today, today)
+            self._journal.add(mac, "registered", f"{state} by {sighting.via}")
             todo = f"pbserv device accept {mac}" if state is DeviceState.PENDING else "none"
             self._log.warning("new device", device=mac, state=state.value, todo=todo)
-        elif now - device.last_seen < SEEN_EVERY and not (sighting.address and sighting.address != device.address):
+        elif _seen_lately(device, today) and address in ("", device.address):
             return device
-        device = replace(
-            device,
-            uuid=sighting.uuid or device.uuid,
-            arch=device.arch if sighting.arch is None else int(sighting.arch),
-            address=_known_address(sighting.address) or device.address,
-            last_seen=now,
-        )
-        self._snapshot = self._snapshot.having(device)
-        self._waiting[mac] = device
-        self._wake.set()
+        else:
+            device = Device(
+                mac,
+                sighting.uuid or device.uuid,
+                device.name,
+                device.arch if arch is None else arch,
+                device.state,
+                address or device.address,
+                device.first_seen,
+                today,
+                device.work,
+            )
+        self._devices.put(device)
+        self._sightings.put(device)
         return device
 
     def _full(self, new_devices: str) -> bool:
         """Whether one more device would be too many; a flood of made-up addresses must not fill the registry."""
         count, limit = (
-            (len(self._snapshot.devices), MAX_DEVICES)
-            if new_devices == "accept"
-            else (self._snapshot.pending, MAX_PENDING)
+            (len(self._devices), MAX_DEVICES) if new_devices == "accept" else (self._devices.pending, MAX_PENDING)
         )
         if count >= limit:
             self._log.warning("new device refused", reason=f"{count} devices are registered; see: pbserv device forget")
         return count >= limit
 
-    def _note(self, mac: str, sighting: Sighting, decision: Decision, seconds: float) -> None:
-        """One line of history and log per question; the repeats of one boot are level 3."""
-        now = datetime.now(UTC)
-        key = (mac, f"{sighting.via} {decision.verdict.value} {decision.work}")
-        fresh = now - self._asked.get(key, now - timedelta(days=1)) > SAME_QUESTION
-        fields = {"device": mac, "via": sighting.via, "verdict": decision.verdict.value, "reason": decision.reason,
-                  "seconds": round(seconds, 6)}  # fmt: skip
-        if not fresh:
-            self._log.request("asked again", **fields)
-            return
-        if len(self._asked) > MAX_PENDING:
-            self._asked.clear()
-        self._asked[key] = now
-        if self._snapshot.get(mac) is not None:
-            self._history.add(mac, f"asked by {sighting.via}", f"{decision.verdict.value}: {decision.reason}")
-        self._log.transaction("decided", **fields)
+    def _tell(self, answer: _Answer, via: str, now: float) -> None:
+        """One line of journal and log per question; the repeats of one boot are level 3."""
+        decision = answer.decision
+        key = (answer.mac, via, decision.verdict.value, decision.work)
+        until = self._told.get(key, 0.0)
+        if now < until:
+            answer.quiet[via] = until
+            return self._repeat(answer, via)
+        if len(self._told) > MAX_PENDING:
+            self._told.clear()
+        self._told[key] = answer.quiet[via] = now + SAME_QUESTION_S
+        if answer.registered:
+            self._journal.add(answer.mac, f"asked by {via}", f"{decision.verdict.value}: {decision.reason}")
+        if self._log.level >= 2:
+            self._log.transaction("decided", device=answer.mac, via=via, verdict=decision.verdict.value,
+                                  reason=decision.reason, seconds=round(self._clock() - now, 6))  # fmt: skip
+        return None
 
-    # the port of TFTP
+    def _repeat(self, answer: _Answer, via: str) -> None:
+        decision = answer.decision
+        self._log.request(
+            "asked again", device=answer.mac, via=via, verdict=decision.verdict.value, reason=decision.reason
+        )
+
+    # the gate of TFTP and HTTP
+
+    def refuses(self, peer: str) -> str:
+        """Why the device at the address ``peer`` gets nothing; empty when it may ask, or nobody knows whose it is."""
+        if self._settings is None or not self._devices.refused:
+            return ""
+        mac = self._mac_at(peer)
+        return refusal(mac, self._devices.get(mac), self._engine) if mac is not None else ""
+
+    def _mac_at(self, peer: str) -> str | None:
+        if self._whose is None:
+            return self._journal.mac_of(peer)
+        return self._whose.mac_of(peer, self._clock())
+
+    # the ports of TFTP and web
 
     def find(self, name: str, peer: str, local: str) -> bytes | None:
-        """The virtual files of the TFTP server: ``boot.ipxe``, ``autoexec.ipxe`` and ``boot/<mac>.ipxe``."""
+        """The virtual files of the TFTP server: ``boot.ipxe``, ``autoexec.ipxe`` and ``boot/<mac>.ipxe``.
+
+        Raises PermissionError for the script of a device that gets nothing.
+        """
         if self._settings is None:
             return None
         folder, _, leaf = name.rpartition("/")
         if name == "boot.ipxe" or leaf == "autoexec.ipxe":
-            return bootstrap(self.url(local)).encode()
+            return self.first_script(local).encode()
         if folder == "boot" and leaf.endswith(".ipxe"):
             try:
                 mac = MacAddress.parse(leaf.removesuffix(".ipxe"))
             except ValueError:
                 return None
-            return self.script(Sighting(mac, via="tftp", address=peer), local).encode()
+            try:
+                return self.script(Sighting(mac, via="tftp", address=peer), local).encode()
+            except Refused as fault:
+                raise PermissionError(str(fault)) from None
         return None
 
     def transferred(self, peer: str, name: str, outcome: str, size: int) -> None:
-        """TFTP tells what it sent; the device's history keeps it."""
-        mac = self._history.mac_of(peer)
-        if mac is not None:
-            self._history.add(mac, "tftp", f"{name}: {outcome}, {size} bytes")
+        """TFTP tells what it sent; the device's journal keeps it."""
+        self._ended("tftp", peer, name, outcome, size)
+
+    def fetched(self, peer: str, name: str, outcome: str, size: int) -> None:
+        """The HTTP server tells what it sent; ``outcome`` as in :meth:`transferred`."""
+        self._ended("http", peer, name, outcome, size)
+
+    def _ended(self, what: str, peer: str, name: str, outcome: str, size: int) -> None:
+        mac = self._mac_at(peer)
+        if mac is None or (self._devices.get(mac) is None and self._journal.mac_of(peer) != mac):
+            return  # a neighbour that is no boot client
+        text = f"{outcome}, {size} bytes"
+        if outcome == "refused":
+            why = refusal(mac, self._devices.get(mac), self._engine)
+            text = f"refused, {why}" if why else "refused"
+        self._journal.add(mac, what, f"{name}: {text}")
 
     def uploaded(self, peer: str, name: str, path: Path, size: int) -> None:
-        """TFTP tells what a device sent; its history keeps it."""
-        mac = self._history.mac_of(peer)
-        if mac is not None:
-            self._history.add(mac, "tftp", f"{name}: uploaded, {size} bytes")
-
-    # HTTP
+        """TFTP tells what a device sent; its journal keeps it."""
+        self._ended("tftp", peer, name, "uploaded", size)
 
     def url(self, local: str) -> str:
         """The server's base URL in scripts, for a client that reached us at ``local``."""
@@ -194,17 +320,32 @@ class PolicyService:
             return ""
         return f"http://{settings.conf.local_interface or settings.url_address or local}:{settings.http_port}"
 
-    def script(self, sighting: Sighting, local: str) -> str:
-        """The decision for one device as an iPXE script."""
+    def first_script(self, local: str) -> str:
+        """The script that is the same for everybody; it sends them to the server that decides."""
+        return bootstrap(f"http://{self._engine}", sent=True) if self._engine else bootstrap(self.url(local))
+
+    def script(self, sighting: Sighting, local: str, *, sent: bool = False) -> str:
+        """The decision for one device as an iPXE script; raises Refused.
+
+        ``sent``: another server's NovellPolicyEngine sent the client here; it is not sent any further.
+        """
         settings = self._settings
         if settings is None:
             raise RuntimeError("the policy service is not running")
+        mac = str(sighting.mac)
         decision = self.decide(sighting)
-        device = self._snapshot.get(str(sighting.mac))
+        device = self._devices.get(mac)
+        reason = refusal(mac, device, self._engine)
+        if reason:
+            raise Refused(reason)
+        if self._engine and not sent:
+            return self.first_script(local)
+        if self._engine:
+            decision = Decision(Verdict.SILENT, f"two servers send their clients on: this one to {self._engine}")
         return boot_script(
             decision,
             BootFacts(
-                mac=str(sighting.mac),
+                mac=mac,
                 name=device.name if device else "",
                 url=self.url(local),
                 server=local,
@@ -216,57 +357,35 @@ class PolicyService:
     # the registry
 
     def note(self, mac: str, what: str, detail: str) -> None:
-        """Add a line to a device's history."""
-        self._history.add(mac, what, detail)
+        """Add a line to a device's journal."""
+        self._journal.add(mac, what, detail)
 
     async def flush_history(self) -> None:
-        await self._history.flush_events()
+        await self._journal.flush_events()
 
     def forget(self, mac: str) -> None:
         """The device was removed from the registry."""
-        self._waiting.pop(mac, None)
-        self._snapshot = self._snapshot.without(mac)
-        self._history.forget(mac)
+        self._sightings.forget(mac)
+        self._devices.remove(mac)
+        self._answers.pop(MacAddress.parse(mac).octets, None)
+        self._journal.forget(mac)
 
     def _changed(self, device: Device) -> None:
         """The registry's record wins, except for what was seen and is not written yet."""
-        seen = self._waiting.get(device.mac)
-        if seen is not None:
-            device = replace(
-                device,
-                uuid=seen.uuid or device.uuid,
-                arch=device.arch if seen.arch is None else seen.arch,
-                address=seen.address or device.address,
-                last_seen=seen.last_seen,
-            )
-            self._waiting[device.mac] = device
-        self._snapshot = self._snapshot.having(device)
+        self._devices.put(self._sightings.merged(device))
+        self._answers.pop(MacAddress.parse(device.mac).octets, None)
 
     async def run(self) -> None:
-        """Write what was seen, until cancelled; a registry that cannot be written is tried again."""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            if not await self.flush():
-                await asyncio.sleep(RETRY_S)
-                self._wake.set()
+        """Write what was seen, until cancelled."""
+        await self._sightings.run()
 
     async def flush(self) -> bool:
-        """Write what waits now, in one transaction; False when the registry could not be written (nothing is lost)."""
-        batch, self._waiting = self._waiting, {}
-        if not batch:
-            return True
-        try:
-            await self._registry.see(list(batch.values()))
-        except SQLAlchemyError as fault:
-            self._waiting = batch | self._waiting
-            self._log.critical("registry cannot be written", waiting=len(self._waiting), reason=first_line(fault))
-            return False
-        return True
+        """Write what was seen now; False when the registry could not be written (nothing is lost)."""
+        return await self._sightings.flush()
 
 
 class _PolicyReload:
-    """Nothing can fail: the snapshot stays, only the settings change."""
+    """Nothing can fail: the devices stay, only the settings change."""
 
     def __init__(self, service: PolicyService, settings: PolicySettings) -> None:
         self._service, self._settings = service, settings
@@ -278,8 +397,19 @@ class _PolicyReload:
         pass
 
 
-def _arch(sighting: Sighting) -> int | None:
-    return None if sighting.arch is None else int(sighting.arch)
+def _other_server(settings: PolicySettings) -> str:
+    """``a.b.c.d:port`` of the server that decides; empty: this one does, which is also what its own address means."""
+    if settings.engine is None:
+        return ""
+    host, _, port = settings.engine.partition(":")
+    if int(port or settings.http_port) == settings.http_port and address_on_host(host):
+        return ""
+    return f"{host}:{port or settings.http_port}"
+
+
+def _seen_lately(device: Device, today: datetime) -> bool:
+    """False also when the calendar was set back."""
+    return timedelta(0) <= today - device.last_seen < timedelta(seconds=SEEN_EVERY_S)
 
 
 def _known_address(address: str) -> str:

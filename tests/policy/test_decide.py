@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pbserv.policy.decide import decide
+from pbserv.policy.decide import decide, refusal
+from pbserv.policy.devices import DeviceTable
 from pbserv.policy.render import BootFacts, boot_script, bootstrap
-from pbserv.policy.snapshot import Snapshot
 from pbserv.registry.records import Device, DeviceState, Finish, Work, WorkKind, WorkState
 from pbserv.types import Decision, Verdict
 
@@ -80,11 +80,44 @@ def test_the_bootstrap_asks_the_server_by_its_literal_address() -> None:
     assert "next-server" not in text
 
 
-def test_a_snapshot_is_replaced_and_counts_pending_devices() -> None:
-    empty = Snapshot.of(())
-    one = empty.having(device(DeviceState.PENDING))
-    assert (empty.pending, one.pending) == (0, 1)
-    assert one.having(device()).pending == 0
-    assert empty.get(MAC) is None
-    with pytest.raises(TypeError):
-        one.devices["x"] = device()  # type: ignore[index]
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        (None, ""),
+        (device(), ""),
+        (device(work=work()), ""),
+        (device(DeviceState.DENIED), "device is denied"),
+        (device(DeviceState.PENDING), f"device is pending; accept it with: pbserv device accept {MAC}"),
+    ],
+)
+def test_who_gets_nothing_at_all(found: Device | None, why: str) -> None:
+    assert refusal(MAC, found) == why
+    assert (decide(MAC, found, "silent").reason == why) is bool(why)
+
+
+@pytest.mark.parametrize("found", [None, device(), device(work=work()), device(DeviceState.PENDING)])
+def test_another_server_decides_about_all_that_are_not_denied_here(found: Device | None) -> None:
+    decision = decide(MAC, found, "local", "10.0.0.9:8067")
+    assert (decision.verdict, decision.reason) == (Verdict.LOADER, "NovellPolicyEngine 10.0.0.9:8067 decides")
+    assert refusal(MAC, found, "10.0.0.9:8067") == ""
+    denied = device(DeviceState.DENIED)
+    assert decide(MAC, denied, "local", "10.0.0.9:8067").verdict is Verdict.SILENT
+    assert refusal(MAC, denied, "10.0.0.9:8067") == "device is denied"
+
+
+def test_a_bootstrap_for_another_server_says_that_the_client_was_sent() -> None:
+    assert "buildarch=${buildarch}&sent=1 ||" in bootstrap("http://10.0.0.9:8067", sent=True)
+    assert "sent=1" not in bootstrap("http://10.0.0.2:8067")
+
+
+def test_the_table_counts_pending_and_refused_devices() -> None:
+    table = DeviceTable([device(DeviceState.PENDING)])
+    assert (len(table), table.pending, table.refused) == (1, 1, 1)
+    table.put(device(DeviceState.DENIED))
+    assert (len(table), table.pending, table.refused) == (1, 0, 1)
+    table.put(device())
+    assert (table.get(MAC), table.pending, table.refused) == (device(), 0, 0)
+    table.put(device(DeviceState.PENDING))
+    table.remove(MAC)
+    table.remove(MAC)
+    assert (table.get(MAC), len(table), table.pending, table.refused) == (None, 0, 0, 0)

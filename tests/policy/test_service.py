@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from pbserv.journal.journal import Journal
 from pbserv.log import ServiceLog
+from pbserv.net.neighbours import NeighbourTable
 from pbserv.policy.config import PolicyConf
-from pbserv.policy.service import PolicyService, PolicySettings
+from pbserv.policy.ports import Neighbours
+from pbserv.policy.service import PolicyService, PolicySettings, Refused
 from pbserv.registry.migrate import migrate
 from pbserv.registry.records import DeviceState, WorkKind
 from pbserv.registry.registry import Registry, WorkOrder
 from pbserv.registry.tokens import WorkTokens
 from pbserv.types import ClientArch, MacAddress, Sighting, Verdict
+from tests.policy.test_attribution import Link
 
 MAC = "52:54:00:00:00:01"
 SIGHTING = Sighting(MacAddress.parse(MAC), None, ClientArch(ClientArch.BIOS), "dhcp", "10.0.0.7")
@@ -31,11 +35,46 @@ async def registry(tmp_path: Path) -> AsyncIterator[Registry]:
     await opened.close()
 
 
-async def started(registry: Registry, tmp_path: Path, **conf: object) -> PolicyService:
+class Clock:
+    """Monotonic time and the calendar, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.dates = 0
+        self._began = datetime.now(UTC)
+
+    def __call__(self) -> float:
+        return self.now
+
+    def calendar(self) -> datetime:
+        self.dates += 1
+        return self._began + timedelta(seconds=self.now - 1000.0)
+
+    def move(self, seconds: float) -> None:
+        self.now += seconds
+
+
+async def started(
+    registry: Registry,
+    tmp_path: Path,
+    *,
+    engine: str | None = None,
+    neighbours: Callable[[], Neighbours] = NeighbourTable,
+    clock: Clock | None = None,
+    **conf: object,
+) -> PolicyService:
     log = ServiceLog("policy")
     log.configure(4, tmp_path / "policy.log", 1, quiet=True)
-    service = PolicyService(log, registry, Journal(registry), WorkTokens(b"s" * 32))
-    await service.start(PolicySettings(PolicyConf(**conf), None, 8067))  # type: ignore[arg-type]
+    times = {} if clock is None else {"clock": clock, "calendar": clock.calendar}
+    service = PolicyService(
+        log,
+        registry,
+        Journal(registry),
+        WorkTokens(b"s" * 32),
+        neighbours=neighbours,
+        **times,  # type: ignore[arg-type]
+    )
+    await service.start(PolicySettings(PolicyConf(**conf), None, 8067, engine))  # type: ignore[arg-type]
     return service
 
 
@@ -106,7 +145,7 @@ async def test_the_number_of_pending_devices_is_bounded(
     service = await started(registry, tmp_path)
     for number in range(6):
         service.decide(Sighting(MacAddress(bytes([2, 0, 0, 0, 0, number])), via="dhcp"))
-    assert len(service.snapshot.devices) == 3
+    assert len(service.devices) == 3
     await service.stop()
 
 
@@ -118,7 +157,7 @@ async def test_what_was_seen_survives_a_decision_and_a_registry_that_cannot_be_w
     service.decide(seen)
     with sqlite3.connect(tmp_path / "registry.db") as other:
         other.execute("BEGIN EXCLUSIVE")
-        monkeypatch.setattr("pbserv.policy.service.RETRY_S", 0.05)
+        monkeypatch.setattr("pbserv.policy.sightings.RETRY_S", 0.05)
         assert await service.flush() is False
         other.rollback()
     other.close()
@@ -149,6 +188,179 @@ async def test_a_forgotten_device_is_new_again(registry: Registry, tmp_path: Pat
     await service.flush()
     await registry.forget(MAC)
     service.forget(MAC)
-    assert service.snapshot.get(MAC) is None
-    assert service.snapshot.pending == 0
+    assert service.devices.get(MAC) is None
+    assert service.devices.pending == 0
+    await service.stop()
+
+
+# -- speed: what is remembered -----------------------------------------------------------------------------------------
+
+
+async def test_the_repeat_of_a_question_is_answered_from_memory(registry: Registry, tmp_path: Path) -> None:
+    clock = Clock()
+    service = await started(registry, tmp_path, clock=clock)
+    await registry.set_device(MAC, DeviceState.KNOWN)
+    clock.move(120)
+    first = service.decide(SIGHTING)
+    asked = clock.dates
+    for _ in range(10):
+        clock.move(5)
+        assert service.decide(SIGHTING) is first
+    assert clock.dates == asked
+    clock.move(15)
+    assert service.decide(SIGHTING) == first
+    device = service.devices.get(MAC)
+    assert device is not None
+    assert device.last_seen == clock.calendar()  # once a minute
+    await service.stop()
+
+
+async def test_one_line_per_question_within_twenty_seconds(registry: Registry, tmp_path: Path) -> None:
+    clock = Clock()
+    service = await started(registry, tmp_path, clock=clock)
+    await registry.set_device(MAC, DeviceState.KNOWN)
+    for seconds in (0, 5, 14, 2, 0):  # the fourth comes after 21 seconds
+        clock.move(seconds)
+        service.decide(SIGHTING)
+        service.decide(SIGHTING._replace(address="10.0.0.8"))  # news for the record, not for the reader
+    service.decide(SIGHTING._replace(via="http"))
+    await registry.set_device(MAC, DeviceState.DENIED)
+    service.decide(SIGHTING)
+    await service.flush_history()
+    history = [(e.what, e.detail.partition(":")[0]) for e in await registry.history(MAC)]
+    assert history == [("asked by dhcp", "local")] * 2 + [("asked by http", "local"), ("asked by dhcp", "silent")]
+    assert (tmp_path / "policy.log").read_text().count(": decided ") == 4
+    await service.stop()
+
+
+async def test_a_storm_of_new_devices_keeps_one_table(registry: Registry, tmp_path: Path) -> None:
+    service = await started(registry, tmp_path)
+    table = service.devices
+    for number in range(1000):
+        service.decide(Sighting(MacAddress(number.to_bytes(6, "big")), via="dhcp"))
+    assert service.devices is table
+    assert (len(table), table.pending) == (1000, 1000)
+    assert await service.flush()
+    assert len(await registry.devices()) == 1000
+    await service.stop()
+
+
+async def test_settings_and_records_that_change_are_not_answered_from_memory(
+    registry: Registry, tmp_path: Path
+) -> None:
+    service = await started(registry, tmp_path)
+    await registry.set_device(MAC, DeviceState.KNOWN)
+    assert service.decide(SIGHTING).verdict is Verdict.LOCAL
+    work = await registry.add_work(WorkOrder(MAC, WorkKind.CAPTURE, "debian"))
+    assert service.decide(SIGHTING).verdict is Verdict.BOOT
+    await registry.cancel_work(work.id)
+    (await service.prepare(PolicySettings(PolicyConf(zone_default="menu"), None, 8067))).commit()
+    assert service.decide(SIGHTING).verdict is Verdict.MENU
+    await service.stop()
+    assert service.decide(SIGHTING).verdict is Verdict.SILENT
+
+
+# -- the gate ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [(DeviceState.DENIED, "device is denied"), (DeviceState.PENDING, "device is pending"), (DeviceState.KNOWN, "")],
+)
+async def test_the_gate_knows_devices_by_what_dhcp_told(
+    registry: Registry, tmp_path: Path, state: DeviceState, reason: str
+) -> None:
+    service = await started(registry, tmp_path)
+    await registry.set_device(MAC, state)
+    service.decide(SIGHTING)
+    assert service.refuses("10.0.0.7").startswith(reason)
+    assert bool(service.refuses("10.0.0.7")) is bool(reason)
+    assert service.refuses("10.0.0.8") == ""
+    service.transferred("10.0.0.7", "undionly.kpxe", "refused", 0)
+    await service.flush_history()
+    assert f"undionly.kpxe: refused{', ' if reason else ''}{reason}" in "".join(
+        event.detail for event in await registry.history(MAC)
+    )
+    await service.stop()
+    assert service.refuses("10.0.0.7") == ""
+
+
+async def test_the_gate_knows_neighbours_and_believes_the_kernel(registry: Registry, tmp_path: Path) -> None:
+    link = Link()
+    service = await started(registry, tmp_path, neighbours=lambda: link)
+    other = "52:54:00:00:00:02"
+    await registry.set_device(MAC, DeviceState.DENIED)
+    await registry.set_device(other, DeviceState.KNOWN)
+    link.macs["10.0.0.9"] = MAC
+    assert service.refuses("10.0.0.9") == "device is denied"
+    service.decide(SIGHTING)  # had 10.0.0.7 last; now a known device has it
+    link.macs["10.0.0.7"] = other
+    assert service.refuses("10.0.0.7") == ""
+    service.fetched("10.0.0.7", "snponly.efi", "completed", 5)
+    await service.flush_history()
+    assert [(e.what, e.detail) for e in await registry.history(other)] == [("http", "snponly.efi: completed, 5 bytes")]
+    await service.stop()
+    assert link.closed
+
+
+async def test_a_refused_device_gets_no_script_and_its_name_teaches_no_address(
+    registry: Registry, tmp_path: Path
+) -> None:
+    service = await started(registry, tmp_path)
+    await registry.set_device(MAC, DeviceState.DENIED)
+    with pytest.raises(Refused, match="device is denied"):
+        service.script(Sighting(SIGHTING.mac, via="http", address="10.0.0.5"), "10.0.0.2")
+    with pytest.raises(PermissionError, match="device is denied"):
+        service.find(f"boot/{MAC}.ipxe", "10.0.0.5", "10.0.0.2")
+    assert service.refuses("10.0.0.5") == "", "anybody could name a denied device and shut its own address out"
+    await registry.set_device(MAC, DeviceState.KNOWN)
+    assert service.script(Sighting(SIGHTING.mac, via="http", address="10.0.0.5"), "10.0.0.2").startswith("#!ipxe")
+    await registry.set_device(MAC, DeviceState.DENIED)
+    assert service.refuses("10.0.0.5") == "device is denied"
+    await service.stop()
+
+
+async def test_a_known_device_that_is_left_to_others_still_gets_files(registry: Registry, tmp_path: Path) -> None:
+    service = await started(registry, tmp_path, zone_default="silent")
+    await registry.set_device(MAC, DeviceState.KNOWN)
+    assert service.decide(SIGHTING).verdict is Verdict.SILENT
+    assert service.refuses("10.0.0.7") == ""
+    assert "ZoneDefault = silent" in service.script(SIGHTING, "10.0.0.2")
+    await service.stop()
+
+
+# -- NovellPolicyEngine ------------------------------------------------------------------------------------------------
+
+
+async def test_another_servers_policy_decides(registry: Registry, tmp_path: Path) -> None:
+    service = await started(registry, tmp_path, engine="203.0.113.9")
+    assert service.decide(SIGHTING).verdict is Verdict.LOADER
+    assert len(service.devices) == 0
+    chain = "chain --replace --autofree http://203.0.113.9:8067/boot/${mac:hexhyp}.ipxe?"
+    for name in ("boot.ipxe", "autoexec.ipxe", f"boot/{MAC}.ipxe"):
+        text = service.find(name, "10.0.0.7", "10.0.0.2")
+        assert text is not None
+        assert chain in text.decode()
+    back = service.script(SIGHTING, "10.0.0.2", sent=True)
+    assert "two servers send their clients on" in back
+    assert "chain" not in back
+    await registry.set_device(MAC, DeviceState.DENIED)
+    assert service.decide(SIGHTING).verdict is Verdict.SILENT
+    assert service.refuses("10.0.0.7") == "device is denied"
+    await service.stop()
+
+
+@pytest.mark.parametrize(
+    ("engine", "url"),
+    [
+        (None, "http://10.0.0.2:8067"),
+        ("127.0.0.1", "http://10.0.0.2:8067"),
+        ("127.0.0.1:8067", "http://10.0.0.2:8067"),
+        ("127.0.0.1:80", "http://127.0.0.1:80"),
+        ("203.0.113.9:80", "http://203.0.113.9:80"),
+    ],
+)
+async def test_which_server_decides(registry: Registry, tmp_path: Path, engine: str | None, url: str) -> None:
+    service = await started(registry, tmp_path, engine=engine)
+    assert f"chain --replace --autofree {url}/boot/" in service.first_script("10.0.0.2")
     await service.stop()
