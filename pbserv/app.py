@@ -27,6 +27,8 @@ from pbserv.daemon.privileges import drop_privileges, find_account
 from pbserv.errors import PbservError, StartError
 from pbserv.hostcheck import bound_addresses, host_problems
 from pbserv.journal.journal import Journal
+from pbserv.net.roomy import reserve
+from pbserv.net.sockets import RECEIVE_BUFFER_BYTES
 from pbserv.registry.access import Access
 from pbserv.registry.migrate import migrate
 from pbserv.registry.registry import Registry
@@ -39,6 +41,8 @@ from pbserv.tftp.figures import figures
 
 RESTART_KEYS = {"StateDirectory": "state_directory", "User": "user"}
 WANTED_FILES = 65_536
+SPARE_SOCKETS = 4
+"""With room for a storm: the two ports of proxyDHCP, and two more for a reload that changes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,7 @@ def serve(directory: Path, ready: Readiness, overrides: Overrides) -> int:
     prepare_directories(settings.pbserv.state_directory, account)
     leave_note(directory, settings.run_directory)
     hand_over_files(settings.pbserv.state_directory, account)
+    reserve(SPARE_SOCKETS, RECEIVE_BUFFER_BYTES)
     drop_privileges(settings.pbserv.user)
     os.umask(0o027)
     with PidFile.acquire(settings.run_directory / PID_FILE_NAME):
