@@ -1,6 +1,7 @@
 """DHCP beside a DHCP server that holds the port: packet(7) to hear what it hears, raw(7) to answer from its port.
 
-Two sockets cannot share the broadcasts to a port, and there are clients that want their answer from port 67.
+A second socket on the port would need the first one's consent (socket(7), SO_REUSEADDR), and answers to broadcasts
+are expected to come from the server's port.
 
 One rule: the tap hears what a socket bound to the port would, once and on the interface where IP begins. A packet
 socket for ETH_P_IP on all interfaces stands at that very place (linux net/core/dev.c, ``__netif_receive_skb_core``):
