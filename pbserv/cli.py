@@ -22,6 +22,18 @@ class StateName(enum.StrEnum):
     DENIED = "denied"
 
 
+class FirmwareName(enum.StrEnum):
+    BIOS = "bios"
+    UEFI = "uefi"
+    UEFI_IA32 = "uefi-ia32"
+    UEFI_ARM64 = "uefi-arm64"
+    HTTP = "http"
+    IPXE = "ipxe"
+    PI = "pi"
+    UBOOT = "uboot"
+    ALL = "all"
+
+
 class FinishName(enum.StrEnum):
     REBOOT = "reboot"
     POWEROFF = "poweroff"
@@ -334,6 +346,42 @@ def tftp_map_test(
     from pbserv.commands import tftp
 
     raise typer.Exit(tftp.map_test(context.obj, map_file, client, mac, put, names or []))
+
+
+# why a machine does not boot
+
+
+@app.command()
+def probe(
+    interface: Annotated[
+        str | None,
+        typer.Argument(metavar="[INTERFACE]", help="none: all that are up and have an IPv4 address with a broadcast"),
+    ] = None,
+    firmware: Annotated[FirmwareName, typer.Option("--as", help="The client to play.")] = FirmwareName.UEFI,
+    mac: Annotated[str | None, typer.Option(help="Play the machine with this MAC address.")] = None,
+    wait: Annotated[float, typer.Option(metavar="SECONDS", help="How long to collect answers.")] = 4.0,
+    boot_server: Annotated[
+        bool | None,
+        typer.Option(
+            "--boot-server/--no-boot-server",
+            help="Ask port 4011 of every proxy, or of none; default: where the client would.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    pcap: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all frames to a new file.")] = None,
+) -> None:
+    """Play a network boot client: ask on the wire, show who answers what, and say what the client would boot.
+
+    Nothing is taken: no address is requested, and offers lapse by themselves. The client has a made-up, locally
+    administered MAC address (a Raspberry Pi's with --as pi) that stays the same for this host and kind of client. A
+    server that registers new devices registers it, and may not answer before it is accepted. Needs root or CAP_NET_RAW.
+
+    Exit code: 0 when every client that was played would boot, 1 when not, 2 for wrong options.
+    """
+    from pbserv.commands import probe as command
+
+    raise typer.Exit(command.probe(interface, firmware.value, mac, wait, boot_server, as_json, pcap))
 
 
 def main() -> None:

@@ -210,7 +210,8 @@ def has_link(interface: str) -> bool:
     request = struct.pack("16sP16x", interface.encode(), ctypes.addressof(question))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as raw, contextlib.suppress(OSError):
         fcntl.ioctl(raw, _SIOCETHTOOL, request)
-    return struct.unpack_from("I", question.raw, 4)[0] != 0
+    carrier: int = struct.unpack_from("I", question.raw, 4)[0]
+    return carrier != 0
 
 
 def attach(raw: socket.socket, program: bytes) -> None:
