@@ -39,6 +39,7 @@ class ClientArch(int):
     """Processor architecture type of DHCP option 93 (IANA registry, RFC 4578 2.1); unknown codes are legal."""
 
     BIOS = 0
+    EFI_ITANIUM = 2
     EFI_IA32 = 6
     EFI_X64 = 7
     EFI_EBC = 9  # RFC 4578 errata of 2016: clients use 7 and 9 both for x64
@@ -46,8 +47,21 @@ class ClientArch(int):
     EFI_ARM64 = 11
     HTTP_IA32 = 15
     HTTP_X64 = 16
+    HTTP_EBC = 17
+    HTTP_ARM32 = 18
     HTTP_ARM64 = 19
     HTTP_BIOS = 20
+    EFI_RISCV32 = 25
+    HTTP_RISCV32 = 26
+    EFI_RISCV64 = 27
+    HTTP_RISCV64 = 28
+    EFI_RISCV128 = 29
+    HTTP_RISCV128 = 30
+    EFI_LOONGARCH32 = 37
+    HTTP_LOONGARCH32 = 38
+    EFI_LOONGARCH64 = 39
+    HTTP_LOONGARCH64 = 40
+    RPIBOOT = 41
 
     def __str__(self) -> str:
         return _ARCH_NAMES.get(int(self), f"arch {int(self)}")
@@ -56,8 +70,15 @@ class ClientArch(int):
 
 
 _ARCH_NAMES = {
-    0: "BIOS", 6: "UEFI IA32", 7: "UEFI x64", 9: "UEFI x64 (EBC)", 10: "UEFI ARM32", 11: "UEFI ARM64",
-    15: "UEFI IA32 HTTP", 16: "UEFI x64 HTTP", 19: "UEFI ARM64 HTTP", 20: "BIOS HTTP",
+    0: "BIOS", 1: "NEC PC98", 2: "EFI Itanium", 3: "DEC Alpha", 4: "Arc x86", 5: "Intel Lean Client", 6: "UEFI IA32",
+    7: "UEFI x64", 8: "Xscale", 9: "UEFI x64 (EBC)", 10: "UEFI ARM32", 11: "UEFI ARM64", 12: "PowerPC Open Firmware",
+    13: "PowerPC ePAPR", 14: "POWER OPAL v3", 15: "UEFI IA32 HTTP", 16: "UEFI x64 HTTP", 17: "UEFI x64 (EBC) HTTP",
+    18: "UEFI ARM32 HTTP", 19: "UEFI ARM64 HTTP", 20: "BIOS HTTP", 21: "ARM32 U-Boot", 22: "ARM64 U-Boot",
+    23: "ARM32 U-Boot HTTP", 24: "ARM64 U-Boot HTTP", 25: "UEFI RISC-V32", 26: "UEFI RISC-V32 HTTP",
+    27: "UEFI RISC-V64", 28: "UEFI RISC-V64 HTTP", 29: "UEFI RISC-V128", 30: "UEFI RISC-V128 HTTP",
+    31: "s390 basic", 32: "s390 extended", 33: "MIPS32", 34: "MIPS64", 35: "Sunway32", 36: "Sunway64",
+    37: "UEFI LoongArch32", 38: "UEFI LoongArch32 HTTP", 39: "UEFI LoongArch64", 40: "UEFI LoongArch64 HTTP",
+    41: "Raspberry Pi",
 }  # fmt: skip
 
 

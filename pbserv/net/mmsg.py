@@ -112,6 +112,14 @@ def _source_control(local: str) -> bytes:
     return _CONTROL_HEAD.pack(size, level, kind) + body + bytes(-size % 8)
 
 
+@lru_cache(maxsize=1024)
+def route_control(local: str, ifindex: int) -> bytes:
+    """The control message that makes ``local`` the source and interface ``ifindex`` the way out (0: by route); IPv4."""
+    size = _CONTROL_HEAD.size + _PKTINFO4.size
+    body = _PKTINFO4.pack(ifindex, socket.inet_aton(local), b"\0\0\0\0")
+    return _CONTROL_HEAD.pack(size, socket.IPPROTO_IP, IP_PKTINFO) + body + bytes(-size % 8)
+
+
 _known_source = lru_cache(maxsize=256)(_source_control)  # an interface may come back with another index
 
 
@@ -291,7 +299,7 @@ class Outbox:
         self._header_words[at + 4], self._header_words[at + 5] = control, size
         self._controls.append(at)
 
-    def put_copy(self, to: Endpoint, data: bytes) -> None:
+    def put_copy(self, to: Endpoint, data: bytes | bytearray) -> None:
         """One datagram of at most COPY_BYTES, which may be forgotten at once."""
         self.put(to, 0, len(data))
         at = (len(self.waiting) - 1) * COPY_BYTES

@@ -6,24 +6,24 @@ decimal, in hexadecimal or not at all (RFC 4578 2.1 has the registry).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from pbserv.errors import WireError
 from pbserv.proxydhcp import packet as dhcp
 from pbserv.proxydhcp.outcome import ClientKind, Ignore, Reason
-from pbserv.proxydhcp.packet import Packet
-from pbserv.types import ClientArch, MacAddress
+from pbserv.proxydhcp.table import Vendor
+from pbserv.types import ClientArch
 
 PXE_CLASS: Final = b"PXEClient"
 HTTP_CLASS: Final = b"HTTPClient"
 UEFI_PXE: Final = frozenset((2, 6, 7, 9, 10, 11, 25, 27, 29, 37, 39))
-UEFI_HTTP: Final = frozenset((15, 16, 17, 18, 19, 26, 28, 30, 38, 40))
+HTTP_BOOT: Final = frozenset((15, 16, 17, 18, 19, 20, 26, 28, 30, 38, 40))
 _REGISTERED: Final = range(42)  # IANA "Processor Architecture Types"
 
 _PI_CLASS: Final = b"PXEClient:Arch:00000:UNDI:002001"
-_PI_VENDORS: Final = frozenset(bytes.fromhex(oui) for oui in ("b827eb", "dca632", "e45f01", "28cdc1", "d83add"))
+PI_VENDORS: Final = frozenset(bytes.fromhex(oui) for oui in ("b827eb", "dca632", "e45f01", "28cdc1", "d83add"))
 _NOBODY: Final = frozenset(
     (
         "00000000-0000-0000-0000-000000000000",
@@ -35,11 +35,13 @@ _NOBODY: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A client that a proxy may answer. ``vendor_class`` is what its reply must carry in option 60."""
+    """A client that a proxy may answer. ``vendor_class`` is what its reply must carry in option 60; ``text`` is all
+    that the client wrote there."""
 
     kind: ClientKind
     arch: ClientArch
     vendor_class: bytes
+    text: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +59,19 @@ class BootItem:
         return f"type {self.type} layer {self.layer}"
 
 
-def classify(options: Mapping[int, bytes], mac: MacAddress | None = None) -> Client | Ignore:
-    """Kind and architecture from options 60, 77, 93 and 175; ``mac`` tells a Raspberry Pi from a BIOS."""
+def classify(options: Mapping[int, bytes], mac: bytes = b"", vendors: Sequence[Vendor] = ()) -> Client | Ignore:
+    """Kind and architecture from options 60, 77, 93 and 175; ``mac`` tells a Raspberry Pi from a BIOS.
+
+    ``vendors``: further classes that count as one of the two.
+    """
     text = options.get(dhcp.VENDOR_CLASS)
     if text is None:
         return Ignore(Reason.NOT_PXE, "no vendor class")
     # Only the prefix counts: architecture, UNDI version or a NUL may follow.
     vendor_class = next((name for name in (PXE_CLASS, HTTP_CLASS) if text.startswith(name)), None)
+    if vendor_class is None:
+        # The reply repeats the client's own class there: "HW-Client" is what such a server compares.
+        vendor_class = next((vendor.vendor_class for vendor in vendors if text.startswith(vendor.prefix)), None)
     if vendor_class is None:
         shown = text[:40].decode("ascii", "backslashreplace")
         if text.startswith(b"U-Boot"):
@@ -72,19 +80,19 @@ def classify(options: Mapping[int, bytes], mac: MacAddress | None = None) -> Cli
     arch = architecture(options.get(dhcp.ARCHITECTURE, b""))
     if arch is None:
         return Ignore(Reason.NO_ARCH, "option 93 is missing or broken")
-    return Client(_kind(options, vendor_class, text, arch, mac), arch, vendor_class)
+    return Client(_kind(options, vendor_class, text, arch, mac), arch, vendor_class, text)
 
 
-def _kind(
-    options: Mapping[int, bytes], vendor_class: bytes, text: bytes, arch: ClientArch, mac: MacAddress | None
-) -> ClientKind:
+def _kind(options: Mapping[int, bytes], vendor_class: bytes, text: bytes, arch: ClientArch, mac: bytes) -> ClientKind:
     if vendor_class == HTTP_CLASS:
-        return ClientKind.HTTP if arch in UEFI_HTTP else ClientKind.UNSUPPORTED
+        return ClientKind.HTTP if arch in HTTP_BOOT else ClientKind.UNSUPPORTED
+    if arch == ClientArch.RPIBOOT:
+        return ClientKind.RASPBERRY_PI
     if dhcp.IPXE in options or is_ipxe_user_class(options.get(dhcp.USER_CLASS, b"")):
         return ClientKind.IPXE
     if arch == ClientArch.BIOS:
         # A Pi's ROM says that it is an x86 BIOS; the vendor of its MAC address is all that gives it away.
-        pi = text == _PI_CLASS and mac is not None and mac.octets[:3] in _PI_VENDORS
+        pi = text == _PI_CLASS and mac[:3] in PI_VENDORS
         return ClientKind.RASPBERRY_PI if pi else ClientKind.BIOS
     return ClientKind.UEFI if arch in UEFI_PXE else ClientKind.UNSUPPORTED
 
@@ -110,31 +118,29 @@ def architecture(value: bytes) -> ClientArch | None:
     return ClientArch(next((code for code in codes if code in _REGISTERED), codes[0]))
 
 
-def hardware_address(packet: Packet) -> MacAddress | None:
-    """The MAC address of the client; None when the message holds none that makes sense.
+def hardware_address(hlen: int, chaddr: bytes, identifier: bytes = b"") -> bytes | None:
+    """The six bytes of the client's MAC address; None when the message holds none that makes sense.
 
     EDK2 with SendGUID puts the system GUID into chaddr and says hlen 16. Then option 61 has the address, or the last
     six bytes of the GUID are the best name that the client gives (the node field of a version 1 UUID is the MAC).
     """
-    if packet.hlen == 6:
-        octets = packet.chaddr[:6]
-    elif packet.hlen == 16:
-        identifier = packet.options.get(dhcp.CLIENT_ID, b"")
-        octets = identifier[1:] if len(identifier) == 7 and identifier[0] == 1 else packet.chaddr[10:16]
+    if hlen == 6:
+        octets = chaddr[:6]
+    elif hlen == 16:
+        octets = identifier[1:] if len(identifier) == 7 and identifier[0] == 1 else chaddr[10:16]
     else:
         return None
     if octets[0] & 1 or octets == bytes(6):  # a group address and none at all name nobody
         return None
-    return MacAddress(octets)
+    return octets
 
 
-def system_uuid(options: Mapping[int, bytes]) -> str | None:
+def system_uuid(value: bytes) -> str | None:
     """Option 97 in the textual form that ``dmidecode`` and the kernel show; None when it names no one machine.
 
     The wire has the bytes as SMBIOS has them: type 0, then the first three fields little-endian and the rest in
     order. (pxelinux prints the bytes as they come, so the file name that it asks for differs in these fields.)
     """
-    value = options.get(dhcp.CLIENT_UUID, b"")
     if len(value) != 17 or value[0] != 0:
         return None
     low, mid, high, rest = value[4:0:-1], value[6:4:-1], value[8:6:-1], value[9:]

@@ -154,7 +154,17 @@ class ProxyDhcpConf(ConfModel):
             empty_is_value=True,
         ),
     ] = "boot.ipxe"
-    nbp_http_x64: Annotated[str, _http("NBPHTTPx64", "x64")] = ""
+    nbp_http_x64: Annotated[
+        str,
+        Key(
+            "NBPHTTPx64",
+            _FILE_OR_URL,
+            "The boot file for UEFI HTTP Boot on x64: a file in TFTPDirectory, given out by HTTP, or a URL. Present but"
+            " empty: they are not answered.",
+            extension=True,
+            empty_is_value=True,
+        ),
+    ] = "snponly.efi"
     nbp_http_ia32: Annotated[str, _http("NBPHTTPIA32", "32-bit x86")] = ""
     nbp_http_arm32: Annotated[str, _http("NBPHTTPARM32", "32-bit ARM")] = ""
     nbp_http_arm64: Annotated[str, _http("NBPHTTPARM64", "64-bit ARM")] = ""

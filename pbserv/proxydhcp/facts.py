@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
 
 from pbserv.proxydhcp.outcome import Ignore, Listener, Reason
 from pbserv.proxydhcp.packet import undotted
@@ -16,6 +16,9 @@ class LocalAddress(Protocol):
 
     @property
     def ifindex(self) -> int: ...
+
+    @property
+    def name(self) -> str: ...
 
     @property
     def address(self) -> str: ...
@@ -43,17 +46,18 @@ class Arrival(Protocol):
     def ifindex(self) -> int: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """Where a packet came from and which address this host shows there.
 
-    ``networks`` are the subnets of the arrival interface as (network, mask) pairs of integers.
+    ``advertised`` is the address that clients are told, mostly ``local`` itself. ``networks`` are the subnets of the
+    arrival interface as (network, mask) pairs of integers.
     """
 
     listener: Listener
     source: str
     source_port: int
     local: str
+    advertised: str
     ifindex: int
     unicast: bool = False
     networks: tuple[tuple[int, int], ...] = ()
@@ -70,12 +74,17 @@ class Facts:
 
 
 def gather(
-    arrival: Arrival, listener: Listener, host: Sequence[LocalAddress], local_interface: str | None
+    arrival: Arrival,
+    listener: Listener,
+    host: Sequence[LocalAddress],
+    local_interface: str | None,
+    advertised: Mapping[str, str] = MappingProxyType({}),
 ) -> Facts | Ignore:
     """The facts about a datagram, or why it is none of ours.
 
     ``local_interface`` restricts to the interface that has this address (and shows this address there); datagrams
-    that were sent to the address itself count as well, whichever way they came.
+    that were sent to the address itself count as well, whichever way they came. ``advertised``: what clients are told
+    instead of our own address, by the name of the interface.
     """
     here = [entry for entry in host if entry.ifindex == arrival.ifindex]
     unicast = any(entry.address == arrival.destination for entry in host)
@@ -94,7 +103,9 @@ def gather(
     else:
         return Ignore(Reason.NO_LOCAL_ADDRESS, "the interface has no IPv4 address", "give the interface an address")
     networks = tuple([_network(entry.address, entry.prefix_length) for entry in here])
-    return Facts(listener, arrival.peer, arrival.port, local, arrival.ifindex, unicast, networks)
+    names = [entry.name.partition(":")[0] for entry in here]  # an alias is eth0:1
+    told = next((advertised[name] for name in names if name in advertised), local)
+    return Facts(listener, arrival.peer, arrival.port, local, told, arrival.ifindex, unicast, networks)
 
 
 @functools.lru_cache(maxsize=256)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from pbserv.types import ClientArch, MacAddress
+from pbserv.types import ClientArch
 
 
 class Reason(enum.Enum):
@@ -30,6 +30,11 @@ class Reason(enum.Enum):
     NO_LOCAL_ADDRESS = "no_local_address"
     BAD_RETURN_ADDRESS = "bad_return_address"
     POLICY_SILENT = "policy_silent"
+    QUIRK = "quirk"
+    LOOP = "loop"
+    REPEATED = "repeated"
+    TOO_MANY = "too_many"
+    STANDBY = "standby"
     NO_LOCAL_BOOT_ANSWER = "no_local_boot_answer"
     REPLY_TOO_LONG = "reply_too_long"
 
@@ -66,7 +71,6 @@ class Summary:
     """What a reply says, for the log and for who wants to know later."""
 
     message: str
-    mac: MacAddress
     kind: ClientKind
     arch: ClientArch
     strategy: str

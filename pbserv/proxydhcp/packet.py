@@ -10,7 +10,7 @@ import functools
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from pbserv.errors import WireError
 
@@ -28,6 +28,7 @@ MESSAGE_NAMES: Final[Mapping[int, str]] = {
 
 PAD: Final = 0
 VENDOR_SPECIFIC: Final = 43
+WANTED_ADDRESS: Final = 50
 OVERLOAD: Final = 52
 MESSAGE_TYPE: Final = 53
 SERVER_ID: Final = 54
@@ -58,6 +59,39 @@ _ORDER: Final = (MESSAGE_TYPE, SERVER_ID, VENDOR_CLASS, CLIENT_UUID, VENDOR_SPEC
 _RANK: Final = [_ORDER.index(tag) if tag in _ORDER else 512 if tag == BOOT_FILE else 256 + tag for tag in range(256)]
 _rank: Final = _RANK.__getitem__  # 53 first, 67 last, the rest as in _ORDER and then by number
 ZERO: Final = b"\0\0\0\0"
+
+
+class Head(NamedTuple):
+    """The fixed fields of a message, without its names."""
+
+    op: int
+    htype: int
+    hlen: int
+    hops: int
+    xid: int
+    secs: int
+    flags: int
+    ciaddr: bytes
+    yiaddr: bytes
+    siaddr: bytes
+    giaddr: bytes
+    chaddr: bytes
+
+
+_FIXED = struct.Struct("!BBBBIHH4s4s4s4s16s")
+
+
+def head_of(data: bytes) -> Head:
+    """The fixed fields; raises WireError as :func:`decode` does for what is no DHCP message."""
+    if len(data) < _FIRST_OPTION:
+        raise WireError(len(data), "header", f"a DHCP message has at least {_FIRST_OPTION} bytes")
+    if len(data) > MAX_INPUT:
+        raise WireError(MAX_INPUT, "message", f"longer than {MAX_INPUT} bytes")
+    if data[236:240] != COOKIE:
+        raise WireError(236, "magic cookie", f"{data[236:240].hex()} instead of {COOKIE.hex()}")
+    if data[2] > 16:
+        raise WireError(2, "hlen", f"{data[2]} bytes do not fit into chaddr")
+    return Head._make(_FIXED.unpack_from(data))
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +210,24 @@ def _scan(data: bytes, position: int, end: int, found: dict[int, bytes]) -> None
         piece = data[position + 2 : stop]
         found[tag] = found[tag] + piece if tag in found else piece
         position = stop
+
+
+def places(data: bytes) -> dict[int, int]:
+    """Where each option of the main field begins -> where its value begins; call it after :func:`decode`."""
+    found: dict[int, int] = {}
+    position = _FIRST_OPTION
+    while position < len(data) and data[position] != END:
+        if data[position] == PAD:
+            position += 1
+            continue
+        found[position] = position + 2
+        position += 2 + data[position + 1]
+    return found
+
+
+def is_overloaded(data: bytes, begins: Mapping[int, int]) -> bool:
+    """Whether some options stand in the header's fields for names."""
+    return any(data[at] == OVERLOAD for at in begins)
 
 
 def encode(packet: Packet, limit: int = MOST_BYTES) -> bytes:

@@ -174,7 +174,7 @@ def test_empty_is_a_value_for_boot_file_extensions_only(tmp_path: Path) -> None:
     conf = load(tmp_path, FILES).get(ProxyDhcpConf)
     assert (conf.nbp_x86, conf.nbp_x64, conf.nbp_ipxe, conf.proxydhcp_port) == ("undionly.kpxe", "", "", 67)
     empty = {bound.name for file in FILES for bound in keys_of(file.model) if bound.key.empty_is_value}
-    assert empty == {"NBPx64", "NBPiPXE"}
+    assert empty == {"NBPx64", "NBPiPXE", "NBPHTTPx64"}
 
 
 def test_warnings(tmp_path: Path) -> None:

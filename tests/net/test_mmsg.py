@@ -67,7 +67,7 @@ def test_an_outbox_sends_datagrams_and_flights(host: str) -> None:
     to = Endpoint(other.getsockname())
     to.segment(500)
     data = bytearray(n & 255 for n in range(5000))
-    start, box = address_of(data), Outbox(socket.AF_INET, lambda: None)
+    start, box = address_of(data), Outbox(one.family, lambda: None)
     box.put(to, start, 10)
     box.put_flight(to, start + 10, 1700)
     box.put(to, start, 1400)

@@ -45,6 +45,7 @@ _FEATURES_BIOS: Final = bytes.fromhex(
 )
 _FEATURES_EFI: Final = bytes.fromhex("b105011af41000eb030100001701012401011301011101012701012901011501011b0101120101")
 _SECS_REQUEST: Final = 11  # as recorded
+_SECS_PROXY: Final = 15
 _NO_PROXY: Final = 176
 _PRIORITY: Final = 1
 
@@ -109,7 +110,11 @@ class Ipxe:
             return self._netboot(lease, None, who, operator)
 
         address = dotted(lease.packet.yiaddr)
-        data = self._message(3, who, [(dhcp.SERVER_ID, undotted(identity))], secs=4, ciaddr=address)
+        # Once it has an address its class is the word alone and the broadcast flag is set (measured: iPXE in QEMU).
+        data = self._message(
+            3, who, [(dhcp.SERVER_ID, undotted(identity))], secs=_SECS_PROXY, ciaddr=address,
+            flags=dhcp.BROADCAST_FLAG, plain_class=True,
+        )  # fmt: skip
         sent = Sent(data, address, CLIENT_PORT, identity, BOOT_SERVER_PORT)
         return Ask(sent, "the proxy offer names no file and has no menu", PROXY_WAIT_S, after, lease)
 
@@ -133,6 +138,9 @@ class Ipxe:
     def _menu(self, lease: Heard, offer: Packet, who: Identity, operator: Operator) -> Choice:
         """pxe_menu_boot: without a prompt the menu waits; a timeout of 0 takes the first item."""
         options = pxe_options(offer)
+        if self.itself and self._arch(who) != ClientArch.BIOS and 0 < (options.timeout_s or 0) < message.MENU_WAITS:
+            # Measured: snponly.efi of 2019, chain-loaded, says "No more network devices" at a menu with a prompt.
+            return Fails(NOTHING_TO_BOOT, "a chain-loaded iPXE gives up at a menu with a prompt", lease)
         waits = options.timeout_s is None or options.timeout_s == message.MENU_WAITS
         shown = waits or (options.timeout_s and operator.presses_menu_key)
         if shown and operator.picks is None:
@@ -203,6 +211,9 @@ class Ipxe:
             return Fails(NOTHING_TO_BOOT, f"the {whose} names {file} without siaddr", lease)
         return Boot(server, file, f"the {whose} names it", lease)
 
+    def _arch(self, who: Identity) -> int:
+        return self.arch if who.arch is None else who.arch
+
     def _message(
         self,
         kind: int,
@@ -215,7 +226,7 @@ class Ipxe:
         flags: int = 0,
         plain_class: bool = False,
     ) -> bytes:
-        arch = self.arch if who.arch is None else who.arch
+        arch = self._arch(who)
         major, minor = who.undi or ((2, 1) if arch == ClientArch.BIOS else (3, 16))
         text = "PXEClient" if plain_class or self.bare else f"PXEClient:Arch:{arch:05d}:UNDI:{major:03d}{minor:03d}"
         options = [
