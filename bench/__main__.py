@@ -1,6 +1,7 @@
 """``make bench``: every side-by-side measurement, one after the other; JSON goes to bench/results.
 
-``python -m bench [NAME ...] [OPTION ...]``: the options go to each of them (``python -m bench.tftp --help``).
+``python -m bench [NAME ...] [OPTION ...]``: the options go to each of them (``python -m bench.tftp --help``,
+``python -m bench.dhcp --help``). Where none is named, those are run that know all the options.
 """
 
 from __future__ import annotations
@@ -8,12 +9,28 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+from collections.abc import Sequence
 
-BENCHES = {"tftp": "bench.tftp"}
+from bench.dhcp.work import KEYS
+from bench.tftp.work import ROWS
+
+BENCHES = {"tftp": "bench.tftp", "dhcp": "bench.dhcp"}
+EVERYBODY = {"--quick", "--rounds", "--rows"}
+OPTIONS = {"tftp": EVERYBODY | {"--parts", "--gro", "--json"}, "dhcp": EVERYBODY}
+ROW_KEYS = {"tftp": {row.key for row in ROWS}, "dhcp": set(KEYS)}
+
+
+def meant(options: Sequence[str]) -> list[str]:
+    """The benches that know these options and rows; all of them where it is not for us to say (--help, a mistake)."""
+    words = [part for option in options for part in option.split("=", 1)]
+    named = {word for word in words if word.startswith("--")}
+    keys = {key for word, value in itertools.pairwise(words) if word == "--rows" for key in value.split(",")}
+    found = [name for name in BENCHES if named <= OPTIONS[name] and (not keys or keys & ROW_KEYS[name])]
+    return found or list(BENCHES)
 
 
 def main() -> int:
-    """Run all, or those named on the command line; 1 when one missed a target or failed."""
+    """Run those that are meant or named on the command line; 1 when one missed a target or failed."""
     names = list(itertools.takewhile(lambda word: not word.startswith("-"), sys.argv[1:]))
     options = sys.argv[1 + len(names) :]
     unknown = [name for name in names if name not in BENCHES]
@@ -21,7 +38,7 @@ def main() -> int:
         print(f"no bench {', '.join(unknown)}; there are {', '.join(BENCHES)}", file=sys.stderr)
         return 2
     failed = 0
-    for name in names or BENCHES:
+    for name in names or meant(options):
         print(f"== {name}", flush=True)
         failed |= subprocess.run([sys.executable, "-m", BENCHES[name], *options], check=False).returncode != 0
     return failed
