@@ -5,6 +5,7 @@ One rule: a step is written down as it came. Whoever shows it decodes it; the pa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 
@@ -41,3 +42,64 @@ class Step(NamedTuple):
     source: str
     what: str
     detail: str
+
+
+class DhcpText(NamedTuple):
+    """What a decoder reads in a packet of a boot client; a text is empty where the packet does not say it.
+
+    ``kind`` is the message's name (DISCOVER ...), ``client`` bios, uefi, ipxe, http or raspberrypi.
+    """
+
+    kind: str
+    xid: int
+    secs: int
+    client: str = ""
+    arch: str = ""
+    vendor_class: str = ""
+
+
+Describe = Callable[[bytes], DhcpText]
+"""Reads a packet; never raises. The decoder is a service's own, so it is handed in."""
+
+Spell = Callable[[bytes], tuple[str, ...]]
+"""Every header field and option of a packet, one text each; never raises."""
+
+
+class DhcpLine(NamedTuple):
+    """A DHCP step as it is kept: read once, with the name that its interface had then.
+
+    Where the bytes are not kept any more, ``data`` of the step is empty, and so is ``reply`` if there was one.
+    """
+
+    step: DhcpStep
+    text: DhcpText
+    interface: str
+
+
+Line = Step | DhcpLine
+
+_MESSAGES = {1: "DISCOVER", 3: "REQUEST", 4: "DECLINE", 7: "RELEASE", 8: "INFORM"}  # RFC 2132 9.6
+_SOURCES = {
+    "tftp": "tftp", "http": "http", "asked": "policy", "registered": "registry", "state": "registry",
+    "job": "imaging", "image": "imaging", "strategy": "dhcp", "next": "dhcp", "loop": "dhcp",
+}  # fmt: skip
+
+
+def glance(data: bytes) -> DhcpText:
+    """What can be read without decoding: transaction, seconds, and the message type where it comes first."""
+    if len(data) < 243:
+        return DhcpText("", 0, 0)
+    kind = _MESSAGES.get(data[242], "") if data[240] == 53 else ""
+    return DhcpText(kind, int.from_bytes(data[4:8], "big"), int.from_bytes(data[8:10], "big"))
+
+
+def source_of(what: str) -> str:
+    """Who told of an event, by its first word."""
+    return _SOURCES.get(what.partition(" ")[0].rstrip(":"), "registry")
+
+
+def bare(line: DhcpLine) -> DhcpLine:
+    """The line without the bytes of its packets."""
+    step, text, interface = line
+    reply = None if step.reply is None else b""
+    return DhcpLine(DhcpStep(*step[:7], b"", *step[8:12], reply, *step[13:]), text, interface)

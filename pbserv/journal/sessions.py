@@ -1,0 +1,224 @@
+"""The boot sessions of devices in memory: which step belongs to which session, and what is given up for room. Pure.
+
+One rule: everything is bounded (devices, steps, bytes, what waits to be written), and ``dhcp`` does next to nothing:
+packets are read when a session is written or looked at.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Final
+
+from pbserv.journal.steps import Describe, DhcpLine, DhcpStep, Line, Step, bare, glance
+
+GAP_S: Final = 300.0
+MOST_DEVICES: Final = 2048
+MOST_STEPS: Final = 200
+MOST_BYTES: Final = 32 << 20
+_ROOM_BYTES: Final = MOST_BYTES // 64  # what one search for room frees
+_LATER = ("imaging", "registry")  # what may come long after the boot that it belongs to
+
+Name = Callable[[int], str]
+"""The name of an interface by its index."""
+
+
+class Session:
+    """One boot of one device. ``fresh`` are steps that nobody has read yet, ``lines`` those before them.
+
+    ``hot``: it is known that this session has to be written and that it holds bytes.
+    """
+
+    __slots__ = ("fresh", "hot", "last", "lines", "mac", "seen", "size", "started")
+
+    def __init__(self, mac: bytes, started: float) -> None:
+        self.mac = mac
+        self.started = started
+        self.last = started
+        self.hot = False
+        self.fresh: deque[DhcpStep | Step] = deque(maxlen=MOST_STEPS)
+        self.lines: list[Line] = []
+        self.seen = 0
+        self.size = 0
+
+    @property
+    def lost(self) -> int:
+        """How many earlier steps are not kept. Settle first."""
+        return self.seen - len(self.lines)
+
+    def settle(self, describe: Describe, name_of: Name, packets: int) -> None:
+        """Read the fresh steps and keep the bytes of the newest ``packets`` of all."""
+        fresh, self.fresh = self.fresh, deque(maxlen=MOST_STEPS)
+        for step in fresh:
+            if isinstance(step, DhcpStep):
+                self.lines.append(DhcpLine(step, describe(step.data), name_of(step.ifindex)))
+            else:
+                self.lines.append(step)
+        del self.lines[:-MOST_STEPS]
+        self._strip(packets)
+
+    def _strip(self, packets: int) -> None:
+        whole = 0
+        for index in range(len(self.lines) - 1, -1, -1):
+            line = self.lines[index]
+            if isinstance(line, DhcpLine) and line.step.data:
+                whole += 1
+                if whole > packets:
+                    self.lines[index] = bare(line)
+        self.weigh()
+
+    def weigh(self) -> None:
+        """Find out ``size``, the bytes of the packets that it holds."""
+        steps = [step for step in self.fresh if isinstance(step, DhcpStep)]
+        steps += [line.step for line in self.lines if isinstance(line, DhcpLine)]
+        self.size = sum(len(step.data) + len(step.reply or b"") for step in steps)
+
+
+class SessionTable:
+    """All sessions that are open or wait to be written. ``changed`` is called when one has to be written.
+
+    It holds ``MOST_DEVICES`` devices; those that are not written yet stay beyond that, up to as many again.
+    """
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
+        self._live: OrderedDict[bytes, Session] = OrderedDict()  # the device that was heard longest ago comes first
+        self._dirty: OrderedDict[Session, None] = OrderedDict()
+        self._heavy: OrderedDict[Session, None] = OrderedDict()  # those with bytes
+        self._closed: OrderedDict[Session, None] = OrderedDict()  # dirty, and followed by another session
+        self._size = 0
+        self.dropped = 0
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of packets that are held."""
+        return self._size
+
+    @property
+    def waiting(self) -> int:
+        """How many sessions have to be written."""
+        return len(self._dirty)
+
+    def dhcp(self, mac: bytes, step: DhcpStep) -> None:
+        """The hot path: a third of a microsecond while the device's session is open and waits to be written."""
+        session = self._live.get(mac)
+        if session is None or not session.hot or step.at - session.last > GAP_S:
+            session = self._touch(mac, step.at)
+        session.last = step.at
+        session.seen += 1
+        session.fresh.append(step)
+        size = len(step.data) + len(step.reply or b"")
+        session.size += size
+        self._size += size
+        if self._size > MOST_BYTES:
+            self._make_room()
+
+    def add(self, mac: bytes, step: Step) -> None:
+        """Anything but a DHCP packet. What an administrator does to a device that is not booting begins no session."""
+        live = self._live.get(mac)
+        if live is None and step.what == "state":
+            return
+        later = live is not None and step.source in _LATER
+        session = self._touch(mac, live.last if live is not None and later else step.at)
+        session.last = max(session.last, step.at)
+        session.seen += 1
+        session.fresh.append(step)
+
+    def _touch(self, mac: bytes, at: float) -> Session:
+        """The session that a step at this time belongs to, marked as one to be written."""
+        session = self._live.get(mac)
+        if session is None or at - session.last > GAP_S:
+            if session is not None:
+                self._close(session)
+            session = self._live[mac] = Session(mac, at)
+        self._live.move_to_end(mac)
+        session.hot = True
+        self._dirty[session] = None
+        self._heavy[session] = None
+        self._heavy.move_to_end(session)
+        self._leave()
+        self._changed()
+        return session
+
+    def _close(self, session: Session) -> None:
+        """Its device has begun another session; it is needed until it is written."""
+        if session not in self._dirty:
+            self._discard(session)
+            return
+        self._closed[session] = None
+        if len(self._closed) > MOST_DEVICES:
+            self._discard(self._closed.popitem(last=False)[0])
+            self.dropped += 1
+
+    def _leave(self) -> None:
+        """Let the devices go that were heard longest ago, when there are too many."""
+        while len(self._live) > MOST_DEVICES:
+            mac, oldest = next(iter(self._live.items()))
+            unwritten = oldest in self._dirty
+            if unwritten and len(self._live) <= 2 * MOST_DEVICES:
+                return
+            del self._live[mac]
+            self._discard(oldest)
+            self.dropped += unwritten
+
+    def _discard(self, session: Session) -> None:
+        for table in (self._dirty, self._heavy, self._closed):
+            table.pop(session, None)
+        self._size -= session.size
+        session.size = 0
+        session.hot = False
+
+    def _make_room(self) -> None:
+        """The devices that were heard longest ago give up the bytes of their packets."""
+        wanted = MOST_BYTES - _ROOM_BYTES
+        while self._size > wanted and self._heavy:
+            session = self._heavy.popitem(last=False)[0]
+            self._settle(session, glance, lambda ifindex: f"if{ifindex}", 0)
+            session.hot = False
+
+    def _settle(self, session: Session, describe: Describe, name_of: Name, packets: int) -> None:
+        before = session.size
+        session.settle(describe, name_of, packets)
+        self._size += session.size - before
+
+    # what the writer and the readers need
+
+    def take(self, most: int) -> list[Session]:
+        """Sessions to be written, oldest first; from now on they count as written."""
+        taken: list[Session] = []
+        while self._dirty and len(taken) < most:
+            session = self._dirty.popitem(last=False)[0]
+            session.hot = False
+            if session in self._closed:
+                self._discard(session)
+            taken.append(session)
+        self._leave()
+        return taken
+
+    def put_back(self, sessions: list[Session]) -> None:
+        """They could not be written."""
+        for session in sessions:
+            self._dirty[session] = None
+            if self._live.get(session.mac) is not session:
+                session.weigh()
+                self._size += session.size
+                self._heavy[session] = None
+                self._close(session)
+
+    def settle(self, session: Session, describe: Describe, name_of: Name, packets: int) -> None:
+        """See :meth:`Session.settle`; for sessions in the table or taken from it."""
+        if self._live.get(session.mac) is session or session in self._dirty:
+            self._settle(session, describe, name_of, packets)
+        else:
+            session.settle(describe, name_of, packets)
+
+    def unwritten(self, mac: bytes | None = None) -> list[Session]:
+        """Sessions of which the registry does not know everything."""
+        return [session for session in self._dirty if mac is None or session.mac == mac]
+
+    def forget(self, mac: bytes) -> None:
+        for session in [*self.unwritten(mac), *filter(None, (self._live.pop(mac, None),))]:
+            self._discard(session)
