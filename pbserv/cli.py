@@ -176,6 +176,34 @@ def check(context: typer.Context) -> None:
 
 
 @app.command()
+def doctor(
+    context: typer.Context,
+    code: Annotated[
+        str | None,
+        typer.Argument(metavar="[CODE]", help="Explain this code of a screen instead: PXE-E18, e53, 2d0c618e"),
+    ] = None,
+    interface: Annotated[
+        str | None, typer.Option("--interface", metavar="NAME", help="Look at this network interface only.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Do not ask the network; takes no time.")] = False,
+    codes: Annotated[bool, typer.Option("--codes", help="List the codes that can be explained.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Look for what keeps machines from booting, and say what to do.
+
+    Looks at ports, rights, interfaces, firewalls, boot files and limits of this host, and as root asks the network who
+    answers boot clients. Exit code: 0 nothing wrong, 1 errors, 3 warnings only; notes do not count.
+    """
+    from pbserv.commands import doctor as command
+
+    if codes:
+        raise typer.Exit(command.list_codes(as_json))
+    if code is not None:
+        raise typer.Exit(command.explain(code, as_json))
+    raise typer.Exit(command.examine_host(context.obj, interface, quick, as_json))
+
+
+@app.command()
 def install(
     context: typer.Context, service: Annotated[str | None, typer.Argument(help="proxydhcp, or nothing")] = None
 ) -> None:

@@ -1,0 +1,189 @@
+"""Everything that the checks look at, gathered from this host, the running server and the network.
+
+One rule: nothing here judges, and what cannot be learned is left out, so that a broken part never hides the others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import resource
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from pbserv.conf.model import keys_of
+from pbserv.daemon.control import CONTROL_SOCKET_NAME, Request, ask
+from pbserv.daemon.pidfile import PID_FILE_NAME, read_state
+from pbserv.daemon.privileges import capabilities
+from pbserv.doctor import adapters, holders, rulesets, samehost
+from pbserv.doctor.facts import Capacity, Facts, Loader, Place, Rights, ServerFacts, Surroundings
+from pbserv.errors import ControlError
+from pbserv.proxydhcp.config import ProxyDhcpConf
+from pbserv.settings import LOADER_ALIASES, VIRTUAL_FILES, Settings
+
+_HEAD_BYTES: Final = 8192
+_SYSCTL: Final = Path("/proc/sys")
+
+
+def gather(settings: Settings, run_directory: Path, interface: str = "") -> Facts:
+    """All but the network, which takes time and rights; see :mod:`pbserv.doctor.network`."""
+    server = server_facts(run_directory)
+    filters = rulesets.firewalls() if os.geteuid() == 0 else rulesets.Firewalls((), (), frozenset())
+    rights = _rights(settings)
+    return Facts(
+        settings=settings,
+        interface=interface,
+        server=server,
+        bound=holders.bound_sockets(_ports(settings)),
+        dhcp_programs=holders.programs_here([name for name in samehost.SERVERS if name != "windows"]),
+        links=adapters.links(),
+        firewalls=filters.rulesets,
+        frontends=filters.frontends,
+        unread_firewalls=filters.unread,
+        rights=rights,
+        loaders=tuple(_loaders(settings)),
+        capacity=_capacity(server.pid),
+        surroundings=_surroundings(settings.pbserv.state_directory),
+    )
+
+
+def server_facts(run_directory: Path) -> ServerFacts:
+    """What the server says of itself, if one runs."""
+    state = read_state(run_directory / PID_FILE_NAME)
+    if not state.running:
+        return ServerFacts()
+    try:
+        data = ask(run_directory / CONTROL_SOCKET_NAME, Request("status")).data
+    except ControlError as fault:
+        return ServerFacts(state.pid, fault=str(fault))
+    rows = data.get("services", [])
+    services = {
+        str(row["name"]): "" if row.get("running") else str(row.get("reason") or "it was stopped")
+        for row in (rows if isinstance(rows, list) else [])
+        if isinstance(row, dict) and "name" in row
+    }
+    return ServerFacts(state.pid, services)
+
+
+def _ports(settings: Settings) -> frozenset[int]:
+    return frozenset(
+        (67, settings.proxydhcp.proxydhcp_port, settings.proxydhcp.boot_server_port, settings.tftp.port,
+         settings.pbserv.http_port)
+    )  # fmt: skip
+
+
+def _rights(settings: Settings) -> Rights:
+    user = settings.pbserv.user
+    uid: int | None = None
+    gids: frozenset[int] = frozenset()
+    with contextlib.suppress(KeyError, ValueError):
+        entry = pwd.getpwnam(user)
+        uid, gids = entry.pw_uid, frozenset(os.getgrouplist(user, entry.pw_gid))
+    directory = settings.tftp.directory
+    return Rights(
+        uid=os.geteuid(),
+        capabilities=capabilities().effective,
+        first_free_port=_sysctl("net/ipv4/ip_unprivileged_port_start") or 1024,
+        user=user,
+        user_uid=uid,
+        user_gids=gids,
+        tftp_path=tuple(_places(directory)) if directory.is_dir() else (),
+    )
+
+
+def _places(path: Path) -> Iterator[Place]:
+    """``path`` and what is above it, from the root down; symbolic links are followed."""
+    real = path.resolve()
+    for part in (*reversed(real.parents), real):
+        with contextlib.suppress(OSError):
+            facts = part.stat()
+            yield Place(str(part), facts.st_mode, facts.st_uid, facts.st_gid, _has_acl(part))
+
+
+def _has_acl(path: Path) -> bool:
+    try:
+        return bool(os.getxattr(path, "system.posix_acl_access"))
+    except OSError:
+        return False
+
+
+def _loaders(settings: Settings) -> Iterator[Loader]:
+    """The files behind the NBP keys, those that exist. What iPXE gets has no architecture."""
+    conf = settings.proxydhcp
+    for bound in keys_of(ProxyDhcpConf):
+        name = getattr(conf, bound.attribute)
+        if not bound.name.startswith("NBP") or bound.name == "NBPiPXE" or not name or "://" in name:
+            continue
+        if name in VIRTUAL_FILES:
+            continue
+        for candidate in (name, LOADER_ALIASES.get(name, name)):
+            path = settings.tftp.directory / candidate.lstrip("/")
+            if path.is_file():
+                yield Loader(bound.name, name, str(path), path.stat().st_size, _head(path), tuple(_places(path)))
+                break
+
+
+def _head(path: Path) -> bytes | None:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(_HEAD_BYTES)
+    except OSError:
+        return None
+
+
+def _capacity(pid: int | None) -> Capacity:
+    return Capacity(
+        rmem_max=_sysctl("net/core/rmem_max"),
+        neighbours_most=_sysctl("net/ipv4/neigh/default/gc_thresh3"),
+        neighbours_now=max(0, len(_lines(Path("/proc/net/arp"))) - 1),
+        open_files=_file_limit(pid),
+    )
+
+
+def _file_limit(pid: int | None) -> int | None:
+    """The hard limit of the server, else ours; None when there is none."""
+    for line in _lines(Path(f"/proc/{pid}/limits")) if pid is not None else ():
+        words = line.removeprefix("Max open files").split()
+        if line.startswith("Max open files") and len(words) > 1:
+            return int(words[1]) if words[1].isdigit() else None
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return None if hard == resource.RLIM_INFINITY else hard
+
+
+def _sysctl(name: str) -> int | None:
+    try:
+        return int((_SYSCTL / name).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return []
+
+
+def _surroundings(state: Path) -> Surroundings:
+    place = next(path for path in (state, *state.parents) if path.exists())
+    total, _used, free = shutil.disk_usage(place)
+    newest = max(_changes(state), default=None)
+    return Surroundings(
+        disk_path=str(place),
+        disk_total=total,
+        disk_free=free,
+        now=time.time(),
+        newest_file=newest[0] if newest else None,
+        newest_path=newest[1] if newest else "",
+    )
+
+
+def _changes(state: Path) -> Iterator[tuple[float, str]]:
+    """When the registry was changed last."""
+    for name in ("registry.db", "registry.db-wal"):
+        with contextlib.suppress(OSError):
+            yield (state / name).stat().st_mtime, str(state / name)
