@@ -16,6 +16,8 @@ from pbserv.imaging.config import PbservConf
 from pbserv.net.interfaces import address_on_host, foreign_places
 from pbserv.policy.config import PolicyConf
 from pbserv.proxydhcp.config import ProxyDhcpConf
+from pbserv.proxydhcp.settings import boot_files, read_table, table_path
+from pbserv.proxydhcp.strategy import menu_entry
 from pbserv.settings import CLIENT_FILES, LOADER_ALIASES, SERVICE_NAMES, VIRTUAL_FILES, Settings
 from pbserv.tftp import mapfile
 from pbserv.tftp.config import TftpConf
@@ -29,6 +31,7 @@ def host_problems(settings: Settings) -> list[Problem]:
         *_url_addresses(settings),
         *_tftp(settings),
         *_boot_files(settings),
+        *_proxydhcp(settings),
         *_imaging_client(settings),
     ]
 
@@ -100,17 +103,28 @@ def _boot_files(settings: Settings) -> Iterator[Problem]:
     if not directory.is_dir():
         yield settings.problem(TftpConf, "TFTPDirectory", f"{directory} does not exist: TFTP will not start; create it")
         return
-    names = {
-        "NBPx86": conf.nbp_x86, "NBPx64": conf.nbp_x64, "NBPIA32": conf.nbp_ia32, "NBPARM64": conf.nbp_arm64,
-        "NBPiPXE": conf.nbp_ipxe,
-    }  # fmt: skip
-    for key, name in names.items():
+    names = [*boot_files(conf).items(), ("NBPiPXE", conf.nbp_ipxe)]
+    names += [("MenuEntries", entry.file) for entry in map(menu_entry, conf.menu_entries)]
+    for key, name in names:
         if not name or "://" in name or name in VIRTUAL_FILES:
             continue
         candidates = (name, LOADER_ALIASES.get(name, name))
         if not any((directory / candidate.lstrip("/")).is_file() for candidate in candidates):
             why = f"there is no file {name} in {directory}; see: pbserv loaders install"
             yield settings.problem(ProxyDhcpConf, key, why)
+
+
+def _proxydhcp(settings: Settings) -> Iterator[Problem]:
+    conf = settings.proxydhcp
+    try:
+        read_table(table_path(conf, settings.directory))
+    except StartError as fault:
+        why = f"{str(fault).removeprefix('StrategyTable')}: proxyDHCP will not start".lstrip(": ")
+        yield settings.problem(ProxyDhcpConf, "StrategyTable", why)
+    for item in conf.advertised_addresses:
+        name = item.partition("=")[0]
+        if foreign_places([name]):
+            yield settings.problem(ProxyDhcpConf, "AdvertisedAddresses", f"this host has no interface {name} now")
 
 
 def _imaging_client(settings: Settings) -> Iterator[Problem]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from pbserv.errors import PbservError
 
 UNIT_NAME = "pbserv.service"
-CAPABILITIES = "CAP_NET_BIND_SERVICE CAP_NET_RAW"
+CAPABILITIES = "CAP_NET_BIND_SERVICE CAP_NET_RAW CAP_NET_ADMIN"
+"""The last is given up as soon as the sockets have room for a storm of requests (SO_RCVBUFFORCE in socket(7))."""
 
 _HOMES = (Path("/home"), Path("/root"), Path("/run/user"))
 _TEMPORARY = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108

@@ -30,7 +30,7 @@ def settings_of(given: ProxyDhcpSettings) -> Settings:
     """Raises StartError when the strategy table cannot be used."""
     conf = given.conf
     return Settings(
-        loaders=loaders_of(_files(conf)),
+        loaders=loaders_of(boot_files(conf)),
         table=read_table(table_path(conf, given.directory)),
         ipxe=conf.nbp_ipxe,
         menu=menu_of(conf),
@@ -92,7 +92,8 @@ def _pair(item: str) -> tuple[str, str]:
     return name, address
 
 
-def _files(conf: ProxyDhcpConf) -> dict[str, str]:
+def boot_files(conf: ProxyDhcpConf) -> dict[str, str]:
+    """The boot file of each architecture by its key; empty: not served."""
     return {
         "NBPx86": conf.nbp_x86, "NBPx64": conf.nbp_x64, "NBPIA32": conf.nbp_ia32, "NBPARM32": conf.nbp_arm32,
         "NBPARM64": conf.nbp_arm64, "NBPRISCV32": conf.nbp_riscv32, "NBPRISCV64": conf.nbp_riscv64,

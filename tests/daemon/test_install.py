@@ -168,7 +168,7 @@ def test_not_root() -> None:
 
 def test_unit_is_hardened() -> None:
     lines = unit_text(PATHS).splitlines()
-    capabilities = "CAP_NET_BIND_SERVICE CAP_NET_RAW"
+    capabilities = "CAP_NET_BIND_SERVICE CAP_NET_RAW CAP_NET_ADMIN"
     assert {
         "Type=notify", "NotifyAccess=main", "NoNewPrivileges=yes", "ProtectSystem=strict", "ProtectHome=yes",
         "PrivateTmp=yes", "SystemCallFilter=@system-service", "StateDirectory=pbserv", "LogsDirectory=pbserv",
