@@ -85,7 +85,10 @@ class Cached:
 
 @dataclass(frozen=True, slots=True)
 class Boot:
-    """The client fetches ``file`` from ``server``. ``lease``: the DHCP server's packet that gave the address."""
+    """The client fetches ``file`` from ``server``. ``lease``: the DHCP server's packet that gave the address.
+
+    ``first``: server and file of the boot file that has been loaded already and now fetches this one.
+    """
 
     server: str
     file: str
@@ -93,6 +96,7 @@ class Boot:
     lease: Heard | None = None
     cached: Cached = Cached()
     protocol: str = "tftp"
+    first: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +174,7 @@ class Outcome:
     code: str = ""
     local: bool = False
     protocol: str = ""
+    first: tuple[str, str] | None = None
 
 
 Network: TypeAlias = Callable[[Sent], Sequence[Heard]]
@@ -233,8 +238,12 @@ def _is_offer(heard: Heard) -> bool:
 
 def _outcome(choice: Choice, steps: list[str]) -> Outcome:
     if isinstance(choice, Boot):
+        if choice.first is not None:
+            steps.append("fetches {1} from {0}".format(*choice.first))
         steps.append(f"fetches {choice.file} from {choice.server}: {choice.why}")
-        return Outcome(True, choice.file, choice.server, choice.why, tuple(steps), protocol=choice.protocol)
+        return Outcome(
+            True, choice.file, choice.server, choice.why, tuple(steps), protocol=choice.protocol, first=choice.first
+        )
     if isinstance(choice, LocalDisk):
         steps.append(f"goes on with its boot order: {choice.why}")
         return Outcome(False, "", "", choice.why, tuple(steps), choice.code, local=True)

@@ -146,6 +146,8 @@ class Edk2:
     def _no_offer(self, offers: Sequence[Heard]) -> Fails:
         if not offers:
             return Fails(NO_OFFER, "no offer", again=True)
+        if not any(message.gives_address(offer.packet) for offer in offers):
+            return Fails(NO_OFFER, "proxy offers, but no address")
         kinds = ", ".join(sorted({classify(offer.packet).value for offer in offers}))
         return Fails(NO_OFFER, f"no usable combination among the offers ({kinds})")
 

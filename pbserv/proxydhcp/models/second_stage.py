@@ -11,7 +11,7 @@ from typing import Final
 
 from pbserv.proxydhcp.models.conversation import UNSPECIFIED, Ask, Boot, Choice, Fails, Heard, Identity, Operator, Sent
 from pbserv.proxydhcp.models.edk2 import Edk2
-from pbserv.proxydhcp.packet import Packet, dotted
+from pbserv.proxydhcp.packet import dotted
 
 _FIRMWARE: Final = Edk2()
 _SECOND: Final = {6: "grubia32.efi", 7: "grubx64.efi", 9: "grubx64.efi", 11: "grubaa64.efi", 27: "grubriscv64.efi"}
@@ -61,7 +61,7 @@ class Shim:
         arch = self.arch if who.arch is None else who.arch
         name = folder[0] + folder[1] + _SECOND.get(arch, "grubx64.efi")
         why = f"shim's second stage, beside the file in the {whose}"
-        return replace(first, server=dotted(packet.siaddr), file=name, why=why)
+        return replace(first, server=dotted(packet.siaddr), file=name, why=why, first=(first.server, first.file))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +100,11 @@ class Grub:
         return self._configuration(choice) if isinstance(choice, Boot) else choice
 
     def _configuration(self, first: Boot) -> Choice:
-        if self.prefix_server is not None:
-            return replace(first, server=self.prefix_server, file="grub.cfg", why="the server in GRUB's prefix")
-        acknowledged: Packet | None = first.cached.dhcp_ack
-        server = UNSPECIFIED if acknowledged is None else dotted(acknowledged.siaddr)
+        server, why = self.prefix_server, "the server in GRUB's prefix"
+        if server is None:
+            acknowledged = first.cached.dhcp_ack
+            server = UNSPECIFIED if acknowledged is None else dotted(acknowledged.siaddr)
+            why = "GRUB reads the DHCP server's ACK only"
         if server == UNSPECIFIED:
-            why = "GRUB reads the DHCP server's ACK only, and that names no server: build ours into its prefix"
-            return Fails("", why, first.lease)
-        return replace(first, server=server, file="grub.cfg", why="GRUB reads the DHCP server's ACK only")
+            return Fails("", f"{why}, and that names no server: build ours into its prefix", first.lease)
+        return replace(first, server=server, file="grub.cfg", why=why, first=(first.server, first.file))

@@ -1,0 +1,1 @@
+"""The models of boot clients against captures, and the simulated networks that they boot on."""
