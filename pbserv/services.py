@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pbserv.imaging import ranges
 from pbserv.imaging.config import PbservConf
 from pbserv.imaging.exposition import ImagingCollector
 from pbserv.imaging.service import ImagingService, ImagingSettings
@@ -26,7 +27,7 @@ from pbserv.settings import CLIENT_FILES, LOADER_ALIASES, Settings
 from pbserv.tftp.config import TftpConf
 from pbserv.tftp.exposition import TftpCollector
 from pbserv.tftp.service import TftpService
-from pbserv.web import metrics_routes
+from pbserv.web import boot_files_routes, metrics_routes
 from pbserv.web.app import create_app
 from pbserv.web.server import WebServer, WebSettings
 
@@ -80,12 +81,13 @@ def wire(
     spawn: Spawn,
 ) -> Parts:
     """Create every service and give each the ports that it declared."""
+    client_directory = settings.client_directory
     policy = PolicyService(logs.policy, registry, journal, tokens)
     web_is_up: Callable[[], str] = lambda: "" if web.running else web_fault()  # noqa: E731
     imaging = ImagingService(
         logs.pbserv, registry, access, journal, web_is_up, [settings.client_directory / name for name in CLIENT_FILES]
     )
-    tftp = TftpService(logs.tftp, policy, policy, LOADER_ALIASES, [policy])
+    tftp = TftpService(logs.tftp, policy, policy, LOADER_ALIASES, [policy], policy)
     proxydhcp = ProxyDhcpService(logs.proxydhcp, policy)
     services: tuple[Service[Any], ...] = (imaging, policy, tftp, proxydhcp)
     running = {service.name: service for service in services}
@@ -98,13 +100,13 @@ def wire(
     app = create_app(
         [
             ("policy", boot_routes.router(policy)),
+            ("tftp", boot_files_routes.files_router(tftp, policy, ranges.plan, logs.pbserv)),
+            ("", boot_files_routes.client_router(client_directory, CLIENT_FILES, policy, ranges.plan, logs.pbserv)),
             ("imaging", imaging.router()),
             ("", api_routes.router(registry, policy, access, imaging)),
             ("", metrics_routes.router(collectors, tuple(running), is_running)),
         ],
         running=is_running,
-        client_directory=settings.client_directory,
-        client_files=CLIENT_FILES,
         log=logs.pbserv,
     )
     web = WebServer(app, spawn, lambda: imaging.busy)
@@ -121,7 +123,7 @@ def settings_of(settings: Settings) -> Mapping[str, Any]:
     return {
         "web": web_settings(settings),
         "imaging": ImagingSettings(conf),
-        "policy": PolicySettings(settings.policy, conf.ip_address, conf.http_port),
+        "policy": PolicySettings(settings.policy, conf.ip_address, conf.http_port, settings.proxydhcp.policy_engine),
         "tftp": settings.tftp,
         "proxydhcp": settings.proxydhcp,
     }

@@ -24,12 +24,13 @@ Mac = Callable[[], str | None]
 
 
 class Refusal(PbservError):
-    """The request gets an ERROR with this code and text."""
+    """The request gets an ERROR with this code and text; ``why`` is what the administrator is told, if that is more."""
 
-    def __init__(self, code: int, text: str) -> None:
+    def __init__(self, code: int, text: str, why: str = "") -> None:
         super().__init__(text)
         self.code = code
         self.text = text
+        self.why = why or text
 
 
 class Overload(PbservError):
@@ -211,6 +212,8 @@ class Catalogue:
             data = self._virtual.find(name.decode("utf-8"), peer, local)
         except UnicodeDecodeError:
             return None
+        except PermissionError as fault:
+            raise Refusal(ErrorCode.ACCESS, "access denied", str(fault)) from None
         return MadeFile(data) if data is not None else None
 
     # writes

@@ -22,6 +22,7 @@ from pbserv.tftp.multicast_desk import MulticastDesk
 from pbserv.tftp.netascii import to_netascii
 from pbserv.tftp.options import IPV4_OVERHEAD, IPV6_OVERHEAD, Limits, negotiate
 from pbserv.tftp.packet import ErrorCode, Opcode, Request, decode, encode_error
+from pbserv.tftp.ports import Gate
 from pbserv.tftp.receiving import UploadDesk
 from pbserv.tftp.report import Reporter
 from pbserv.tftp.sending import SendingSession
@@ -58,8 +59,10 @@ class RequestDesk:
         multicast: MulticastDesk,
         reporter: Reporter,
         mac_of: Callable[[str], str | None],
+        gate: Gate,
     ) -> None:
         """``mac_of`` an address, if it is on the link."""
+        self._gate = gate
         self._uploads = uploads
         self.multicast = multicast
         self._mac_of = mac_of
@@ -120,13 +123,14 @@ class RequestDesk:
         try:
             self._serve(datagram, listener, request)
         except Refusal as refusal:
-            self._reporter.refused(client, request, refusal.code, refusal.text)
+            self._reporter.refused(client, request, refusal.code, refusal.why)
             reply(listener, datagram, encode_error(refusal.code, refusal.text))
         except Overload as overload:
             self._reporter.ignored(client, str(overload))
 
     def _serve(self, datagram: Datagram, listener: Channel, request: Request) -> None:
         """Raises Refusal or Overload."""
+        self._let_in(datagram.peer)
         if request.mode not in ("octet", "netascii"):
             raise Refusal(ErrorCode.ILLEGAL, "mode is neither octet nor netascii")
         full = self._table.full_for(datagram.peer)
@@ -136,6 +140,22 @@ class RequestDesk:
             self._receive(datagram, listener, request)
         else:
             self._send(datagram, listener, request)
+
+    def _let_in(self, peer: str) -> None:
+        """Raises Refusal for a client that gets nothing."""
+        why = self._gate.refuses(peer)
+        if why:
+            raise Refusal(ErrorCode.ACCESS, "access denied", why)
+
+    def look_up(self, name: bytes, peer: str, local: str) -> RealFile | MadeFile:
+        """What a read request for ``name`` would be sent, for those who give it out in another way.
+
+        Raises Refusal or Overload.
+        """
+        if not self.admits(peer):
+            raise Refusal(ErrorCode.ACCESS, "access denied", "not in TFTPAllowedNetworks")
+        self._let_in(peer)
+        return self.catalogue.find(Request(Opcode.RRQ, name, "octet"), peer, local, lambda: self._mac_of(peer))
 
     def _receive(self, datagram: Datagram, listener: Channel, request: Request) -> None:
         self._uploads.begin(

@@ -1,9 +1,23 @@
-"""What the TFTP service needs from others: files that are made on demand, and those who want to know."""
+"""What the TFTP service needs from others: who gets nothing, files that are made on demand, those who want to know."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Protocol
+
+
+class Gate(Protocol):
+    """Keeps clients out. Asked once per request; must be fast and must not block."""
+
+    def refuses(self, peer: str) -> str:
+        """Why the client with this address gets nothing; empty when it may ask."""
+
+
+class OpenGate:
+    """Refuses nobody."""
+
+    def refuses(self, peer: str) -> str:
+        return ""
 
 
 class VirtualFiles(Protocol):
@@ -13,7 +27,8 @@ class VirtualFiles(Protocol):
         """The content of ``name`` (no leading slash) for the client ``peer``, which asked our address ``local``.
 
         Asked only when there is no such real file. One client may ask several times: to learn the size, again
-        after a loss. Must be fast and must not block.
+        after a loss. Must be fast and must not block. Raises PermissionError, which says why, when this client may not
+        have it.
         """
 
 

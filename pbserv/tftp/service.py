@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,15 +20,16 @@ from pbserv.net.neighbours import NeighbourTable
 from pbserv.net.ready import ReadySet
 from pbserv.service import Reload
 from pbserv.tftp import mapfile
-from pbserv.tftp.catalogue import Catalogue
+from pbserv.tftp.catalogue import Catalogue, MadeFile, Overload, Refusal
 from pbserv.tftp.config import TftpConf
 from pbserv.tftp.desk import Offer, RequestDesk
 from pbserv.tftp.files import ContentStore, FileFault, LaidOut
 from pbserv.tftp.listeners import Place, bind_all, listening
 from pbserv.tftp.metrics import TftpMetrics
 from pbserv.tftp.multicast_desk import GroupPlan, MulticastDesk
+from pbserv.tftp.packet import ErrorCode
 from pbserv.tftp.paths import Directory
-from pbserv.tftp.ports import Observer, Uploads, VirtualFiles
+from pbserv.tftp.ports import Gate, Observer, OpenGate, Uploads, VirtualFiles
 from pbserv.tftp.receiving import UploadDesk
 from pbserv.tftp.report import Reporter
 from pbserv.tftp.switchboard import Switchboard
@@ -35,11 +37,18 @@ from pbserv.tftp.table import Caps, TransferTable
 from pbserv.tftp.uploads import UploadRoom, rules_of
 from pbserv.types import Instant
 
-__all__ = ["Observer", "TftpService", "Uploads", "VirtualFiles"]
+__all__ = ["Gate", "Observer", "TftpService", "Uploads", "VirtualFiles"]
 
 GRACE_S = 2.0
 DESCRIPTORS_FOR_OTHERS = 200
 DESCRIPTORS_PER_TRANSFER = 2
+
+# Built-in errors are what this service and those who take files from it have in common.
+_FAULTS: Mapping[int, type[Exception]] = {
+    ErrorCode.NOT_FOUND: FileNotFoundError,
+    ErrorCode.ACCESS: PermissionError,
+    ErrorCode.ILLEGAL: ValueError,
+}
 
 
 class TftpService:
@@ -55,8 +64,10 @@ class TftpService:
         observer: Observer,
         aliases: Mapping[str, str],
         uploads: Sequence[Uploads] = (),
+        gate: Gate | None = None,
     ) -> None:
         self._log = log
+        self._gate = gate or OpenGate()
         self._virtual = virtual
         self._aliases = dict(aliases)
         self._subscribers = tuple(uploads)
@@ -76,7 +87,7 @@ class TftpService:
         if self._room is not None:
             return
         means = self._means(settings, None)
-        self._room = _Room(means, self, self._reporter)
+        self._room = _Room(means, self, self._reporter, self._gate)
         self._log.critical("started", listens=", ".join(self.listeners), directory=str(settings.directory))
 
     async def stop(self) -> None:
@@ -106,6 +117,22 @@ class TftpService:
             catalogue.close()
             raise
         return _Means(settings, catalogue, plan, places)
+
+    def open(self, name: bytes, peer: str, local: str) -> tuple[int, os.stat_result] | bytes:
+        """A file as a read request would get it: a descriptor that the caller owns with its facts, or made content.
+
+        Raises FileNotFoundError, PermissionError with the reason, ValueError for what is no name, and another OSError
+        when the file cannot be given out now.
+        """
+        if self._room is None:
+            raise OSError("the TFTP service is not running")
+        try:
+            found = self._room.desk.look_up(name, peer, local)
+        except Refusal as refusal:
+            raise _FAULTS.get(refusal.code, OSError)(refusal.why) from None
+        except Overload as overload:
+            raise OSError(str(overload)) from None
+        return found.data if isinstance(found, MadeFile) else (found.fd, found.facts)
 
     def uploaded(self, peer: str, name: str, path: Path, size: int) -> None:
         """A client placed a file: everybody who wants to know is told, whatever happens to the others."""
@@ -145,7 +172,7 @@ class _Means:
 class _Room:
     """Everything that exists between start and stop."""
 
-    def __init__(self, means: _Means, subscribers: Uploads, reporter: Reporter) -> None:
+    def __init__(self, means: _Means, subscribers: Uploads, reporter: Reporter, gate: Gate) -> None:
         self.settings = settings = means.settings
         self._loop = asyncio.get_running_loop()
         self._reporter = reporter
@@ -160,7 +187,7 @@ class _Room:
         self._uploads = UploadRoom(settings.directory, rules_of(settings))
         self._multicast = MulticastDesk(means.plan, self._store, reporter)
         self._table.guests = self._multicast
-        self._desk = RequestDesk(
+        self.desk = RequestDesk(
             offer,
             means.catalogue,
             self._store,
@@ -170,9 +197,10 @@ class _Room:
             self._multicast,
             reporter,
             self._mac_of,
+            gate,
         )
-        self._switchboard.admits = self._desk.admits
-        self._listeners = listening(means.places or (), self._switchboard, self._desk.take)
+        self._switchboard.admits = self.desk.admits
+        self._listeners = listening(means.places or (), self._switchboard, self.desk.take)
 
     @property
     def listeners(self) -> tuple[str, ...]:
@@ -187,15 +215,15 @@ class _Room:
         """The second half of a reload; cannot fail."""
         before, self.settings = self.settings, means.settings
         settings = means.settings
-        old_catalogue, self._desk.catalogue = self._desk.catalogue, means.catalogue
+        old_catalogue, self.desk.catalogue = self.desk.catalogue, means.catalogue
         old_catalogue.close()
-        self._desk.offer = _offer(settings)
+        self.desk.offer = _offer(settings)
         self._store.resize(settings.cache_size_mb << 20)
         self._uploads.adopt(settings.directory, rules_of(settings))
         self._multicast.plan = means.plan
         self._table.caps = _caps(settings, self._reporter.log)
         switchboard = self._switchboard
-        switchboard.resize(self._desk.offer.block_size)
+        switchboard.resize(self.desk.offer.block_size)
         switchboard.port_range, switchboard.single_port = settings.port_range, settings.single_port
         if settings.port_range != before.port_range:
             switchboard.renew()
@@ -203,7 +231,7 @@ class _Room:
             for listener in self._listeners:
                 listener.readable()  # what came in for the old address is still answered from it
                 switchboard.retire(listener)
-            self._listeners = listening(means.places, switchboard, self._desk.take)
+            self._listeners = listening(means.places, switchboard, self.desk.take)
 
     async def close(self) -> None:
         for listener in self._listeners:
@@ -217,7 +245,7 @@ class _Room:
         self._switchboard.close()
         self._ready.close()
         self._neighbours.close()
-        self._desk.catalogue.close()
+        self.desk.catalogue.close()
 
     def _mac_of(self, address: str) -> str | None:
         return self._neighbours.mac_of(address, Instant(time.monotonic()))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from fastapi import APIRouter, FastAPI, Request, params
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
 from pbserv import __version__
@@ -19,16 +18,11 @@ from pbserv.web.console import console_page
 from pbserv.web.limits import BodyLimit
 
 Running = Callable[[str], bool]
+_FOR_LOADERS = ("/client/", "/boot", "/files/")
+"""Whoever asks there shows errors as they come: one line of text."""
 
 
-def create_app(
-    routers: Sequence[tuple[str, APIRouter]],
-    *,
-    running: Running,
-    client_directory: Path,
-    client_files: Sequence[str],
-    log: ServiceLog,
-) -> FastAPI:
+def create_app(routers: Sequence[tuple[str, APIRouter]], *, running: Running, log: ServiceLog) -> FastAPI:
     """``routers`` come with the name of their service: while that one is stopped its paths answer 503.
 
     An empty name: the routes are the registry's, which is always there.
@@ -38,7 +32,7 @@ def create_app(
     app.add_middleware(BodyLimit)
     for service, router in routers:
         app.include_router(router, dependencies=[_only_while_running(service, running)])
-    _own_routes(app, client_directory, client_files)
+    _own_routes(app)
     _error_handlers(app, log)
     return app
 
@@ -51,7 +45,7 @@ def _only_while_running(service: str, running: Running) -> params.Depends:
     return params.Depends(check)
 
 
-def _own_routes(app: FastAPI, client_directory: Path, client_files: Sequence[str]) -> None:
+def _own_routes(app: FastAPI) -> None:
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def console() -> HTMLResponse:
         return HTMLResponse(console_page(), headers={"Content-Security-Policy": "default-src 'self' 'unsafe-inline'"})
@@ -60,19 +54,11 @@ def _own_routes(app: FastAPI, client_directory: Path, client_files: Sequence[str
     async def health() -> str:
         return "ok\n"
 
-    @app.api_route("/client/{name}", methods=["GET", "HEAD"], include_in_schema=False)
-    async def client_file(name: str) -> Response:
-        """The imaging client's kernel and initramfs; a device that boots has no token."""
-        path = client_directory / name
-        if name not in client_files or not path.is_file():
-            raise ApiError(404, f"no file {name}; the imaging client is made by: pbserv client build")
-        return FileResponse(path, media_type="application/octet-stream")
-
 
 def _error_handlers(app: FastAPI, log: ServiceLog) -> None:
     def answer(request: Request, status: int, message: str) -> Response:
         headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
-        if request.url.path.startswith("/client/") or request.url.path.startswith("/boot"):
+        if request.url.path.startswith(_FOR_LOADERS):
             return PlainTextResponse(f"error: {message}\n", status, headers)
         return JSONResponse({"error": message}, status, headers)
 

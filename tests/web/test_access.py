@@ -40,7 +40,9 @@ def test_a_token_is_needed(nobody: httpx.Client, method: str, path: str) -> None
 
 def test_boot_files_need_none(nobody: httpx.Client) -> None:
     assert nobody.get("/boot.ipxe").text.startswith("#!ipxe\n")
-    assert nobody.get("/boot/52-54-00-00-aa-77.ipxe").text.startswith("#!ipxe\n")
+    pending = nobody.get("/boot/52-54-00-00-aa-77.ipxe")
+    assert (pending.status_code, pending.text.count("\n")) == (403, 1)
+    assert "pbserv device accept 52:54:00:00:aa:77" in pending.text
     assert nobody.head("/boot.ipxe").status_code == 200
     refused = nobody.get("/boot/nonsense.ipxe")
     assert (refused.status_code, refused.text.startswith("error: ")) == (404, True)
