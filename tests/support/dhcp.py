@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.support.netns import Host, stop
 
 
 @contextlib.contextmanager
-def plain_dhcp(host: Host, directory: Path) -> Iterator[Path]:
-    """Run dnsmasq as a DHCP server without any boot option and yield its log file."""
+def plain_dhcp(host: Host, directory: Path, more: Sequence[str] = ()) -> Iterator[Path]:
+    """Run dnsmasq as a DHCP server without any boot option but those in ``more``, and yield its log file."""
     log = directory / "dhcp.log"
     # Routers advertise themselves on nearly every LAN; without one, iPXE waits 16 s for an advertisement.
     host.run("sh", "-c", "echo 0 > /proc/sys/net/ipv6/conf/all/disable_ipv6")
@@ -22,7 +22,7 @@ def plain_dhcp(host: Host, directory: Path) -> Iterator[Path]:
         "--interface=eth0", "--bind-interfaces", "--dhcp-authoritative", "--no-ping", "--user=root", "--log-dhcp",
         f"--dhcp-range={net}.100,{net}.200,255.255.255.0,1h", f"--dhcp-leasefile={directory / 'dhcp.leases'}",
         "--log-facility=-", "--enable-ra", "--dhcp-range=fd00:77::,ra-only,64",
-        f"--pid-file={directory / 'dhcp.pid'}",
+        f"--pid-file={directory / 'dhcp.pid'}", *more,
         log=log,
     )  # fmt: skip
     try:

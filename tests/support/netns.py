@@ -89,6 +89,20 @@ class Room:
         made.run("ip", "route", "add", "default", "via", f"{self.net}.254", check=False)
         return made
 
+    def join(self, host: Host, last_octet: int) -> str:
+        """Give a host that has a card elsewhere one more on this bridge, and return its address here.
+
+        The card is named ``eth1``, ``eth2`` and so on. The host's default route stays.
+        """
+        self._hosts += 1
+        port = f"port{self._hosts}"
+        card = f"eth{len(host.run('ip', '-o', 'link', 'show', 'type', 'veth').splitlines())}"
+        self.switch.run("ip", "link", "add", port, "type", "veth", "peer", "name", card, "netns", host.namespace)
+        self.switch.run("ip", "link", "set", port, "master", "br0", "up")
+        host.run("ip", "addr", "add", f"{self.net}.{last_octet}/24", "brd", "+", "dev", card)
+        host.run("ip", "link", "set", card, "up")
+        return f"{self.net}.{last_octet}"
+
     def tap(self) -> str:
         """Add a tap device to the bridge and return its name; the virtual machine must run in ``switch``."""
         self._taps += 1

@@ -120,6 +120,8 @@ class Machine:
     card: str = "virtio-net-pci"
     network_first: bool = True
     mac: str = ""
+    # A variable store whose boot order is set already; it belongs to this MAC address and these devices.
+    variables: Path | None = None
     uuid: str = field(default_factory=lambda: str(uuids.uuid4()))
     console: Console = field(init=False)
 
@@ -142,7 +144,10 @@ class Machine:
         if self.running:
             raise MachineError(f"{self.name} is on already")
         if self.firmware == "uefi" and not self._vars.exists():
-            self._set_up_firmware()
+            if self.variables is None:
+                self.set_up_firmware()
+            else:
+                shutil.copyfile(self.variables, self._vars)
         self._start()
         return self.console
 
@@ -155,8 +160,11 @@ class Machine:
         assert self._process.stdout is not None
         self.console = Console(self._process.stdout, self.directory / f"{self.name}-console.log")
 
-    def _set_up_firmware(self) -> None:
-        """What a person does once in the firmware's menu: network over IPv4 first, then the disk, then the rest."""
+    def set_up_firmware(self) -> Path:
+        """What a person does once in the firmware's menu: network over IPv4 first, then the disk, then the rest.
+
+        Returns the variable store, for machines with the same MAC address and devices.
+        """
         shutil.copyfile(OVMF_VARS, self._vars)
         self._start()
         try:
@@ -165,6 +173,7 @@ class Machine:
             self.power_off()
         first, second = ("PXEv4", "Misc Device") if self.network_first else ("Misc Device", "PXEv4")
         order_boot(self._vars, lambda entry: 0 if first in entry else 1 if second in entry else 2)
+        return self._vars
 
     def command_line(self) -> list[str]:
         """The emulator's command line, for messages too."""

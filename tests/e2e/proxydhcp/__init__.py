@@ -1,0 +1,1 @@
+"""Real firmware asks proxyDHCP through every kind of network; a machine that runs its boot script has passed."""

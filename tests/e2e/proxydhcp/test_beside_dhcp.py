@@ -1,0 +1,26 @@
+"""LocalDHCPFlag = 0 where a DHCP server holds port 67: its clients' broadcasts are heard beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.marks import MARKS
+from tests.e2e.proxydhcp.environments import same_host
+from tests.e2e.proxydhcp.site import BIOS, UEFI, Firmwares, Kind, Site
+
+pytestmark = MARKS
+
+
+@pytest.fixture(scope="module")
+def site(directory: Path, firmwares: Firmwares) -> Iterator[Site]:
+    with same_host(directory, firmwares, "0") as made:
+        yield made
+
+
+@pytest.mark.parametrize("kind", [BIOS, UEFI], ids=lambda kind: kind.name)
+def test_offer_reaches_the_machine(site: Site, kind: Kind) -> None:
+    machine, _text = site.runs_its_script(kind)
+    assert site.server.log_lines("proxydhcp", "boot file offered", machine.mac)

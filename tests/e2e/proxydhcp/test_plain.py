@@ -1,0 +1,53 @@
+"""Every firmware through the plainest network: a DHCP server on another host that knows nothing of booting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.marks import MARKS
+from tests.e2e.proxydhcp.environments import plain
+from tests.e2e.proxydhcp.site import BIOS, BIOS_E1000, UEFI, UEFI_HTTP, Firmwares, Kind, Site
+
+pytestmark = MARKS
+
+
+@pytest.fixture(scope="module")
+def site(directory: Path, firmwares: Firmwares) -> Iterator[Site]:
+    with plain(directory, firmwares) as made:
+        yield made
+
+
+@pytest.mark.parametrize("kind", [BIOS, BIOS_E1000], ids=lambda kind: kind.name)
+def test_rom_that_is_ipxe_takes_the_script(site: Site, kind: Kind) -> None:
+    machine, text = site.runs_its_script(kind)
+    assert "Filename: boot.ipxe" in text
+    assert site.server.log_lines("proxydhcp", "boot file offered", machine.mac, "kind=ipxe", "file=boot.ipxe")
+
+
+def test_rom_is_handed_undionly_and_that_takes_the_script(site: Site) -> None:
+    site.configure("proxydhcp.conf", NBPiPXE="")
+    try:
+        machine, text = site.runs_its_script(BIOS)
+    finally:
+        site.configure("proxydhcp.conf", NBPiPXE=None)
+    assert "using undionly on" in text
+    assert text.index("undionly.kpxe... ok") < text.index("boot.ipxe... ok")
+    assert site.server.log_lines("tftp", "sent", machine.mac) or site.server.log_lines("tftp", "undionly.kpxe", "sent")
+
+
+def test_uefi_asks_port_4011_and_its_snponly_takes_the_script(site: Site) -> None:
+    machine, text = site.runs_its_script(UEFI)
+    assert "NBP filename is snponly.efi" in text
+    assert "using SNP on" in text
+    assert site.server.log_lines("proxydhcp", "boot file acknowledged", machine.mac, "kind=uefi", "file=snponly.efi")
+
+
+def test_uefi_http_boot_loads_snponly_by_http_and_that_takes_the_script(site: Site) -> None:
+    machine, text = site.runs_its_script(UEFI_HTTP)
+    assert f"URI: http://{site.addresses[0]}:" in text
+    assert "using SNP on" in text
+    assert site.server.log_lines("proxydhcp", "boot file offered", machine.mac, "kind=http", "/snponly.efi")
+    assert not site.server.log_lines("tftp", "snponly.efi", f"client={machine.mac}")

@@ -1,0 +1,28 @@
+"""LocalDHCPFlag = 1: the DHCP server on our host says PXEClient, and we answer on port 4011 only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.marks import MARKS
+from tests.e2e.proxydhcp.environments import same_host
+from tests.e2e.proxydhcp.site import BIOS, UEFI, Firmwares, Kind, Site
+
+pytestmark = MARKS
+_OPTION_60 = "--dhcp-option-force=60,PXEClient"
+
+
+@pytest.fixture(scope="module")
+def site(directory: Path, firmwares: Firmwares) -> Iterator[Site]:
+    with same_host(directory, firmwares, "1", _OPTION_60) as made:
+        yield made
+
+
+@pytest.mark.parametrize("kind", [BIOS, UEFI], ids=lambda kind: kind.name)
+def test_machine_asks_port_4011_and_runs_its_script(site: Site, kind: Kind) -> None:
+    machine, _text = site.runs_its_script(kind)
+    assert site.server.log_lines("proxydhcp", "boot file acknowledged", machine.mac)
+    assert not site.server.log_lines("proxydhcp", "boot file offered", machine.mac)

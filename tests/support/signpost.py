@@ -1,0 +1,46 @@
+"""Disks that do nothing but say that they were booted: one line on the serial console, then the processor halts.
+
+For tests that ask whether and when a machine reaches its own disk, where a whole guest system would only cost time.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from tests.support.disks import MIB, Firmware, blank_disk, partitions
+from tests.support.netns import run
+
+_BYTES = 48 * MIB
+_ESP = "label: gpt\nstart=1MiB, size=40MiB, type=U, name=esp\n"
+# SeaBIOS loads the sector to 0000:7c00 and jumps there: each byte of the text goes to COM1 as soon as that takes one.
+_PRINT_TO_COM1 = bytes.fromhex(
+    "fa31c08ed8be227c"  # cli; ds = 0; si = the text behind this code
+    "ac84c0741288c4bafd03eca82074fb"  # next byte, 0 ends; wait for an empty transmitter (line status, bit 5)
+    "88e0baf803eeebe9"  # send it, go on
+    "f4ebfd"  # halt for ever
+)
+_GRUB_CFG = "serial --unit=0 --speed=115200\nterminal_output serial\necho '{words}'\nhalt\n"
+_GRUB_MODULES = ("normal", "serial", "terminal", "echo", "halt", "part_gpt", "fat")
+
+
+def signpost_disk(path: Path, firmware: Firmware, words: str) -> Path:
+    """A disk at ``path`` that prints ``words`` when ``firmware`` boots it."""
+    blank_disk(path, _BYTES)
+    if firmware == "bios":
+        sector = (_PRINT_TO_COM1 + f"\r\n{words}\r\n\0".encode("ascii")).ljust(510, b"\0") + b"\x55\xaa"
+        with path.open("r+b") as disk:
+            disk.write(sector)
+        return path
+    subprocess.run(["sfdisk", "--quiet", str(path)], input=_ESP, text=True, check=True)
+    early, loader = path.with_suffix(".cfg"), path.with_suffix(".efi")
+    early.write_text(_GRUB_CFG.format(words=words))
+    run("grub-mkimage", "-O", "x86_64-efi", "-o", loader, "-p", "/", "-c", early, *_GRUB_MODULES)
+    esp = f"{path}@@{partitions(path)[0].start_bytes}"
+    run("mformat", "-i", esp, "-T", str(40 * MIB // 512), "-h", "64", "-s", "32", "-F", "::")
+    for directory in ("::/EFI", "::/EFI/BOOT"):
+        run("mmd", "-i", esp, directory)
+    run("mcopy", "-i", esp, loader, "::/EFI/BOOT/BOOTX64.EFI")
+    for scratch in (early, loader):
+        scratch.unlink()
+    return path
