@@ -15,18 +15,21 @@ from bench.dhcp.work import KEYS
 from bench.tftp.work import ROWS
 
 BENCHES = {"tftp": "bench.tftp", "dhcp": "bench.dhcp"}
-EVERYBODY = {"--quick", "--rounds", "--rows"}
-OPTIONS = {"tftp": EVERYBODY | {"--parts", "--gro", "--json"}, "dhcp": EVERYBODY}
+EVERYBODY = {"--quick", "--rounds", "--rows", "--json"}
+OPTIONS = {"tftp": EVERYBODY | {"--parts", "--gro"}, "dhcp": EVERYBODY}
 ROW_KEYS = {"tftp": {row.key for row in ROWS}, "dhcp": set(KEYS)}
 
 
 def meant(options: Sequence[str]) -> list[str]:
-    """The benches that know these options and rows; all of them where it is not for us to say (--help, a mistake)."""
+    """The benches that know these options and rows; all of them where it is not for us to say (--help, a mistake).
+
+    A file for the results is one bench's, the first's.
+    """
     words = [part for option in options for part in option.split("=", 1)]
     named = {word for word in words if word.startswith("--")}
     keys = {key for word, value in itertools.pairwise(words) if word == "--rows" for key in value.split(",")}
     found = [name for name in BENCHES if named <= OPTIONS[name] and (not keys or keys & ROW_KEYS[name])]
-    return found or list(BENCHES)
+    return found[: 1 if "--json" in named else None] or list(BENCHES)
 
 
 def main() -> int:

@@ -33,8 +33,7 @@ class Wires:
     def build(self) -> None:
         pair = ["name", CLIENT_DEVICE, "address", CLIENT_MAC, "type", "veth", "peer", "name", SERVER_DEVICE]
         _run("ip", "link", "add", *pair, "address", SERVER_MAC, "netns", str(self.holder))
-        for name in (CLIENT_DEVICE,):
-            _run("ip", "link", "set", name, "up")
+        _run("ip", "link", "set", CLIENT_DEVICE, "up")
         quiet = "for each in /proc/sys/net/ipv6/conf/*/disable_ipv6; do echo 1 > $each; done"
         _run("sh", "-c", quiet)
         for words in (
