@@ -29,6 +29,7 @@ from pbserv.hostcheck import bound_addresses, host_problems
 from pbserv.journal.journal import Journal
 from pbserv.net.roomy import reserve
 from pbserv.net.sockets import RECEIVE_BUFFER_BYTES
+from pbserv.proxydhcp.reading import text_of
 from pbserv.registry.access import Access
 from pbserv.registry.migrate import migrate
 from pbserv.registry.registry import Registry
@@ -110,7 +111,9 @@ class Process:
     async def _run(self, registry: Registry) -> int:
         await registry.close_orphans()
         access = Access(await self._admin_tokens(registry), self._tokens)
-        journal = Journal(registry)
+        conf = self._settings.pbserv
+        self._journal = Journal(registry, text_of, days=conf.journal_days, packets=conf.journal_packets)
+        journal = self._journal
         # The supervisor owns tasks before it knows the services; they need its spawn().
         self._supervisor = Supervisor((), self._logs.pbserv)
         self._parts = wire(self._settings, self._logs, registry, access, self._tokens, journal, self._supervisor.spawn)
@@ -129,7 +132,10 @@ class Process:
             return 0
         finally:
             self._notifier.stopping()
-            for step in (self._stop_all, self._parts.web.stop, journal.flush, control.close, self._supervisor.close):
+            for step in (
+                self._stop_all, journal.end_following, self._parts.web.stop, journal.flush, control.close,
+                self._supervisor.close,
+            ):  # fmt: skip
                 await self._guarded(step)
             self._logs.pbserv.critical("stopped", events_lost=journal.dropped or None)
             self._ready.done(1)
@@ -294,6 +300,7 @@ class Process:
         self._settings = settings
         self._stopped_by_hand -= set(added)
         self._logs.configure(settings)
+        self._journal.configure(settings.pbserv.journal_days, settings.pbserv.journal_packets)
         wanted = self._wanted()
         await self._supervisor.stop([name for name in self._running() if name not in wanted])
         for status in await self._supervisor.start(wanted, settings_of(settings)):

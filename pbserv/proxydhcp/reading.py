@@ -24,10 +24,11 @@ def text_of(data: bytes) -> DhcpText:
     kind = packet.message_type
     found = classify(packet.options, packet.chaddr[: packet.hlen])
     arch = architecture(packet.options.get(dhcp.ARCHITECTURE, b""))
+    named = packet.options.get(dhcp.VENDOR_CLASS)
     return DhcpText(
         "BOOTP" if kind is None else dhcp.MESSAGE_NAMES.get(kind, f"type {kind}"), packet.xid, packet.secs,
         "" if isinstance(found, Ignore) else found.kind.value, "" if arch is None else str(arch),
-        _shown(packet.options.get(dhcp.VENDOR_CLASS, b""))[:_MOST_CLASS],
+        _shown(named)[:_MOST_CLASS] if named else "",
     )  # fmt: skip
 
 
@@ -83,9 +84,9 @@ def _shown(value: bytes) -> str:
 _NAMES: Final = {
     1: " subnet mask", 3: " router", 6: " name servers", 12: " host name", 43: " vendor options",
     50: " requested address", 51: " lease time", 53: " message type", 54: " server", 55: " wanted options",
-    57: " maximum size", 60: " vendor class", 61: " client identifier", 66: " TFTP server", 67: " boot file", 77: " user class",
-    82: " relay agent", 93: " architecture", 94: " network interface", 97: " client UUID", 175: " iPXE",
-    209: " configuration file", 210: " path prefix",
+    57: " maximum size", 60: " vendor class", 61: " client identifier", 66: " TFTP server", 67: " boot file",
+    77: " user class", 82: " relay agent", 93: " architecture", 94: " network interface", 97: " client UUID",
+    175: " iPXE", 209: " configuration file", 210: " path prefix",
 }  # fmt: skip
 _ADDRESSES: Final = (1, 3, 6, 50, 54)
 _NUMBERS: Final = (51, 57)

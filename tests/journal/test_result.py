@@ -33,7 +33,7 @@ CASES: dict[str, tuple[Steps, str, str, str]] = {
         "stopped after the offer", "http client", "the HTTP port",
     ),
     "only our offer": (
-        (offered(strategy="direct", arch=0), offered(4, "direct", arch=0, secs=4), offered(12, "direct", arch=0, secs=9)),
+        (offered(strategy="direct", arch=0), *(offered(at, "direct", arch=0, secs=at) for at in (4, 12))),
         "proxy answered, but no DHCP address", "PXE-E52", "DHCP server",
     ),
     "only our offer, uefi": ((offered(), offered(4, secs=4)), "proxy answered, but no DHCP address", "PXE-E16", "DHCP"),
