@@ -18,6 +18,7 @@ from pbserv.policy.config import PolicyConf
 from pbserv.policy.service import PolicyService, PolicySettings
 from pbserv.proxydhcp.config import ProxyDhcpConf
 from pbserv.proxydhcp.exposition import ProxyDhcpCollector
+from pbserv.proxydhcp.reading import spell
 from pbserv.proxydhcp.service import ProxyDhcpService
 from pbserv.registry.access import Access
 from pbserv.registry.registry import Registry
@@ -27,7 +28,7 @@ from pbserv.settings import CLIENT_FILES, LOADER_ALIASES, Settings
 from pbserv.tftp.config import TftpConf
 from pbserv.tftp.exposition import TftpCollector
 from pbserv.tftp.service import TftpService
-from pbserv.web import boot_files_routes, metrics_routes
+from pbserv.web import boot_files_routes, journal_routes, metrics_routes
 from pbserv.web.app import create_app
 from pbserv.web.server import WebServer, WebSettings
 
@@ -104,6 +105,7 @@ def wire(
             ("", boot_files_routes.client_router(client_directory, CLIENT_FILES, policy, ranges.plan, logs.pbserv)),
             ("imaging", imaging.router()),
             ("", api_routes.router(registry, policy, access, imaging)),
+            ("", journal_routes.router(journal, access, spell)),
             ("", metrics_routes.router(collectors, tuple(running), is_running)),
         ],
         running=is_running,
