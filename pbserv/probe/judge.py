@@ -91,7 +91,7 @@ def _message(offer: Offer, firmware: Firmware) -> Iterator[Finding]:
         if kind != dhcp.ACK:
             yield _warning(f"answers on port 4011 with {_name(kind)} instead of ACK", "PXE 2.1 proxyDHCP")
         if offer.is_dhcp:
-            yield _error("yiaddr is set in an answer from port 4011: EDK2 takes it for a DHCP offer", _DHCP_C)
+            yield _warning("has yiaddr in an answer from port 4011: EDK2 takes it for a DHCP offer", _DHCP_C)
     elif kind is None:
         yield _note("is BOOTP: it has no message type", "RFC 951")
     elif kind != dhcp.OFFER:
