@@ -1,7 +1,8 @@
 """A network namespace for the server, joined to the clients' one (that of this process) by a veth pair.
 
 One rule: nothing is left. The server's namespace has no name; it lives as long as a process that waits for the end of
-its standard input, so it goes with this process, however that ends. The clients' side has no address: what the load
+its standard input, which is when this process ends, however that happens, and then takes along what runs in there. The
+clients' side has no address: what the load
 generator does not take, the kernel drops at once, because no frame is for it.
 """
 
@@ -12,27 +13,33 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from bench.dhcp.work import PREFIX, SERVER, population
 
 SERVER_DEVICE, CLIENT_DEVICE = "s0", "c0"
+_HOLD = """
+cat
+own=$(readlink /proc/$$/ns/net)
+for each in /proc/[0-9]*; do
+  if [ "$(readlink $each/ns/net)" = "$own" ] && [ $each != /proc/$$ ]; then kill -9 ${each#/proc/}; fi
+done
+"""
 SERVER_MAC, CLIENT_MAC = "02:69:70:ff:00:01", "02:69:70:ff:00:02"
 
 
 class Wires:
-    """``inside`` is the head of a command line that runs in the server's namespace and ends with this process."""
+    """``inside`` is the head of a command line that runs in the server's namespace."""
 
     def __init__(self, holder: int) -> None:
-        self.holder = holder
+        self._holder = holder
 
     @property
     def inside(self) -> list[str]:
-        return ["setpriv", "--pdeathsig", "KILL", "nsenter", f"--net=/proc/{self.holder}/ns/net"]
+        return ["nsenter", f"--net=/proc/{self._holder}/ns/net"]
 
     def build(self) -> None:
         pair = ["name", CLIENT_DEVICE, "address", CLIENT_MAC, "type", "veth", "peer", "name", SERVER_DEVICE]
-        _run("ip", "link", "add", *pair, "address", SERVER_MAC, "netns", str(self.holder))
+        _run("ip", "link", "add", *pair, "address", SERVER_MAC, "netns", str(self._holder))
         _run("ip", "link", "set", CLIENT_DEVICE, "up")
         quiet = "for each in /proc/sys/net/ipv6/conf/*/disable_ipv6; do echo 1 > $each; done"
         _run("sh", "-c", quiet)
@@ -53,7 +60,13 @@ class Wires:
 @contextmanager
 def wires() -> Iterator[Wires]:
     """The pair of namespaces; this process must be in one of its own already."""
-    holder = subprocess.Popen(["unshare", "--net", "cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    holder = subprocess.Popen(
+        ["unshare", "--net", "sh", "-c", _HOLD],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     try:
         _wait_apart(holder)
         room = Wires(holder.pid)
@@ -67,7 +80,7 @@ def _wait_apart(holder: subprocess.Popen[bytes]) -> None:
     """Until the process is in its own namespace."""
     ours = os.readlink("/proc/self/ns/net")
     until = time.monotonic() + 10
-    while os.readlink(f"/proc/{holder.pid}/ns/net") == ours or Path(f"/proc/{holder.pid}/comm").read_text() != "cat\n":
+    while os.readlink(f"/proc/{holder.pid}/ns/net") == ours:
         if holder.poll() is not None or time.monotonic() > until:
             raise SystemExit("no network namespace for the server; run the bench as root")
         time.sleep(0.005)
