@@ -1,9 +1,9 @@
 """A network namespace for the server, joined to the clients' one (that of this process) by a veth pair.
 
 One rule: nothing is left. The server's namespace has no name; it lives as long as a process that waits for the end of
-its standard input, which is when this process ends, however that happens, and then takes along what runs in there. The
-clients' side has no address: what the load
-generator does not take, the kernel drops at once, because no frame is for it.
+its standard input, which is when this process ends, however that happens, and then takes along what runs in there.
+The clients' side has no address: what the load generator does not take, the kernel drops at once, for nobody there is
+asked for.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from bench.dhcp.work import PREFIX, SERVER, population
 
 SERVER_DEVICE, CLIENT_DEVICE = "s0", "c0"
+SERVER_MAC, CLIENT_MAC = "02:69:70:ff:00:01", "02:69:70:ff:00:02"
 _HOLD = """
 cat
 own=$(readlink /proc/$$/ns/net)
@@ -24,7 +25,6 @@ for each in /proc/[0-9]*; do
   if [ "$(readlink $each/ns/net)" = "$own" ] && [ $each != /proc/$$ ]; then kill -9 ${each#/proc/}; fi
 done
 """
-SERVER_MAC, CLIENT_MAC = "02:69:70:ff:00:01", "02:69:70:ff:00:02"
 
 
 class Wires:
