@@ -1,7 +1,8 @@
 """What a packet's options say, read once per kind of packet: machines of one model differ in UUID and MAC only. Pure.
 
 One rule: what is remembered under a key depends on nothing but that key. The bytes that are left out of it are values
-of options whose place was proven when the key was made: the same bytes before them mean the same options.
+of options whose place was proven when the key was made: with the same bytes around them at the same places, in a packet
+of the same length, they are the values of the same options.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class AskedOf:
 
     def __init__(self, vendors: Sequence[Vendor] = ()) -> None:
         self._vendors = tuple(vendors)
-        self._known: dict[bytes | tuple[bytes, bytes], Asked] = {}
+        self._known: dict[tuple[int, int, int, bytes, bytes], Asked] = {}
 
     def read(self, data: bytes) -> Asked:
         """``data`` has at least 240 bytes; raises WireError."""
@@ -55,7 +56,9 @@ class AskedOf:
         id_at = key.find(_CLIENT_ID)
         if id_at >= 0:
             key = key[: id_at + 3] + key[id_at + 9 :]
-        named = (data[28:31], key) if data[28:31] in PI_VENDORS else key  # a Pi says that it is a BIOS
+        vendor = data[28:31] if data[28:31] in PI_VENDORS else b""  # a Pi says that it is a BIOS
+        # Without the places and the length, a packet that ends inside its UUID looks like one that ends behind it.
+        named = (len(data), uuid_at, id_at, vendor, key)
         asked = self._known.get(named)
         if asked is not None:
             return asked
