@@ -11,9 +11,10 @@ from pathlib import Path
 
 from pbserv.commands.locate import run_directory
 from pbserv.conf.load import ConfigError
+from pbserv.daemon.privileges import CAP_NET_RAW
 from pbserv.doctor import codes
 from pbserv.doctor.checks import examine
-from pbserv.doctor.facts import CAP_NET_RAW, Facts
+from pbserv.doctor.facts import Facts
 from pbserv.doctor.finding import FINE, Finding, Severity, by_severity, exit_code
 from pbserv.doctor.gather import gather
 from pbserv.doctor.network import KINDS, WAIT_S, Ask, ask_all

@@ -7,14 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
 
 from pbserv.doctor.filters import Ruleset
 from pbserv.net.interfaces import InterfaceAddress
 from pbserv.settings import Settings
-
-CAP_NET_BIND_SERVICE: Final = 10
-CAP_NET_RAW: Final = 13
 
 
 @dataclass(frozen=True, slots=True)

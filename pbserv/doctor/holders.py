@@ -69,17 +69,19 @@ def _owners(inodes: Collection[str]) -> dict[str, tuple[int, str]]:
     found: dict[str, tuple[int, str]] = {}
     for pid in processes() if wanted else ():
         try:
-            links = [os.readlink(entry.path) for entry in os.scandir(PROC / str(pid) / "fd")]
+            names = os.listdir(PROC / str(pid) / "fd")
         except OSError:
             continue
-        for link in links:
+        for name in names:
+            link = _link(PROC / str(pid) / "fd" / name)
             if link in wanted and wanted[link] not in found:
                 found[wanted[link]] = (pid, program_of(pid))
     return found
 
 
 def processes() -> Iterator[int]:
-    return (int(entry.name) for entry in os.scandir(PROC) if entry.name.isdigit())
+    """Every process id that /proc shows."""
+    return (int(name) for name in os.listdir(PROC) if name.isdigit())
 
 
 def program_of(pid: int) -> str:
@@ -96,8 +98,12 @@ def programs_here(names: Collection[str]) -> tuple[str, ...]:
 
 
 def _namespace(pid: str) -> str:
+    return _link(PROC / pid / "ns" / "net")
+
+
+def _link(path: Path) -> str:
     try:
-        return os.readlink(PROC / pid / "ns" / "net")
+        return os.readlink(path)
     except OSError:
         return ""
 

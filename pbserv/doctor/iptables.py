@@ -78,6 +78,8 @@ def _rule(line: str) -> tuple[str, Rule] | None:
         words = shlex.split(line)
     except ValueError:
         return None
+    if len(words) < 2:
+        return None
     conditions: list[Condition] = []
     action, target, negated = Action.CONTINUE, "", False
     position = 2

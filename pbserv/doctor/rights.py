@@ -5,7 +5,8 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator
 
-from pbserv.doctor.facts import CAP_NET_BIND_SERVICE, CAP_NET_RAW, Facts, Place, Rights
+from pbserv.daemon.privileges import CAP_NET_BIND_SERVICE, CAP_NET_RAW
+from pbserv.doctor.facts import Facts, Place, Rights
 from pbserv.doctor.finding import Finding, error, note
 
 
