@@ -216,6 +216,29 @@ def install(
 # what devices do
 
 
+@app.command()
+def journal(
+    context: typer.Context,
+    mac: Annotated[str | None, typer.Argument(help="MAC address; none: the newest boots of all devices")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what happens, until Ctrl-C.")] = False,
+    packets: Annotated[bool, typer.Option("--packets", help="Show every option of packets and replies.")] = False,
+    as_json: AsJson = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="How many boots; default 50, and 1 of one device.")
+    ] = None,
+    pcap: Annotated[
+        Path | None, typer.Option("--pcap", metavar="FILE", help="Save the device's packets to FILE, for Wireshark.")
+    ] = None,
+) -> None:
+    """Say how far devices came when they booted, and why not further."""
+    from pbserv.commands import journal as command
+
+    if pcap is not None:
+        command.save_packets(context.obj, mac, limit, pcap)
+    else:
+        command.show(context.obj, mac, follow=follow, packets=packets, as_json=as_json, limit=limit)
+
+
 @device_app.command("list")
 def device_list(
     context: typer.Context,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -38,7 +40,7 @@ class Api:
             ) from None
 
     def get(self, path: str, **query: str | int | bool | None) -> Any:
-        return self._call("GET", path, params={key: value for key, value in query.items() if value is not None})
+        return self._call("GET", path, params=_given(query))
 
     def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
         return self._call("POST", path, json=body)
@@ -46,21 +48,50 @@ class Api:
     def delete(self, path: str) -> Any:
         return self._call("DELETE", path)
 
+    def download(self, path: str, **query: str | int | bool | None) -> bytes:
+        """An answer that is no JSON."""
+        with self._asking():
+            answer = self._client.get(path, params=_given(query))
+        if not answer.is_success:
+            self._body(answer)
+        return answer.content
+
+    def lines(self, path: str, **query: str | int | bool | None) -> Iterator[str]:
+        """The lines of an answer that goes on until the server ends it."""
+        with self._asking(), self._client.stream("GET", path, params=_given(query), timeout=TIMEOUT_S) as answer:
+            if not answer.is_success:
+                answer.read()
+                self._body(answer)
+            yield from answer.iter_lines()
+
     def _call(self, method: str, path: str, **arguments: Any) -> Any:
-        try:
+        with self._asking():
             answer = self._client.request(method, path, **arguments)
+        return self._body(answer)
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[None]:
+        try:
+            yield
         except httpx.ConnectError:
             raise PbservError(f"nobody answers at {self._url}; is the server running? See: pbserv status") from None
         except httpx.HTTPError as fault:
             raise PbservError(f"{self._url}: {fault}") from None
+
+    def _body(self, answer: httpx.Response) -> Any:
         try:
             body = answer.json() if answer.content else None
         except ValueError:
             raise PbservError(f"{self._url}: the answer is not JSON; is this a pbserv server?") from None
         if not answer.is_success:
             reason = body.get("error") if isinstance(body, dict) else None
-            raise PbservError(str(reason or f"{method} {path}: HTTP {answer.status_code}"))
+            request = answer.request
+            raise PbservError(str(reason or f"{request.method} {request.url.path}: HTTP {answer.status_code}"))
         return body
+
+
+def _given(query: Mapping[str, str | int | bool | None]) -> dict[str, str | int | bool]:
+    return {key: value for key, value in query.items() if value is not None}
 
 
 def named(*parts: str) -> str:
