@@ -113,17 +113,18 @@ class FileSender(Response):
 
     async def _send(self, send: Send) -> str:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        while self._next < self._end:
-            try:
+        try:
+            while self._next < self._end:
                 block = await self._source.read(self._next, min(CHUNK_BYTES, self._end - self._next))
-            except OSError:
-                return "failed"
-            if not block:  # cut short under our feet; a connection that ends too early tells the client
-                return "failed"
-            if not await self._pass_on(send, block):
-                return "aborted"
-            self._next += len(block)
-        # An empty block is accepted when the one before it has left; after the end nobody tells of a disconnect.
+                if not block:  # cut short under our feet; a connection that ends too early tells the client
+                    return "failed"
+                if not await self._pass_on(send, block):
+                    return "aborted"
+                self._next += len(block)
+        except OSError:
+            return "failed"
+        # An empty block is accepted once there is room for more. A client that has got everything may go at once:
+        # only one that goes while this waits has left something behind.
         if self._sent and not await self._pass_on(send, b""):
             return "aborted"
         await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -131,12 +132,13 @@ class FileSender(Response):
 
     async def _pass_on(self, send: Send, block: bytes) -> bool:
         """False when the client has gone."""
+        if block and self._gone:
+            return False
         try:
             await send({"type": "http.response.body", "body": block, "more_body": True})
         except OSError:  # how ASGI 2.4 tells it
             return False
-        await asyncio.sleep(0)  # lets the watcher see a disconnect that ended the wait
-        self._sent += 0 if self._gone else len(block)
+        self._sent += len(block)
         return not self._gone
 
 

@@ -309,6 +309,17 @@ async def test_a_client_that_goes_away_is_told_of(site: Site, port: int) -> None
     assert "result=aborted" in site.log_file.read_text()
 
 
+async def test_a_client_that_goes_as_soon_as_it_has_everything_has_got_it(site: Site, port: int) -> None:
+    for size in (1, 1000, 128 * 1024, 300_000):
+        data = put(site.folder, "f", NOISE[:size])
+        for _ in range(10):
+            reader, writer = await ask(port, "f")
+            assert await reader.readexactly(size) == data
+            writer.transport.abort()
+    await until(lambda: len(site.told) == 40)
+    assert {outcome for _, _, outcome, _ in site.told} == {"completed"}
+
+
 async def test_a_file_that_becomes_another_is_sent_as_it_was_opened(site: Site, port: int) -> None:
     put(site.folder, "f", NOISE * 20)
     reader, writer = await ask(port, "f")
