@@ -53,6 +53,7 @@ def http(path):
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(f"http://{server}:8067{path}", timeout=5) as answer:
+            answer.read()
             return answer.status
     except urllib.error.HTTPError as fault:
         return fault.code
