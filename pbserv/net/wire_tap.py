@@ -118,10 +118,14 @@ class WireTap:
 
     @contextlib.contextmanager
     def holding(self, address: str, port: int) -> Iterator[None]:
-        """Keep a UDP port meanwhile, where it is free, lest the kernel answers what comes there as unreachable."""
+        """Keep a UDP port meanwhile, where it is free, lest the kernel answers what comes there as unreachable.
+
+        A DHCP client that begins meanwhile gets it all the same: such clients share it (SO_REUSEADDR).
+        """
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as holder:
             with contextlib.suppress(OSError):  # somebody has it: then nothing is unreachable either
                 holder.bind((address, port))
+                holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # after the bind: we take from nobody
             yield
 
     def close(self) -> None:

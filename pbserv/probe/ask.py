@@ -131,10 +131,10 @@ class Probe:
         begins = time.monotonic()
         end = begins + wait_s
         with self._tap.holding(self.address, sent.source_port):
-            for again in (begins + _AGAIN_S, end):
+            for again in (begins + _AGAIN_S, end) if wait_s > _AGAIN_S else (end,):
                 if found or not self._tap.send_packet(ip_packet(framed), sent.destination):
                     break
-                for offer in self._hear(begins, min(again, end), sent.port, _GRACE_S):
+                for offer in self._hear(begins, again, sent.port, _GRACE_S):
                     if offer.port == sent.source_port and _answers_to(offer, sent):
                         found.append(offer)
         return found

@@ -177,10 +177,12 @@ def _way(offer: Offer, firmware: Firmware) -> Iterator[Finding]:
     packet = offer.packet
     if not offer.is_dhcp and packet.ciaddr == ZERO and offer.destination != _BROADCAST:
         yield _error(f"went to {offer.destination}: a client without an address hears only broadcasts", "RFC 2131 4.1")
-    if offer.seconds > firmware.patience_s:
-        yield _error(
-            f"came after {offer.seconds:.1f} s; this firmware waits {firmware.patience_s:g} s", "the client's timer"
-        )
+    if offer.asked == 67 and offer.seconds > firmware.patience_s:
+        late = f"came after {offer.seconds:.1f} s; this firmware waits {firmware.patience_s:g} s"
+        if firmware.model != "ipxe":
+            yield _warning(f"{late} and then asks again", "the client's timer")
+        elif not offer.is_dhcp:
+            yield _error(f"{late} for a proxy", "iPXE config/dhcp.h")
 
 
 def _file(offer: Offer, firmware: Firmware) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from pbserv.probe.ask import Answers
 from pbserv.probe.firmware import firmware_of
 from pbserv.probe.offer import Offer
 from pbserv.proxydhcp import packet as dhcp
-from pbserv.proxydhcp.models import MODELS, Ask, Boot, Choice, Fails, Heard, Identity, LocalDisk, Sent
+from pbserv.proxydhcp.models import MODELS, Ask, Boot, Choice, Fails, Heard, Identity, LocalDisk, Model, Sent
 from pbserv.proxydhcp.models.message import write
 from pbserv.proxydhcp.packet import dotted
 from pbserv.types import MacAddress
@@ -55,7 +55,7 @@ def verdict(answers: Answers, ask_server: AskServer | None) -> Verdict:
     firmware = firmware_of(answers.kind)
     uuid = packet.options.get(dhcp.CLIENT_UUID, bytes(17))[1:]
     who = Identity(answers.mac, uuid, firmware.arch, firmware.undi, packet.xid)
-    choice = MODELS[firmware.model].choose([_heard(offer) for offer in answers.offers], who)
+    choice = _chosen(MODELS[firmware.model], answers.offers, who)
     asked: list[Asked] = []
     while isinstance(choice, Ask) and len(asked) < _MOST_QUESTIONS:
         sent = choice.sent
@@ -67,6 +67,15 @@ def verdict(answers: Answers, ask_server: AskServer | None) -> Verdict:
         asked.append(Asked(sent.destination, sent.port, sent.source_port, choice.why, replies))
         choice = choice.after([_heard(offer) for offer in replies])
     return dataclasses.replace(_verdict(choice, answers), asked=tuple(asked))
+
+
+def _chosen(model: Model, offers: Sequence[Offer], who: Identity) -> Choice:
+    """By the answers to its first DISCOVER; by the late ones too when it then has to send another."""
+    timely = [_heard(offer) for offer in offers if offer.seconds <= model.waits_s[0]]
+    choice = model.choose(timely, who)
+    if isinstance(choice, Fails) and choice.again and len(timely) < len(offers):
+        return model.choose([_heard(offer) for offer in offers], who)
+    return choice
 
 
 def _hindered(choice: Ask, answers: Answers, allowed: bool) -> str:

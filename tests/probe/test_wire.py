@@ -212,7 +212,7 @@ def test_the_real_server_answers_every_kind_it_has_a_loader_for(lan: Room, tmp_p
     host = lan.host("pbserv", 3)
     pbserv = Server(host, tmp_path / "pbserv")
     pbserv.configure("pbserv.conf", User="root")  # the directory of the test is closed to others
-    pbserv.configure("preboot-policy.conf", NewDevices="accept")
+    pbserv.configure("preboot-policy.conf", NewDevices="accept", ZoneDefault="loader")
     with dnsmasq(server, tmp_path, dhcp_range(lan)), running(pbserv):
         results = {kind: one(client, "--as", kind) for kind in ("bios", "uefi", "ipxe")}
         local = one(host, "eth0", "--as", "uefi")
@@ -225,3 +225,16 @@ def test_the_real_server_answers_every_kind_it_has_a_loader_for(lan: Room, tmp_p
     assert results["bios"]["verdict"]["file"] == "undionly.kpxe"
     assert results["uefi"]["verdict"]["file"] == "snponly.efi"
     assert local["verdict"]["file"] == "snponly.efi", local
+
+
+def test_the_real_server_beside_a_dhcp_server_is_heard_from_its_own_host(lan: Room, tmp_path: Path) -> None:
+    """Port 67 is taken, so pbserv listens with a packet tap."""
+    host = lan.host("both", 2)
+    pbserv = Server(host, tmp_path / "pbserv")
+    pbserv.configure("pbserv.conf", User="root")
+    pbserv.configure("preboot-policy.conf", NewDevices="accept", ZoneDefault="loader")
+    pbserv.configure("proxydhcp.conf", LocalDHCPFlag="0")
+    with dnsmasq(host, tmp_path, dhcp_range(lan)), running(pbserv):
+        result = one(host, "eth0", "--as", "uefi")
+    assert kinds(result) == [f"DHCP {host.address}", f"proxy {host.address}"]
+    assert result["verdict"]["file"] == "snponly.efi", result["verdict"]
