@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.proxydhcp.models.environments import ENVIRONMENTS, Environment
-from tests.proxydhcp.models.matrix import BOOTS, COLUMNS, DEFAULT, DISK, LOCAL, NO, THEIRS, cell, render
+from tests.proxydhcp.models.matrix import BOOTS, COLUMNS, DEFAULT, DISK, LOCAL, NO, THEIRS, cell, escalated, render
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "client-matrix.md"
 BY_NAME = {environment.name: environment for environment in ENVIRONMENTS}
@@ -18,10 +18,12 @@ MUST_BOOT = {
     "plain DHCP": GOOD,
     "DHCP with 66/67": ("edk2", "bios", "ipxe", "ipxe, chained", "http", "raspberrypi", "grub, prefixed"),
     "DHCP with 60": ("ipxe", "ipxe, chained", "http", "raspberrypi"),
+    "a fast DHCP with 60": ("http", "raspberrypi"),
     "a slower BINL proxy": GOOD,
     "a faster BINL proxy": ("bios", "ipxe", "ipxe, chained", "http", "raspberrypi"),
     "a slower direct proxy": ("bios", "ipxe", "ipxe, chained", "http", "raspberrypi"),
     "a faster direct proxy": ("ipxe", "ipxe, chained", "http", "raspberrypi"),
+    "both faster": ("http", "raspberrypi"),
     "relay": GOOD,
     "two NICs": GOOD,
     "same host": ("edk2", "bios", "ipxe", "ipxe, chained", "shim", "grub, prefixed"),
@@ -44,10 +46,15 @@ CANNOT = {
     ("DHCP with 66/67", "shim"): (THEIRS, "beside the file in the DHCP server's ACK"),
     # 3.1: without a DhcpOnly offer DhcpBinl beats every proxy (BZ-387)
     ("DHCP with 60", "edk2"): (NO, "PXE-E16: nobody answers on port 4011"),
+    ("a fast DHCP with 60", "edk2"): (NO, "PXE-E16: nobody answers on port 4011"),
     ("DHCP with 60", "shim"): (NO, "PXE-E16: nobody answers on port 4011"),
+    ("a fast DHCP with 60", "shim"): (NO, "PXE-E16: nobody answers on port 4011"),
     ("DHCP with 60", "grub"): (NO, "PXE-E16: nobody answers on port 4011"),
+    ("a fast DHCP with 60", "grub"): (NO, "PXE-E16: nobody answers on port 4011"),
     ("DHCP with 60", "grub, prefixed"): (NO, "PXE-E16: nobody answers on port 4011"),
+    ("a fast DHCP with 60", "grub, prefixed"): (NO, "PXE-E16: nobody answers on port 4011"),
     ("DHCP with 60", "bios"): (NO, "PXE-E55: nobody answers on port 4011"),
+    ("a fast DHCP with 60", "bios"): (NO, "PXE-E55: nobody answers on port 4011"),
     # 3.1: BINL proxies are tried in turn; the strategy direct outranks them
     ("a faster BINL proxy", "edk2"): (THEIRS, f"{_THEIRS}: the answer on port 4011 names the file"),
     ("a faster BINL proxy", "shim"): (THEIRS, _TOLD),
@@ -60,6 +67,15 @@ CANNOT = {
     ("a faster direct proxy", "shim"): (THEIRS, _TOLD),
     ("a faster direct proxy", "grub, prefixed"): (THEIRS, _TOLD),
     ("a faster direct proxy", "bios"): (THEIRS, _OUTRANKED),
+    ("both faster", "edk2"): (THEIRS, _OUTRANKED),
+    ("both faster", "shim"): (THEIRS, _TOLD),
+    ("both faster", "grub, prefixed"): (THEIRS, _TOLD),
+    ("both faster", "bios"): (THEIRS, _OUTRANKED),
+    # 3.3: DISCOVER ends with one DHCP offer and one proxy offer, whatever the priority of what comes later
+    ("both faster", "ipxe"): (THEIRS, f"{_THEIRS}: the proxy names it"),
+    ("both faster", "ipxe, chained"): (THEIRS, f"{_THEIRS}: the proxy names it"),
+    ("a fast DHCP with 60", "ipxe"): (NO, "nothing names a file"),
+    ("a fast DHCP with 60", "ipxe, chained"): (NO, "nothing names a file"),
     # 3.2: no port 4011; 3.7: neither has the Pi
     ("same host", "http"): (NO, "PXE-E16: nobody offers a URL to the class HTTPClient"),
     ("same host", "raspberrypi"): (NO, "no offer has the menu item Raspberry Pi Boot"),
@@ -112,6 +128,15 @@ def test_what_cannot_boot_is_named_where_it_is() -> None:
 def test_another_strategy_helps(environment: str, column: str, strategy: str) -> None:
     assert cell(BY_NAME[environment], DEFAULT, column).word != BOOTS
     assert cell(BY_NAME[environment], strategy, column).word == BOOTS
+
+
+def test_the_escalation_helps_against_every_rival_that_can_be_beaten() -> None:
+    """Only the first of several PXE 1.0 proxies counts, so nothing helps against one that is faster."""
+    helped = {name: [column for column in COLUMNS if escalated(BY_NAME[name], column)] for name in MUST_BOOT}
+    assert {name: columns for name, columns in helped.items() if columns} == {
+        "a faster BINL proxy": ["edk2", "shim", "grub, prefixed"],
+        "a slower direct proxy": ["edk2", "shim", "grub, prefixed"],
+    }
 
 
 @pytest.mark.parametrize("column", ["edk2", "bios"])

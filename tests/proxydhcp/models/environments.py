@@ -177,6 +177,11 @@ ENVIRONMENTS: Final = (
         dhcp=DhcpServer(vendor_class=b"PXEClient"),
     ),
     Environment(
+        "a fast DHCP with 60",
+        "The same, and its offer comes before ours: to iPXE it is an address and a proxy's offer at once.",
+        dhcp=DhcpServer(vendor_class=b"PXEClient", at_s=0.005),
+    ),
+    Environment(
         "a slower BINL proxy",
         "A second proxyDHCP server, which offers without option 43 (as dnsmasq does for UEFI) and comes after us.",
         rival=Rival(direct=False, at_s=0.04),
@@ -194,6 +199,12 @@ ENVIRONMENTS: Final = (
     Environment(
         "a faster direct proxy",
         "The same, and it comes before us.",
+        rival=Rival(direct=True, at_s=0.01),
+    ),
+    Environment(
+        "both faster",
+        "The same, and the DHCP server's offer comes before ours too: iPXE has all that it waits for.",
+        dhcp=DhcpServer(at_s=0.005),
         rival=Rival(direct=True, at_s=0.01),
     ),
     Environment(

@@ -24,6 +24,7 @@ PREFIXED: Final = "grub, prefixed"
 COLUMNS: Final = (
     "edk2", "bios", "ipxe", CHAINED, "http", "raspberrypi", "uboot", "shim", "grub", PREFIXED,
 )  # fmt: skip
+_KINDS: Final = {"bios": "bios"} | dict.fromkeys(("edk2", "shim", "grub", PREFIXED), "uefi")
 _PI: Final = Identity(MacAddress.parse("b8:27:eb:9b:65:d4"), uuid=None)
 
 
@@ -77,6 +78,15 @@ def judge(environment: Environment, strategy: str, outcome: Outcome) -> Cell:
     return Cell(BOOTS, outcome.why)
 
 
+def escalated(environment: Environment, column: str) -> str:
+    """The first strategy of the escalation with which a client boots that the default one does not; empty: none."""
+    kind = _KINDS.get(column)
+    rule = next((rule for rule in TABLE.rules if kind in rule.kinds and not rule.ignore), None)
+    if rule is None or cell(environment, DEFAULT, column).word == BOOTS:
+        return ""
+    return next((name for name in rule.escalate if cell(environment, name, column).word == BOOTS), "")
+
+
 INTRODUCTION: Final = """\
 # Which client boots how
 
@@ -114,6 +124,9 @@ def _section(environment: Environment) -> str:
     for strategy in STRATEGIES:
         cells = [_shown(cell(environment, strategy, column), numbers) for column in COLUMNS]
         lines.append(f"| {'*default*' if strategy == DEFAULT else strategy} | {' | '.join(cells)} |")
+    helped = [f"{column} by {name}" for column in COLUMNS if (name := escalated(environment, column))]
+    if helped:
+        lines += ["", f"What StrategyEscalation brings to boot at the third attempt or later: {', '.join(helped)}."]
     if numbers:
         lines.append("")
     lines += [f"{number}. {why}" for why, number in numbers.items()]
