@@ -40,7 +40,8 @@ NO_DHCP_OFFER: Final = "PXE-E52"
 NO_FILE: Final = "PXE-E53"
 NO_BOOT_SERVER: Final = "PXE-E55"
 TFTP_OPEN: Final = "PXE-E32"
-BAD_SERVER_LIST: Final = "PXE-E79"
+BAD_SERVER_LIST: Final = "PXE-E77"
+NO_TYPED_SERVER: Final = "PXE-E78"
 
 _PARAMETERS: Final = bytes.fromhex("0102030405060b0c0d0f10111216171c28292a2b3233363a3b3c42438081828384858687")
 _SECS: Final = (4, 8, 12, 28)
@@ -134,7 +135,9 @@ class Bios:
     ) -> Choice:
         """REQUEST to port 4011 of each server in turn, from port 68, where the answer is expected too."""
         if not servers:
-            return Fails(NO_BOOT_SERVER, "nobody answers on port 4011", lease)
+            if type_ is None:
+                return Fails(NO_BOOT_SERVER, "nobody answers on port 4011", lease)
+            return Fails(NO_TYPED_SERVER, f"no boot server of type {type_} answers", lease)
 
         def after(replies: Sequence[Heard]) -> Choice:
             for reply in replies:

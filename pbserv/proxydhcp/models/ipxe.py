@@ -35,7 +35,6 @@ from pbserv.types import ClientArch
 
 NO_CONFIGURATION: Final = "iPXE 040ee119"
 NOTHING_TO_BOOT: Final = "iPXE 2d03e13b"
-TIMED_OUT: Final = "iPXE 4c126035"
 
 PROXY_WAIT_S: Final = 2.0  # DHCP_DISC_PROXY_TIMEOUT_SEC, DHCP_REQ_PROXY_TIMEOUT_SEC; the specification says 11 and 7
 _BOOT_SERVER_WAIT_S: Final = 3.0  # PXEBS_MAX_TIMEOUT_SEC, for each server
@@ -164,7 +163,7 @@ class Ipxe:
     ) -> Choice:
         """dhcp_pxebs_rx: an ACK that names the type, from port 67 or 4011, of a listed server where 43.6 says so."""
         if not servers:
-            return Fails(TIMED_OUT, f"no boot server of type {type_} answers", lease)
+            return Fails("", f"connection timed out: no boot server of type {type_} answers", lease)
 
         def good(reply: Heard) -> bool:
             return (

@@ -70,7 +70,7 @@ def test_the_answer_on_4011_may_have_discovery_control_itself() -> None:
         ([heard(option43=JUST_BOOT, file="x")], "PXE-E52"),
         ([PLAIN], "PXE-E53"),
         ([PLAIN, heard(option43=JUST_BOOT)], "PXE-E53"),
-        ([PLAIN, heard(option43=menu(*SELF, control=7))], "PXE-E79"),
+        ([PLAIN, heard(option43=menu(*SELF, control=7))], "PXE-E77"),
         ([dhcp_offer(file="http://10.1.0.1/x")], "PXE-E32"),
         ([PLAIN, heard(vendor_class=b"HTTPClient", file="x")], "PXE-E53"),
         ([PLAIN, heard(option43=JUST_BOOT, file="x", source_port=4011)], "PXE-E53"),
@@ -132,6 +132,7 @@ def test_discovery_of_boot_servers() -> None:
         assert decode(everything.sent.data).options[43] == bytes.fromhex("470480000000ff")
         everything = everything.after([])
     assert isinstance(everything, Fails)
+    assert everything.code == "PXE-E78"
     strict = BIOS.choose([PLAIN, heard(option43=menu(*SELF, control=7, servers=LISTED))])
     assert isinstance(strict, Ask)
     assert isinstance(strict.after([reply(OTHER, file="x")]), Fails)
