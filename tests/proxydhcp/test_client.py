@@ -19,10 +19,11 @@ from pbserv.proxydhcp.client import (
 )
 from pbserv.proxydhcp.outcome import ClientKind, Ignore, Reason
 from pbserv.proxydhcp.packet import decode
-from pbserv.types import MacAddress
+from pbserv.proxydhcp.table import Vendor
+from pbserv.types import ClientArch
 from tests.proxydhcp.samples import FIRMWARE, IPXE_OPTIONS, asks, recorded
 
-PI = MacAddress.parse("b8:27:eb:9b:65:d4")
+PI = bytes.fromhex("b827eb9b65d4")
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,7 @@ PI = MacAddress.parse("b8:27:eb:9b:65:d4")
 )
 def test_recorded_clients(name: str, expected: tuple[ClientKind, int] | Reason) -> None:
     packet = decode(recorded(name))
-    found = classify(packet.options, hardware_address(packet))
+    found = classify(packet.options, packet.chaddr[:6])
     if isinstance(found, Ignore):
         assert found.reason is expected
     else:
@@ -56,7 +57,7 @@ def test_recorded_firmware(entry: dict[str, str]) -> None:
     http = packet.options[60].startswith(b"HTTPClient")
     wanted = ClientKind.IPXE if is_ipxe else ClientKind.HTTP if http else ClientKind.UEFI
     assert found.kind is wanted
-    assert system_uuid(packet.options) is not None
+    assert system_uuid(packet.options[97]) is not None
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,7 @@ def test_without_a_usable_option_93_nobody_is_answered(options: dict[int, bytes]
 
 def test_a_pi_is_a_pi_by_its_vendor_only() -> None:
     options = decode(recorded("rpi3-rom-discover")).options
-    kinds = [classify(options, mac) for mac in (PI, MacAddress.parse("d0:50:99:4e:05:57"), None)]
+    kinds = [classify(options, mac) for mac in (PI, bytes.fromhex("d050994e0557"), b"")]
     assert [found.kind for found in kinds if isinstance(found, Client)] == [
         ClientKind.RASPBERRY_PI, ClientKind.BIOS, ClientKind.BIOS,
     ]  # fmt: skip
@@ -109,23 +110,56 @@ def test_the_first_known_architecture_of_a_list_counts() -> None:
     assert architecture(b"\xff\xff") == 0xFFFF
 
 
+@pytest.mark.parametrize("oui", ["b827eb", "dca632", "e45f01", "28cdc1", "d83add"])
+def test_the_vendors_of_pis(oui: str) -> None:
+    found = classify(decode(recorded("rpi3-rom-discover")).options, bytes.fromhex(oui) + b"\1\2\3")
+    assert isinstance(found, Client)
+    assert found.kind is ClientKind.RASPBERRY_PI
+
+
+def test_a_pi_that_says_so_needs_no_vendor() -> None:
+    found = classify(asks(arch=41, vendor_class=b"PXEClient").options)
+    assert isinstance(found, Client)
+    assert found.kind is ClientKind.RASPBERRY_PI
+
+
+def test_further_vendor_classes_count_as_one_of_the_two() -> None:
+    vendors = (Vendor(b"HW-Client", b"PXEClient"), Vendor(b"ACME", b"HTTPClient"))
+    huawei = classify(asks(arch=7, vendor_class=b"HW-Client:Arch:00007").options, b"", vendors)
+    assert huawei == Client(ClientKind.UEFI, ClientArch.EFI_X64, b"PXEClient", b"HW-Client:Arch:00007")
+    acme = classify(asks(arch=16, vendor_class=b"ACME").options, b"", vendors)
+    assert acme == Client(ClientKind.HTTP, ClientArch.HTTP_X64, b"HTTPClient", b"ACME")
+    for other in (b"HW-Clien", b"acme", b"pxeclient"):
+        found = classify(asks(vendor_class=other).options, b"", vendors)
+        assert isinstance(found, Ignore)
+        assert found.reason is Reason.NOT_PXE
+
+
+def test_what_is_no_boot_client_is_shown_without_its_control_characters() -> None:
+    found = classify(asks(vendor_class=b"a\nb\xff" + bytes(60)).options)
+    assert isinstance(found, Ignore)
+    assert found.detail.startswith("a\nb\\xff")
+    assert len(found.detail) < 200
+
+
 def test_hardware_addresses() -> None:
     guid = bytes(range(0x10, 0x20))
-    assert str(hardware_address(asks(mac="525400aabbcc"))) == "52:54:00:aa:bb:cc"
-    assert str(hardware_address(asks(mac=guid.hex(), hlen=16))) == "1a:1b:1c:1d:1e:1f"
-    assert str(hardware_address(asks(mac=guid.hex(), hlen=16, extra={61: b"\x01RT\0\x11\x22\x33"}))).startswith("52:54")
-    for nobody in (asks(mac="000000000000"), asks(mac="ffffffffffff"), asks(hlen=0), asks(hlen=8)):
-        assert hardware_address(nobody) is None
+    assert hardware_address(6, bytes.fromhex("525400aabbcc") + bytes(10)) == bytes.fromhex("525400aabbcc")
+    assert hardware_address(16, guid) == bytes.fromhex("1a1b1c1d1e1f")
+    assert hardware_address(16, guid, b"\x01RT\0\x11\x22\x33") == b"RT\0\x11\x22\x33"
+    for identifier in (b"", b"\x02RT\0\x11\x22\x33", b"\x01RT\0\x11\x22", b"\0" + guid):
+        assert hardware_address(16, guid, identifier) == guid[10:]
+    for hlen, chaddr in ((6, bytes(16)), (6, b"\xff" * 16), (0, guid), (8, guid), (17, guid), (6, b"\1" + guid[1:])):
+        assert hardware_address(hlen, chaddr) is None
 
 
 def test_a_uuid_is_written_as_the_kernel_writes_it() -> None:
     # Recorded: read with the first three fields reversed, it is a proper version 5 UUID; read straight it is not.
-    assert system_uuid({97: bytes.fromhex("00612b889ce8fa4f569f4a31c5f93be72b")}) == (
-        "9c882b61-fae8-564f-9f4a-31c5f93be72b"
-    )
+    assert system_uuid(bytes.fromhex("00612b889ce8fa4f569f4a31c5f93be72b")) == "9c882b61-fae8-564f-9f4a-31c5f93be72b"
     nobody = (b"", b"\0" * 17, b"\0" + b"\xff" * 16, b"\1" + bytes(range(16)), b"\0" + bytes(8))
-    assert [system_uuid({97: value}) for value in nobody] == [None] * len(nobody)
-    assert system_uuid(decode(recorded("asrock-bios-intel-discover")).options) is None  # shared by thousands
+    assert [system_uuid(value) for value in nobody] == [None] * len(nobody)
+    shared = decode(recorded("asrock-bios-intel-discover")).options[97]
+    assert system_uuid(shared) is None  # shared by thousands
 
 
 def test_boot_items() -> None:
@@ -143,4 +177,13 @@ def test_boot_items() -> None:
 @given(st.dictionaries(st.sampled_from((43, 60, 61, 77, 93, 97, 175)), st.binary(max_size=40)))
 def test_any_options_are_classified(options: dict[int, bytes]) -> None:
     assert isinstance(classify(options), Client | Ignore)
-    system_uuid(options)
+    system_uuid(options.get(97, b""))
+    if isinstance(boot := _item(options), BootItem):
+        assert 0 <= boot.type <= 0xFFFF
+
+
+def _item(options: dict[int, bytes]) -> BootItem | None:
+    try:
+        return boot_item(options)
+    except WireError:
+        return None

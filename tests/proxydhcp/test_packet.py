@@ -162,6 +162,56 @@ def test_impossible_packets_cannot_be_made() -> None:
             Packet(**{"op": 1, "xid": 1, "chaddr": bytes(16)} | wrong)  # type: ignore[arg-type]
 
 
+@given(st.binary(max_size=700))
+def test_the_head_is_that_of_the_packet(data: bytes) -> None:
+    for one in (data, with_options(data)):
+        packet = decoded(one)
+        if packet is None:
+            continue
+        head = dhcp.head_of(one)
+        for name in ("op", "htype", "hlen", "hops", "xid", "secs", "flags", "ciaddr", "yiaddr", "siaddr", "giaddr",
+                     "chaddr"):  # fmt: skip
+            assert getattr(head, name) == getattr(packet, name)
+
+
+def test_the_head_refuses_what_decode_refuses_of_the_head() -> None:
+    good = encode(Packet(1, 1, bytes(16)))
+    for broken in (good[:239], good.ljust(4097, b"\0"), good[:236] + b"\0" + good[237:], good[:2] + b"\x11" + good[3:]):
+        said = []
+        for read in (dhcp.head_of, decode):
+            with pytest.raises(WireError) as caught:
+                read(broken)
+            said.append(str(caught.value))
+        assert said[0] == said[1]
+
+
+@given(MESSAGE)
+def test_the_places_of_options_are_where_their_values_stand(packet: Packet) -> None:
+    data = encode(packet)
+    found = {data[at]: data[value : value + data[at + 1]] for at, value in dhcp.places(data).items()}
+    assert found == decode(data).options
+    assert not dhcp.is_overloaded(data, dhcp.places(data))
+    overloaded = with_options(bytes((53, 1, 1, 0, 0, 52, 1, 3, 255)))
+    assert dhcp.is_overloaded(overloaded, dhcp.places(overloaded))
+
+
+@given(st.dictionaries(st.integers(1, 254), st.binary(max_size=40), max_size=6))
+def test_suboptions_survive_a_round_trip(parts: dict[int, bytes]) -> None:
+    assert dhcp.suboptions(dhcp.encapsulate(parts)) == parts
+    assert dhcp.suboptions(dhcp.encapsulate(parts) + b"\xff\0\0") == parts
+
+
+def test_pads_between_suboptions_are_stepped_over() -> None:
+    # Recorded: iPXE writes a PAD before END in the 43.71 of its boot item request.
+    assert dhcp.suboptions(bytes.fromhex("47048000000000ff")) == {71: bytes.fromhex("80000000")}
+
+
+@pytest.mark.parametrize("text", ["10.0.0", "10.0.0.1.2", "10.0.0.256", "ten.0.0.1", "", "-1.0.0.0"])
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(ValueError):
+        dhcp.undotted(text)
+
+
 def test_the_line_for_the_log_says_what_counts() -> None:
     line = dhcp.describe(decode(recorded("ovmf-x64-4011-request-try1-bz387")))
     assert line.startswith("REQUEST ")
