@@ -14,20 +14,20 @@ from typing import Final
 
 from pbserv.errors import PbservError
 from pbserv.log import ServiceLog
-from pbserv.net.interfaces import address_on_host
 from pbserv.net.neighbours import NeighbourTable
 from pbserv.policy.attribution import Attribution
-from pbserv.policy.config import PolicyConf
 from pbserv.policy.decide import decide, refusal
 from pbserv.policy.devices import DeviceTable
 from pbserv.policy.ports import Journal, Neighbours
-from pbserv.policy.render import BootFacts, boot_script, bootstrap
+from pbserv.policy.scripts import BootScripts, PolicySettings
 from pbserv.policy.sightings import Sightings
 from pbserv.registry.records import Device, DeviceState
 from pbserv.registry.registry import Registry
 from pbserv.registry.tokens import WorkTokens
 from pbserv.service import Reload
 from pbserv.types import Decision, MacAddress, Sighting, Verdict
+
+__all__ = ["PolicyService", "PolicySettings", "Refused"]
 
 MAX_PENDING = 10_000
 MAX_DEVICES = 100_000
@@ -36,19 +36,6 @@ SEEN_EVERY_S: Final = 60.0
 STRANGER_S: Final = 5.0
 """How long the answer to a device stands that is not registered: there may be room for it again."""
 SAME_QUESTION_S: Final = 20.0
-
-
-@dataclass(frozen=True, slots=True)
-class PolicySettings:
-    """``url_address`` overrides the address in boot scripts; None means the one that the client asked.
-
-    ``engine``: ``a.b.c.d[:port]`` of the server that decides (NovellPolicyEngine); None: this one.
-    """
-
-    conf: PolicyConf
-    url_address: str | None
-    http_port: int
-    engine: str | None = None
 
 
 class Refused(PbservError):
@@ -101,7 +88,7 @@ class PolicyService:
         self._neighbours = neighbours
         self._clock = clock
         self._calendar = calendar
-        self._settings: PolicySettings | None = None
+        self._scripts: BootScripts | None = None  # None: stopped
         self._engine = ""
         self._devices = DeviceTable()
         self._sightings = Sightings(registry, log)
@@ -112,7 +99,7 @@ class PolicyService:
 
     @property
     def running(self) -> bool:
-        return self._settings is not None
+        return self._scripts is not None
 
     @property
     def listeners(self) -> tuple[str, ...]:
@@ -132,9 +119,9 @@ class PolicyService:
                            zone_default=settings.conf.zone_default, engine=self._engine or None)  # fmt: skip
 
     async def stop(self) -> None:
-        if self._settings is None:
+        if self._scripts is None:
             return
-        self._settings = None
+        self._scripts = None
         self._answers.clear()
         if self._whose is not None:
             self._whose.close()
@@ -146,21 +133,22 @@ class PolicyService:
         return _PolicyReload(self, settings)
 
     def adopt(self, settings: PolicySettings) -> None:
-        self._settings = settings
-        self._engine = _other_server(settings)
+        self._scripts = BootScripts.under(settings, self._tokens)
+        self._engine = self._scripts.engine
         self._answers.clear()
 
     # the port of proxyDHCP
 
     def decide(self, sighting: Sighting) -> Decision:
         """In memory and without waiting; a device that was never seen is registered in the background."""
-        if self._settings is None:
+        scripts = self._scripts
+        if scripts is None:
             return Decision(Verdict.SILENT, "the policy service is not running")
         now = self._clock()
         address = sighting.address
         answer = self._answers.get(sighting.mac.octets)
         if answer is None or now >= answer.until or (address and address != answer.address):
-            answer = self._answer(self._settings, sighting, now)
+            answer = self._answer(scripts.settings, sighting, now)
         if address and (answer.claimed or sighting.via == "dhcp"):
             self._journal.learn(address, answer.mac)
         if now >= answer.quiet.get(sighting.via, 0.0):
@@ -258,7 +246,7 @@ class PolicyService:
 
     def refuses(self, peer: str) -> str:
         """Why the device at the address ``peer`` gets nothing; empty when it may ask, or nobody knows whose it is."""
-        if self._settings is None or not self._devices.refused:
+        if self._scripts is None or not self._devices.refused:
             return ""
         mac = self._mac_at(peer)
         return refusal(mac, self._devices.get(mac), self._engine) if mac is not None else ""
@@ -275,7 +263,7 @@ class PolicyService:
 
         Raises PermissionError for the script of a device that gets nothing.
         """
-        if self._settings is None:
+        if self._scripts is None:
             return None
         folder, _, leaf = name.rpartition("/")
         if name == "boot.ipxe" or leaf == "autoexec.ipxe":
@@ -314,45 +302,28 @@ class PolicyService:
         self._ended("tftp", peer, name, "uploaded", size)
 
     def url(self, local: str) -> str:
-        """The server's base URL in scripts, for a client that reached us at ``local``."""
-        settings = self._settings
-        if settings is None:
-            return ""
-        return f"http://{settings.conf.local_interface or settings.url_address or local}:{settings.http_port}"
+        """The server's base URL in scripts, for a client that reached us at ``local``; empty while it is stopped."""
+        return "" if self._scripts is None else self._scripts.url(local)
 
     def first_script(self, local: str) -> str:
-        """The script that is the same for everybody; it sends them to the server that decides."""
-        return bootstrap(f"http://{self._engine}", sent=True) if self._engine else bootstrap(self.url(local))
+        """The script that is the same for everybody; raises RuntimeError while the service is stopped."""
+        return self._running().first(local)
 
     def script(self, sighting: Sighting, local: str, *, sent: bool = False) -> str:
-        """The decision for one device as an iPXE script; raises Refused.
-
-        ``sent``: another server's NovellPolicyEngine sent the client here; it is not sent any further.
-        """
-        settings = self._settings
-        if settings is None:
-            raise RuntimeError("the policy service is not running")
+        """The decision for one device as an iPXE script; raises Refused. ``sent``: see :meth:`BootScripts.of`."""
+        scripts = self._running()
         mac = str(sighting.mac)
         decision = self.decide(sighting)
         device = self._devices.get(mac)
         reason = refusal(mac, device, self._engine)
         if reason:
             raise Refused(reason)
-        if self._engine and not sent:
-            return self.first_script(local)
-        if self._engine:
-            decision = Decision(Verdict.SILENT, f"two servers send their clients on: this one to {self._engine}")
-        return boot_script(
-            decision,
-            BootFacts(
-                mac=mac,
-                name=device.name if device else "",
-                url=self.url(local),
-                server=local,
-                token="" if decision.work is None else self._tokens.issue(decision.work),
-                arguments=settings.conf.client_arguments,
-            ),
-        )
+        return scripts.of(mac, device, decision, local, sent=sent)
+
+    def _running(self) -> BootScripts:
+        if self._scripts is None:
+            raise RuntimeError("the policy service is not running")
+        return self._scripts
 
     # the registry
 
@@ -368,6 +339,7 @@ class PolicyService:
         self._sightings.forget(mac)
         self._devices.remove(mac)
         self._answers.pop(MacAddress.parse(mac).octets, None)
+        self._told = {key: until for key, until in self._told.items() if key[0] != mac}
         self._journal.forget(mac)
 
     def _changed(self, device: Device) -> None:
@@ -395,16 +367,6 @@ class _PolicyReload:
 
     def abort(self) -> None:
         pass
-
-
-def _other_server(settings: PolicySettings) -> str:
-    """``a.b.c.d:port`` of the server that decides; empty: this one does, which is also what its own address means."""
-    if settings.engine is None:
-        return ""
-    host, _, port = settings.engine.partition(":")
-    if int(port or settings.http_port) == settings.http_port and address_on_host(host):
-        return ""
-    return f"{host}:{port or settings.http_port}"
 
 
 def _seen_lately(device: Device, today: datetime) -> bool:

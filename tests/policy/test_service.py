@@ -189,6 +189,10 @@ async def test_a_forgotten_device_is_new_again(registry: Registry, tmp_path: Pat
     await registry.forget(MAC)
     service.forget(MAC)
     assert service.devices.get(MAC) is None
+    service.decide(SIGHTING)
+    await service.flush_history()
+    assert [e.what for e in await registry.history(MAC)] == ["registered", "asked by dhcp"]
+    service.forget(MAC)
     assert service.devices.pending == 0
     await service.stop()
 
