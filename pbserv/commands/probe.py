@@ -48,8 +48,8 @@ def probe(
     if not 0 < wait_s <= LONGEST_WAIT_S:
         raise UsageError(f"--wait {wait_s:g}: seconds, more than 0 and at most {LONGEST_WAIT_S:g}")
     with contextlib.ExitStack() as stack:
-        sink = stack.enter_context(_pcap_file(pcap)) if pcap is not None else None
         probes = [stack.enter_context(_opened(name)) for name in ([interface] if interface else usable_interfaces())]
+        sink = stack.enter_context(_pcap_file(pcap)) if pcap is not None else None
         for one in probes:
             print(_announced(one, options), file=sys.stderr, flush=True)
         with ThreadPoolExecutor(len(probes)) as pool:
@@ -121,19 +121,23 @@ def _judged(one: Probe, answers: Answers, options: Options) -> Probed:
 
 @contextlib.contextmanager
 def _pcap_file(path: Path) -> Iterator[BinaryIO]:
-    """A new file; it is made before anything is sent, so that nothing is asked in vain."""
+    """A new file; it is made before anything is sent, so that nothing is asked in vain, and gone after a fault."""
     try:
         sink = path.open("xb")
     except FileExistsError:
         raise PbservError(f"--pcap {path}: the file exists already; name another") from None
     except OSError as fault:
         raise PbservError(f"--pcap {path}: {fault.strerror}") from None
-    with sink:
-        yield sink
+    try:
+        with sink:
+            yield sink
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _record(sink: BinaryIO, frames: list[Recorded]) -> None:
-    import dpkt
+    import dpkt  # type: ignore[import-untyped]
 
     writer = dpkt.pcap.Writer(sink, linktype=dpkt.pcap.DLT_EN10MB)
     for wall, frame in sorted(frames):

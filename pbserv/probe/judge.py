@@ -32,6 +32,8 @@ _BROADCAST: Final = "255.255.255.255"
 _EDK2: Final = frozenset(("edk2", "http"))
 _PXE10: Final = range(6, 11)
 _LINE: Final = 70
+_PI_TEXT: Final = b"Raspberry Pi Boot"
+_PI_DOC: Final = "Raspberry Pi documentation"
 _DHCP_C: Final = "EDK2 PxeBcDhcp4.c"
 _BOOT_C: Final = "EDK2 PxeBcBoot.c"
 _HTTP_C: Final = "EDK2 HttpBootDhcp4.c"
@@ -259,14 +261,13 @@ def _no_discovery(offer: Offer, firmware: Firmware, parts: dict[int, bytes]) -> 
     elif firmware.model == "bios" and offer.asked == 67:
         yield _note("has no discovery control in option 43: Intel ROMs ask port 4011 (PXE-E55)", "staticdhcpd#3")
     elif firmware.model == "raspberrypi":
-        yield _error("has no option 43 with the Raspberry Pi menu", "Raspberry Pi documentation")
+        yield _error("has no option 43 with the Raspberry Pi menu", _PI_DOC)
 
 
 def _control(offer: Offer, firmware: Firmware, parts: dict[int, bytes], control: int) -> Iterator[Finding]:
     uefi = firmware.model == "edk2"
     if firmware.model == "raspberrypi":
-        if b"Raspberry Pi Boot" not in parts.get(BOOT_MENU, b""):
-            yield _error("its menu (43.9) has no entry 'Raspberry Pi Boot'", "Raspberry Pi documentation")
+        yield from _pi_menu(parts)
         return
     if control & JUST_FILE and not offer.file:
         yield _error("43.6 says to boot the named file (bit 3), and no file is named", _BOOT_C)
@@ -275,6 +276,16 @@ def _control(offer: Offer, firmware: Firmware, parts: dict[int, bytes], control:
     if not control & NO_MULTICAST and not control & JUST_FILE:
         severe = uefi and 7 not in parts
         yield _grave(severe, "43.6 lacks bit 1 (no multicast): EDK2 without 43.7 asks 0.0.0.0 and fails", _BOOT_C)
+
+
+def _pi_menu(parts: dict[int, bytes]) -> Iterator[Finding]:
+    lines = parts.get(BOOT_MENU, b"")
+    if _PI_TEXT not in lines:
+        yield _error("its menu (43.9) has no entry 'Raspberry Pi Boot'", _PI_DOC)
+    elif _PI_TEXT.ljust(20) not in lines:
+        yield _error("'Raspberry Pi Boot' lacks three spaces behind it, which the ROM of a Pi 3 wants", "rpi-eeprom#60")
+    if MENU_PROMPT not in parts:
+        yield _error("has no menu prompt (43.10)", _PI_DOC)
 
 
 def _menu(firmware: Firmware, parts: dict[int, bytes]) -> Iterator[Finding]:

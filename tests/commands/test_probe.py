@@ -26,7 +26,6 @@ def probe(*words: str, prefix: tuple[str, ...] = ()) -> tuple[int, str]:
         (("eth0", "--wait", "0"), 2, "more than 0 and at most 120"),
         (("nosuch0",), 1, "nosuch0: no such interface; this host has: "),
         (("lo",), 1, "lo: the loopback interface leads to no wire"),
-        (("nosuch0", "--pcap", "/nowhere/x.pcap"), 1, "--pcap /nowhere/x.pcap: No such file or directory"),
     ],
 )
 def test_what_it_says_when_it_cannot(words: tuple[str, ...], code: int, message: str) -> None:

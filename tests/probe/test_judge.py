@@ -17,6 +17,7 @@ from tests.probe.recordings import recorded
 
 BROKEN, DOUBTFUL, NOTED = Severity.ERROR, Severity.WARNING, Severity.NOTE
 PI_MENU = bytes.fromhex("0601030a0400505845") + b"\x09\x17\0\0\x14Raspberry Pi Boot   \xff"
+PI_SHORT = bytes.fromhex("0601030a0400505845") + b"\x09\x14\0\0\x11Raspberry Pi Boot\xff"
 WFM = b"".join(bytes((tag, 4)) + b"\xe0\0\1\2" for tag in range(1, 6)) + b"\xff"
 
 CASES: list[tuple[str, str, Offer, Severity]] = [
@@ -70,6 +71,8 @@ CASES: list[tuple[str, str, Offer, Severity]] = [
     ("bios", "PXE-E55", proxy(None, 43), NOTED),
     ("pi", "no option 43 with the Raspberry Pi menu", proxy(None, 43), BROKEN),
     ("pi", "no entry 'Raspberry Pi Boot'", proxy(), BROKEN),
+    ("pi", "no menu prompt", proxy(), BROKEN),
+    ("pi", "lacks three spaces", proxy({43: PI_SHORT}), BROKEN),
     ("bios", "43.6 (discovery control) has 2 bytes", proxy({43: b"\x06\2\x08\0\xff"}), BROKEN),
     ("uefi", "no file is named", proxy(file=b""), BROKEN),
     ("uefi", "there is no menu: EDK2 aborts", proxy({43: b"\x06\1\3\xff"}), BROKEN),

@@ -174,10 +174,14 @@ def test_what_was_sent_and_heard_as_a_pcap_file(lan: Room, tmp_path: Path) -> No
     path = tmp_path / "heard.pcap"
     with dnsmasq(server, tmp_path, dhcp_range(lan)):
         result = one(client, "--as", "bios", "--pcap", str(path))
-        again = subprocess.run(
-            client.command([PBSERV, "probe", "--pcap", path]), capture_output=True, text=True, timeout=60
+        again, nowhere = (
+            subprocess.run(
+                client.command([PBSERV, "probe", "--pcap", name]), capture_output=True, text=True, timeout=60
+            )
+            for name in (path, tmp_path / "no" / "x")
         )
     assert (again.returncode, "the file exists already" in again.stderr) == (1, True)
+    assert (nowhere.returncode, "No such file or directory" in nowhere.stderr) == (1, True)
     with path.open("rb") as source:
         frames = [dpkt.ethernet.Ethernet(data) for _, data in dpkt.pcap.Reader(source)]
     asked, *answers = [frame for frame in frames if bytes(frame.data.data.data)[4:8] == result_xid(result)]
@@ -238,3 +242,20 @@ def test_the_real_server_beside_a_dhcp_server_is_heard_from_its_own_host(lan: Ro
         result = one(host, "eth0", "--as", "uefi")
     assert kinds(result) == [f"DHCP {host.address}", f"proxy {host.address}"]
     assert result["verdict"]["file"] == "snponly.efi", result["verdict"]
+
+
+def test_a_bridge_with_the_address_of_the_host(lan: Room, tmp_path: Path) -> None:
+    server, client = lan.host("dhcp", 2), lan.host("client", 50)
+    for words in (
+        "link add br9 type bridge", "address flush dev eth0", "link set eth0 master br9", "link set br9 up",
+        f"address add {client.address}/24 brd + dev br9",
+    ):  # fmt: skip
+        client.run("ip", *words.split())
+    rival = lan.host("proxy", 3)
+    with (
+        dnsmasq(server, tmp_path, dhcp_range(lan)),
+        dnsmasq(rival, tmp_path, f"--dhcp-range={lan.net}.0,proxy", *SERVICES),
+    ):
+        result = one(client, "--as", "ipxe", code=0)
+    assert result["interface"] == "br9"
+    assert kinds(result) == [f"DHCP {server.address}", f"proxy {rival.address}"]
