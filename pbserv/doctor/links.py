@@ -46,11 +46,14 @@ def no_broadcast_address(facts: Facts) -> Iterator[Finding]:
             if entry.broadcast is not None or not link.broadcasts or entry.prefix_length >= 31:
                 continue
             network = ipaddress.ip_network((entry.address, entry.prefix_length), strict=False)
+            own = f"{entry.address}/{entry.prefix_length}"
             yield warning(
                 f"{link.name} has no broadcast address: packets to {network.broadcast_address} are neither heard nor"
                 " sent there, and DHCP servers and relays that use it fall silent",
                 f"{entry.address}/{entry.prefix_length} on {link.name}, no brd",
-                f"ip address replace {entry.address}/{entry.prefix_length} brd + dev {link.name}",
+                # `ip address replace` leaves the broadcast address as it is: the kernel only takes lifetimes from it.
+                f"ip address del {own} dev {link.name} && ip address add {own} brd + dev {link.name}",
+                "routes by way of that address (ip route) go with it: set them again, or restart the network",
             )
 
 

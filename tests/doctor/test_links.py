@@ -34,7 +34,7 @@ def test_no_broadcast_address() -> None:
     dumb = link(addresses=(address("10.0.0.1/24", brd=False),))
     found = only(links.no_broadcast_address, facts(links=(dumb,)))
     assert found.severity is Severity.WARNING
-    assert found.remedy == ("ip address replace 10.0.0.1/24 brd + dev eth0",)
+    assert found.remedy[0].endswith("&& ip address add 10.0.0.1/24 brd + dev eth0")
     assert "10.0.0.255" in found.what
     tunnel = link(addresses=(address("10.0.0.1/24", brd=False),), broadcasts=False)
     point = link(addresses=(address("10.0.0.1/31", brd=False),))
