@@ -50,7 +50,8 @@ class Follower:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._wake.wait()
-        self._wake.clear()
+        if not self._over:
+            self._wake.clear()
         steps, lost = list(self._waiting), self._lost
         self._waiting.clear()
         self._lost = 0

@@ -14,6 +14,10 @@ from pbserv.journal.steps import DhcpLine, DhcpText, Line, Spell
 
 # BIOS ROMs derive the xid from their MAC and add the number of the attempt to its first byte.
 _XID_OF_ALL_TRIES: Final = 0x00FFFFFF
+_NOT_OURS: Final = {
+    "ordinary_request_on_67": "for the DHCP server", "message_not_for_proxy": "for the DHCP server",
+    "repeated": "answered already",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,8 @@ def _client(text: DhcpText) -> Iterator[str]:
 
 def _answered(line: DhcpLine) -> str:
     step = line.step
+    if step.verdict in _NOT_OURS:
+        return _NOT_OURS[step.verdict]
     if step.reply is None:
         return f"not answered ({step.verdict.replace('_', ' ')}){_because(step.reason)}"
     words = [step.verdict.upper(), f"strategy {step.strategy}" if step.strategy else "", step.file]
@@ -109,10 +115,9 @@ def _again(row: Row, line: DhcpLine) -> Row:
 
 def text_of(row: Row, zone: tzinfo | None = None) -> list[str]:
     """The row as lines of text; times in ``zone``, None means the local one."""
-    head = f"{clock(row.at, zone)}  {row.source:<8}  {row.what}"
-    if row.count > 1:
-        head += f" x{row.count} in {row.last - row.at:.1f} s"
-    text = [f"{head}  {row.detail}".rstrip()]
+    times = f"x{row.count} in {row.last - row.at:.1f} s" if row.count > 1 else ""
+    words = (clock(row.at, zone), f"{row.source:<8}", "" if row.what == row.source else row.what, times, row.detail)
+    text = ["  ".join(filter(None, words))]
     if row.answer:
         text.append(f"{'':12}  {'':8}    -> {row.answer}")
     for mark, fields in (("<", row.packet), (">", row.reply)):
