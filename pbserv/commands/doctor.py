@@ -20,8 +20,8 @@ from pbserv.doctor.gather import gather
 from pbserv.doctor.network import KINDS, WAIT_S, Ask, ask_all
 from pbserv.doctor.server import configuration
 from pbserv.errors import UsageError
-from pbserv.hostcheck import host_problems
-from pbserv.settings import load_settings
+from pbserv.hostcheck import bound_addresses, host_problems
+from pbserv.settings import SERVICE_NAMES, Settings, load_settings
 
 
 def examine_host(conf: Path, interface: str | None, quick: bool, as_json: bool) -> int:
@@ -36,8 +36,14 @@ def examine_host(conf: Path, interface: str | None, quick: bool, as_json: bool) 
         raise UsageError(f"--interface {interface}: there is no such interface; there are {there}")
     if not quick:
         facts = _with_network(facts)
-    findings = configuration((*settings.warnings, *host_problems(settings)))
-    return _show(by_severity([*findings, *examine(facts)]), as_json)
+    return _show(by_severity([*_of_the_files(settings), *examine(facts)]), as_json)
+
+
+def _of_the_files(settings: Settings) -> list[Finding]:
+    """What `pbserv check` says too; an address that a service must have and this host has not is an error."""
+    stopping = bound_addresses(settings, SERVICE_NAMES)
+    others = [problem for problem in (*settings.warnings, *host_problems(settings)) if problem not in stopping]
+    return [*configuration(stopping, Severity.ERROR), *configuration(others)]
 
 
 def _with_network(facts: Facts) -> Facts:

@@ -20,7 +20,6 @@ CHECKS: Final[tuple[Check, ...]] = (
     rights.rights_to_start,
     rights.tftp_directory,
     links.no_usable_link,
-    links.foreign_local_interface,
     links.no_broadcast_address,
     links.link_down,
     links.enslaved_link,

@@ -22,19 +22,6 @@ def no_usable_link(facts: Facts) -> Iterator[Finding]:
     )
 
 
-def foreign_local_interface(facts: Facts) -> Iterator[Finding]:
-    """LocalInterface must be an address of this host; hostcheck says so too, this names what there is."""
-    local = facts.settings.proxydhcp.local_interface
-    if local is None or str(local) in facts.own_addresses or not facts.wants("proxydhcp"):
-        return
-    there = ", ".join(f"{entry.address} ({link.name})" for link in facts.links for entry in link.addresses)
-    yield error(
-        f"LocalInterface is {local}, and no interface has it: proxyDHCP does not start",
-        f"addresses of this host: {there or 'none'}",
-        "set LocalInterface in proxydhcp.conf to one of these, or remove it",
-    )
-
-
 def no_broadcast_address(facts: Facts) -> Iterator[Finding]:
     """``ip address add`` without ``brd +`` makes one.
 

@@ -24,6 +24,9 @@ def rival_proxies(facts: Facts) -> Iterator[Finding]:
     for interface, asks in _by_interface(facts):
         rivals = {offer.source: offer for asked in asks for offer in asked.offers if _rival(facts, offer)}
         for offer in rivals.values():
+            if _stands_by(facts):
+                yield note(f"this server stands by for another proxyDHCP server on {interface}: {offer.who}")
+                continue
             strong = ", and its option 43 makes UEFI prefer it to one without" if offer.has_43 else ""
             yield error(
                 f"another proxyDHCP server answers on {interface}: {offer.who}; which of the two a client takes is"
@@ -151,6 +154,12 @@ def _weight(offer: OfferSeen) -> int:
 
 def _rival(facts: Facts, offer: OfferSeen) -> bool:
     return offer.is_proxy and offer.source not in facts.own_addresses
+
+
+def _stands_by(facts: Facts) -> bool:
+    """Whether this server lets another one answer first on purpose."""
+    conf = facts.settings.proxydhcp
+    return conf.reply_delay_ms > 0 or conf.minimum_secs > 0
 
 
 def _kinds(asks: list[Asked]) -> str:

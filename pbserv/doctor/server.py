@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Final
 
 from pbserv.conf.load import Problem
 from pbserv.doctor.facts import Facts
 from pbserv.doctor.finding import Finding, Severity, error, note, warning
 from pbserv.settings import TITLES
+
+# Keys that hostcheck names only when their service does not start.
+_STOPPING: Final = frozenset(("TFTPDirectory", "TFTPMapFile", "BootServerPort", "LIBRARY_NAME"))
 
 
 def services_running(facts: Facts) -> Iterator[Finding]:
@@ -36,14 +40,17 @@ def proxydhcp_wanted(facts: Facts) -> Iterator[Finding]:
     )
 
 
-def configuration(problems: Iterable[Problem], severity: Severity = Severity.WARNING) -> list[Finding]:
-    """What the files deserve a word about, and what cannot hold on this host, as findings."""
+def configuration(problems: Iterable[Problem], severity: Severity | None = None) -> list[Finding]:
+    """What the files deserve a word about, and what cannot hold on this host, as findings of ``severity``.
+
+    Without it the key decides: an error where its service does not start.
+    """
     return [
         Finding(
-            severity,
+            severity or (Severity.ERROR if problem.key in _STOPPING else Severity.WARNING),
             f"{problem.key}: {problem.reason}" if problem.key else problem.reason,
             f"{problem.file}:{problem.line}" if problem.line else problem.file,
-            ("pbserv check",),
+            ("correct it in that file, then: pbserv check",),
         )
         for problem in problems
     ]

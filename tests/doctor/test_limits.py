@@ -71,6 +71,11 @@ def test_proxydhcp_is_not_started_by_itself() -> None:
 def test_problems_of_the_files() -> None:
     (found,) = server.configuration([Problem("/etc/pbserv/tftp.conf", 3, "TFTPPort", "is odd")])
     assert (found.what, found.evidence) == ("TFTPPort: is odd", "/etc/pbserv/tftp.conf:3")
+    assert found.severity is Severity.WARNING
+    (stopping,) = server.configuration([Problem("/etc/pbserv", 0, "TFTPDirectory", "does not exist")])
+    assert (stopping.severity, stopping.evidence) == (Severity.ERROR, "/etc/pbserv")
+    (wrong,) = server.configuration([Problem("/x", 0, "", "cannot be read")], Severity.ERROR)
+    assert (wrong.severity, wrong.what) == (Severity.ERROR, "cannot be read")
 
 
 def test_exit_codes() -> None:

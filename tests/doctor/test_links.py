@@ -23,13 +23,6 @@ def test_no_address_at_all() -> None:
     assert "among those asked for" in only(links.no_usable_link, facts(interface="eth7")).what
 
 
-def test_local_interface_is_foreign() -> None:
-    found = only(links.foreign_local_interface, facts(proxydhcp(LocalInterface="192.0.2.1")))
-    assert found.severity is Severity.ERROR
-    assert "10.0.0.1 (eth0)" in found.evidence
-    assert list(links.foreign_local_interface(facts(proxydhcp(LocalInterface="10.0.0.1")))) == []
-
-
 def test_no_broadcast_address() -> None:
     dumb = link(addresses=(address("10.0.0.1/24", brd=False),))
     found = only(links.no_broadcast_address, facts(links=(dumb,)))

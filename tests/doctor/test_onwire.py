@@ -34,6 +34,12 @@ def test_a_rival() -> None:
     assert "prefer" in strong.what
 
 
+def test_a_server_that_stands_by_expects_another() -> None:
+    for keys in ({"ReplyDelay": "200"}, {"MinimumSecs": "4"}):
+        standing_by = facts(proxydhcp(**keys), asked=asked(offer(), proxy()))
+        assert only(onwire.rival_proxies, standing_by).severity is Severity.NOTE
+
+
 def test_rivals_are_told_per_interface() -> None:
     both = (*asked(offer(), proxy()), *asked(offer(), interface="eth1"))
     assert "on eth0" in only(onwire.rival_proxies, facts(asked=both)).what
