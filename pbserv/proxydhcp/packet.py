@@ -265,7 +265,10 @@ def suboptions(data: bytes) -> dict[int, bytes]:
 
 
 def encapsulate(parts: Mapping[int, bytes]) -> bytes:
-    """The opposite of :func:`suboptions`, without END."""
+    """The opposite of :func:`suboptions`, without END; raises WireError when one is longer than its length can say."""
+    for tag, value in parts.items():
+        if len(value) > 255:
+            raise WireError(0, f"sub-option {tag}", f"{len(value)} bytes do not fit")
     return b"".join(bytes((tag, len(value))) + value for tag, value in parts.items())
 
 

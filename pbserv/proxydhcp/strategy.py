@@ -87,7 +87,7 @@ def vendor_options(strategy: Strategy, menu: Menu, server: str, chosen: bytes, o
     """Option 43 of a reply; None: none is sent. ``chosen`` is 43.71 as the client wrote it, to be echoed.
 
     On port 4011 the client has chosen already, so the menu is not repeated there, unless it only says "local disk":
-    SeaBIOS/iPXE and OVMF take that from an ACK too.
+    SeaBIOS/iPXE and OVMF take that from an ACK too. Raises WireError for a menu that is too long.
     """
     parts = b"" if strategy.raw43 is None else strategy.raw43
     if strategy.items and (offer or strategy.items == (_LOCAL,)):

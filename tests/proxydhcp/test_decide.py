@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import socket
+from collections.abc import Mapping
 
 import dpkt
 import pytest
@@ -13,52 +14,35 @@ from scapy.layers.dhcp import BOOTP, DHCP
 
 from pbserv.errors import WireError
 from pbserv.proxydhcp import packet as dhcp
-from pbserv.proxydhcp.decide import Query, decide, screen
+from pbserv.proxydhcp.client import HTTP_BOOT, UEFI_PXE
+from pbserv.proxydhcp.decide import ABSENT_FILE, ladder, mac_of
 from pbserv.proxydhcp.facts import Facts
+from pbserv.proxydhcp.loaders import DEFAULT_SCRIPT, Loader, Settings, url_of
 from pbserv.proxydhcp.outcome import ClientKind, Ignore, Listener, Reason, Reply
-from pbserv.proxydhcp.packet import Packet, decode
-from pbserv.types import Decision, Verdict
+from pbserv.proxydhcp.packet import Packet, decode, encode
+from pbserv.proxydhcp.strategy import Menu, MenuEntry
+from pbserv.types import ClientArch, Verdict
 from tests.proxydhcp.samples import (
     AT_67,
     AT_4011,
     FIRMWARE,
+    HTTP,
     IPXE_OPTIONS,
     RECORDED,
     SERVER,
     SETTINGS,
+    answer,
     asks,
+    configured,
     facts_for,
+    planned,
+    question,
+    reason,
     recorded,
+    reply,
+    sent,
+    settings,
 )
-
-BOOT = Decision(Verdict.BOOT, "restore")
-
-
-def answer(
-    packet: Packet,
-    facts: Facts = AT_67,
-    verdict: Verdict = Verdict.BOOT,
-    ipxe: str = "boot.ipxe",
-    chained: bool = False,
-) -> Reply | Ignore:
-    query = screen(packet, facts)
-    if isinstance(query, Ignore):
-        return query
-    settings = dataclasses.replace(SETTINGS, ipxe=ipxe)
-    return decide(query, facts, settings, Decision(verdict, "because"), chained)
-
-
-def reply(*args: object, **kwargs: object) -> Reply:
-    found = answer(*args, **kwargs)  # type: ignore[arg-type]
-    assert isinstance(found, Reply), found
-    return found
-
-
-def reason(*args: object, **kwargs: object) -> Reason:
-    found = answer(*args, **kwargs)  # type: ignore[arg-type]
-    assert isinstance(found, Ignore), found
-    return found.reason
-
 
 WIDE = ("255.255.255.255", 68)
 BACK = ("192.168.122.63", 4011)
@@ -81,31 +65,44 @@ OUTCOMES: dict[str, Reason | tuple[str, str, str, tuple[str, int]]] = {
 }
 
 
-def check(data: bytes, asked: Packet, server: str, names_file: str) -> None:
-    """What every reply must be, by three decoders."""
+def check(data: bytes, asked: Packet, server: str, names_file: str) -> Mapping[int, bytes]:
+    """What every reply must be, by three decoders; its options."""
     ours, scapy, other = decode(data), BOOTP(data), dpkt.dhcp.DHCP(data)
     said: dict[str, object] = dict(entry[:2] for entry in scapy[DHCP].options if isinstance(entry, tuple))
     options = dict(other.opts)
     assert ours.options == options
     assert (scapy.op, scapy.xid, scapy.yiaddr, scapy.siaddr) == (2, asked.xid, "0.0.0.0", server)
+    assert (scapy.ciaddr, scapy.giaddr) == (dhcp.dotted(ours.ciaddr), dhcp.dotted(asked.giaddr))
     assert (ours.chaddr, ours.htype, ours.hlen, ours.giaddr) == (asked.chaddr, asked.htype, asked.hlen, asked.giaddr)
-    assert said["server_id"] == server
+    assert (other.op, other.xid, other.secs, other.hops) == (2, asked.xid, 0, 0)
+    assert said["server_id"] == server != "0.0.0.0"
+    assert said["message-type"] == (2 if asked.message_type == dhcp.DISCOVER else 5)
     assert options[54] == socket.inet_aton(server)
     assert asked.options[60].startswith(options[60])
     assert options.get(97) == asked.options.get(97)
+    assert options.get(82) == asked.options.get(82)
     assert ours.sname == server.encode()
     assert ours.file == names_file.encode()
     assert 300 <= len(data) <= asked.limit
     assert 52 not in options
+    assert next(iter(options)) == 53
+    vendor = options.get(43)
+    if vendor is not None:
+        assert vendor.endswith(b"\xff")
+        control = dhcp.suboptions(vendor).get(6)
+        # Bit 1 not set makes EDK2 multicast to 0.0.0.0; 8 alone, which just boots the file, asks nobody.
+        assert control is None or control[0] & 0x0A
     if names_file:
         assert options[67] == names_file.encode() + b"\0"
+        assert list(options)[-1] == 67
         assert data.rstrip(b"\0").endswith(bytes((67, len(options[67]))) + options[67] + b"\xff")
+    return options
 
 
 @pytest.mark.parametrize("name", RECORDED)
 def test_recorded_packets_are_answered_as_they_should(name: str) -> None:
     packet, facts = decode(recorded(name)), facts_for(name)
-    found = answer(packet, facts)
+    found = answer(recorded(name), facts)
     expected = OUTCOMES.get(name, Reason.NOT_REQUEST)  # the rest are servers' replies
     if isinstance(expected, Reason):
         assert isinstance(found, Ignore)
@@ -115,7 +112,7 @@ def test_recorded_packets_are_answered_as_they_should(name: str) -> None:
     message, strategy, file, target = expected
     assert (found.summary.message, found.summary.strategy, found.summary.file) == (message, strategy, file)
     assert (found.destination, found.port) == target
-    assert (found.source, found.ifindex) == (SERVER, 3)
+    assert (found.source, found.ifindex, found.summary.server) == (SERVER, 3, SERVER)
     check(found.data, packet, SERVER, file)
     assert decode(found.data).message_type == (dhcp.ACK if message == "ACK" else dhcp.OFFER)
     assert found.summary.acknowledged == (message == "ACK")
@@ -123,14 +120,15 @@ def test_recorded_packets_are_answered_as_they_should(name: str) -> None:
 
 @pytest.mark.parametrize("entry", FIRMWARE, ids=lambda entry: f"{entry['client']}-{entry['kind']}-{entry['hex'][8:16]}")
 def test_packets_of_real_firmware(entry: dict[str, str]) -> None:
-    packet = decode(bytes.fromhex(entry["hex"]))
+    data = bytes.fromhex(entry["hex"])
+    packet = decode(data)
     boot_server = int(entry["dst_port"]) == 4011
     source = dhcp.dotted(packet.ciaddr)
     facts = Facts(
-        Listener.BOOT_SERVER if boot_server else Listener.DHCP, source, int(entry["src_port"]), "10.77.0.3", 2,
-        boot_server, ((0x0A4D0000, 0xFFFFFF00),),
+        Listener.BOOT_SERVER if boot_server else Listener.DHCP, source, int(entry["src_port"]), "10.77.0.3",
+        "10.77.0.3", 2, boot_server, ((0x0A4D0000, 0xFFFFFF00),),
     )  # fmt: skip
-    found = answer(packet, facts)
+    found = answer(data, facts)
     if entry["kind"] == "REQUEST":
         assert isinstance(found, Ignore)
         assert found.reason is Reason.ORDINARY_REQUEST_ON_67
@@ -142,6 +140,30 @@ def test_packets_of_real_firmware(entry: dict[str, str]) -> None:
         assert (found.destination, found.port) == ((source, int(entry["src_port"])) if boot_server else WIDE)
 
 
+STRATEGIES = sorted(SETTINGS.table.strategies)
+MENU = Menu((MenuEntry("Memory test", file="memtest.0"), MenuEntry("WDS", server="10.0.0.9")), 7)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("arch", [0, 7])
+@pytest.mark.parametrize("kind", [dhcp.DISCOVER, dhcp.REQUEST])
+def test_every_strategy_obeys_the_rules_of_all_replies(strategy: str, arch: int, kind: int) -> None:
+    wanted = settings(
+        f'[[rule]]\nstrategy = "{strategy}"\nescalate = []\nsource = "here"', menu=MENU, ipxe="http://10.0.0.1/x.ipxe"
+    )
+    facts = AT_67 if kind == dhcp.DISCOVER else AT_4011
+    for extra in ({}, IPXE_OPTIONS, {57: b"\x02\x40"}, {82: b"\1\4port"}):
+        packet = asks(kind, arch, vendor_class=b"PXEClient:Arch:00000", extra=dict(extra))
+        found = reply(packet, facts, wanted)
+        file = "" if kind == dhcp.DISCOVER and strategy in ("binl", "local") else found.summary.file
+        options = check(found.data, packet, SERVER, file)
+        assert len(options.get(43, b"")) <= 255
+        assert found.summary.strategy == strategy
+
+
+# Where replies go ----------------------------------------------------------------------------------------------------
+
+
 def test_broadcasts_carry_the_flag_whatever_the_client_said() -> None:
     found = reply(asks(extra=IPXE_OPTIONS, flags=0))
     assert (found.destination, found.port, found.ifindex) == ("255.255.255.255", 68, 3)
@@ -151,19 +173,26 @@ def test_broadcasts_carry_the_flag_whatever_the_client_said() -> None:
 def test_a_relay_gets_the_reply_on_port_67_with_its_option_82() -> None:
     near, far = bytes((192, 168, 122, 1)), bytes((10, 9, 8, 1))
     for relay, interface in ((near, 3), (far, 0)):
-        packet = asks(arch=7, giaddr=relay, extra={82: b"\x01\x04port\x02\x02id"})
-        found = reply(packet, dataclasses.replace(AT_67, source=dhcp.dotted(relay), source_port=67, unicast=True))
+        packet = asks(arch=7, giaddr=relay, hops=1, extra={82: b"\x01\x04port\x02\x02id"})
+        found = reply(packet, AT_67._replace(source=dhcp.dotted(relay), source_port=67, unicast=True))
         assert (found.destination, found.port, found.ifindex) == (dhcp.dotted(relay), 67, interface)
-        sent = decode(found.data)
-        assert sent.options[82] == b"\x01\x04port\x02\x02id"
-        assert sent.giaddr == relay
-        assert sent.flags == 0x8000
+        answered = decode(found.data)
+        assert answered.options[82] == b"\x01\x04port\x02\x02id"
+        assert answered.giaddr == relay
+        assert answered.flags == 0x8000
+
+
+def test_a_relay_counts_on_port_67_only() -> None:
+    packet = asks(dhcp.REQUEST, 7, giaddr=bytes((192, 168, 122, 1)), ciaddr=bytes((192, 168, 122, 63)))
+    found = reply(packet, AT_4011)
+    assert (found.destination, found.port) == BACK
 
 
 def test_a_client_with_an_address_gets_the_reply_there() -> None:
     ciaddr = bytes((192, 168, 122, 63))
-    found = reply(asks(ciaddr=ciaddr), dataclasses.replace(AT_67, source="192.168.122.63", source_port=4011))
+    found = reply(asks(ciaddr=ciaddr), AT_67._replace(source="192.168.122.63", source_port=4011))
     assert (found.destination, found.port) == ("192.168.122.63", 4011)
+    assert decode(found.data).ciaddr == dhcp.ZERO  # an OFFER
     found = reply(asks(ciaddr=ciaddr))
     assert (found.destination, found.port) == ("192.168.122.63", 68)
 
@@ -175,12 +204,12 @@ def test_the_source_port_is_believed_only_of_the_clients_own_address() -> None:
         ("192.168.122.63", 68, ("192.168.122.63", 68)),
         ("192.168.122.99", 53, ("192.168.122.63", 68)),
     ):
-        found = reply(request, dataclasses.replace(AT_4011, source=source, source_port=port))
+        found = reply(request, AT_4011._replace(source=source, source_port=port))
         assert (found.destination, found.port) == expected
         assert decode(found.data).ciaddr == request.ciaddr
-    found = reply(asks(dhcp.REQUEST, 7), dataclasses.replace(AT_4011, source="192.168.122.99", source_port=1234))
+    found = reply(asks(dhcp.REQUEST, 7), AT_4011._replace(source="192.168.122.99", source_port=1234))
     assert (found.destination, found.port) == ("192.168.122.99", 1234)
-    found = reply(asks(dhcp.INFORM, 7), dataclasses.replace(AT_4011, source="0.0.0.0", source_port=68, unicast=False))
+    found = reply(asks(dhcp.INFORM, 7), AT_4011._replace(source="0.0.0.0", source_port=68, unicast=False))
     assert (found.destination, found.port, found.ifindex) == ("255.255.255.255", 68, 3)
 
 
@@ -190,33 +219,84 @@ def test_nothing_is_sent_to_group_addresses(header: str, address: str) -> None:
     assert reason(asks(**{header: dhcp.undotted(address)})) is Reason.BAD_RETURN_ADDRESS  # type: ignore[arg-type]
 
 
+def test_another_address_may_be_told_than_the_one_that_is_sent_from() -> None:
+    facts = AT_67._replace(advertised="192.0.2.10")
+    for packet in (asks(), asks(arch=7), asks(extra=IPXE_OPTIONS)):
+        found = reply(packet, facts)
+        assert (found.source, found.summary.server) == (SERVER, "192.0.2.10")
+        check(found.data, packet, "192.0.2.10", found.summary.file)
+    named = sent(asks(arch=16, vendor_class=HTTP), facts, settings(loaders={16: Loader("NBPHTTPx64", "snponly.efi")}))
+    assert named.file == b"http://192.0.2.10:8067/files/snponly.efi"
+    menu = sent(asks(), facts, settings(menu=MENU))
+    assert dhcp.suboptions(menu.options[43])[8][:7] == b"\x80\0\1" + socket.inet_aton("192.0.2.10")
+
+
+# Boot servers --------------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("kind", [dhcp.REQUEST, dhcp.INFORM])
 @pytest.mark.parametrize("facts", [AT_67, AT_4011])
 def test_boot_server_discovery(kind: int, facts: Facts) -> None:
     def ask(item: str) -> Packet:
         return asks(kind, 0, extra={43: bytes.fromhex(item), 54: b"\x0a\0\0\1"})
 
-    sent = decode(reply(ask("470480000000ff"), facts).data)
-    assert sent.message_type == dhcp.ACK
-    assert dhcp.suboptions(sent.options[43]) == {6: b"\x08", 71: bytes.fromhex("80000000")}
+    found = sent(ask("470480000000ff"), facts)
+    assert found.message_type == dhcp.ACK
+    assert dhcp.suboptions(found.options[43]) == {6: b"\x08", 71: bytes.fromhex("80000000")}
     assert reason(ask("470480008000ff"), facts) is Reason.BOOT_ITEM_WANTS_CREDENTIALS
     for other in ("470480020000ff", "470400000000ff", "470480000001ff"):
         assert reason(ask(other), facts) is Reason.BOOT_ITEM_NOT_OURS
-    with pytest.raises(WireError):
-        answer(ask("470380"), facts)
+    assert reason(ask("470380"), facts) is Reason.BAD_PACKET
 
 
 def test_a_uefi_client_gets_its_boot_item_back_and_no_discovery_control() -> None:
-    sent = decode(reply(asks(dhcp.REQUEST, 7, extra={43: bytes.fromhex("470480000000ff")}), AT_4011).data)
-    assert sent.options[43] == bytes.fromhex("470480000000ff")
+    found = sent(asks(dhcp.REQUEST, 7, extra={43: bytes.fromhex("470480000000ff")}), AT_4011)
+    assert found.options[43] == bytes.fromhex("470480000000ff")
+
+
+def test_a_pad_before_the_end_of_a_boot_item_is_as_real_firmware_writes_it() -> None:
+    found = sent(asks(dhcp.REQUEST, xid=0, extra={43: bytes.fromhex("47048000000000ff")}), AT_4011)
+    assert dhcp.suboptions(found.options[43])[71] == bytes.fromhex("80000000")
+
+
+def test_the_entries_of_the_menu_lead_to_their_files() -> None:
+    given = settings(menu=MENU)
+
+    def chosen(item: int, layer: int = 0, given: Settings = given) -> Reply | Ignore:
+        value = item.to_bytes(2, "big") + layer.to_bytes(2, "big")
+        return answer(asks(dhcp.REQUEST, 0, extra={43: b"\x47\4" + value + b"\xff"}), AT_4011, given)
+
+    for item, file in ((0x8000, "undionly.kpxe"), (0x8001, "memtest.0")):
+        found = chosen(item)
+        assert isinstance(found, Reply)
+        packet = decode(found.data)
+        assert (found.summary.file, packet.file, packet.options[67]) == (file, file.encode(), file.encode() + b"\0")
+        assert dhcp.suboptions(packet.options[43])[71] == item.to_bytes(2, "big") + b"\0\0"
+        assert 9 not in dhcp.suboptions(packet.options[43])  # it has chosen: the menu is not shown again
+    for item, layer, why in (
+        (0x8002, 0, Reason.BOOT_ITEM_NOT_OURS),  # another server's
+        (0x8003, 0, Reason.BOOT_ITEM_NOT_OURS),
+        (0, 0, Reason.BOOT_ITEM_NOT_OURS),
+        (0x8001, 1, Reason.BOOT_ITEM_NOT_OURS),
+        (0x8001, 0x8000, Reason.BOOT_ITEM_WANTS_CREDENTIALS),
+    ):
+        refused = chosen(item, layer)
+        assert isinstance(refused, Ignore)
+        assert refused.reason is why
+    none = chosen(0x8001, given=SETTINGS)
+    assert isinstance(none, Ignore)
+    assert none.reason is Reason.BOOT_ITEM_NOT_OURS
 
 
 def test_a_request_for_another_proxy_is_not_ours() -> None:
     other = asks(dhcp.REQUEST, 7, extra={54: bytes((192, 168, 122, 9))})
-    heard = dataclasses.replace(AT_4011, unicast=False)
+    heard = AT_4011._replace(unicast=False)
     assert reason(other, heard) is Reason.WRONG_SERVER
     assert isinstance(answer(other, AT_4011), Reply)  # sent to our address, so it is for us
-    assert isinstance(answer(asks(dhcp.REQUEST, 7, extra={54: dhcp.undotted(SERVER)}), heard), Reply)
+    for ours in (SERVER, "0.0.0.0"):
+        assert isinstance(answer(asks(dhcp.REQUEST, 7, extra={54: dhcp.undotted(ours)}), heard), Reply)
+    told = heard._replace(advertised="192.168.122.9")
+    assert isinstance(answer(other, told), Reply)  # the address that clients are told
 
 
 @pytest.mark.parametrize(
@@ -227,20 +307,68 @@ def test_a_request_for_another_proxy_is_not_ours() -> None:
         (asks(7), AT_4011, Reason.NOT_A_BOOT_SERVER_REQUEST),
         (asks(200), AT_67, Reason.MESSAGE_NOT_FOR_PROXY),
         (asks(dhcp.REQUEST), AT_67, Reason.ORDINARY_REQUEST_ON_67),
+        (asks(dhcp.INFORM), AT_67, Reason.ORDINARY_REQUEST_ON_67),
         (asks(dhcp.REQUEST, 16, vendor_class=b"HTTPClient"), AT_4011, Reason.HTTP_NEEDS_NO_BOOT_SERVER),
         (asks(vendor_class=b"MSFT 5.0"), AT_67, Reason.NOT_PXE),
         (asks(mac="000000000000"), AT_67, Reason.BAD_HARDWARE_ADDRESS),
+        (asks(mac="010203040506"), AT_67, Reason.BAD_HARDWARE_ADDRESS),
+        (asks(hlen=8), AT_67, Reason.BAD_HARDWARE_ADDRESS),
         (asks(extra={53: b"\1\1"}), AT_67, Reason.NOT_DHCP),
+        (asks(extra={93: b"\0"}), AT_67, Reason.NO_ARCH),
         (asks(arch=11), AT_67, Reason.ARCH_NOT_SERVED),
         (asks(arch=6), AT_67, Reason.ARCH_NOT_SERVED),
         (asks(arch=12), AT_67, Reason.ARCH_NOT_SERVED),
         (asks(arch=16), AT_67, Reason.ARCH_NOT_SERVED),
         (asks(arch=19, vendor_class=b"HTTPClient"), AT_67, Reason.ARCH_NOT_SERVED),
-        (asks(extra={82: b"x" * 200 + b"y" * 100}), AT_67, Reason.REPLY_TOO_LONG),
+        (asks(arch=7, vendor_class=b"HTTPClient"), AT_67, Reason.ARCH_NOT_SERVED),
+        (asks(extra={82: b"x" * 255, 57: b"\x02\x40"}), AT_67, Reason.REPLY_TOO_LONG),
     ],
 )
 def test_what_is_ignored_and_why(packet: Packet, facts: Facts, expected: Reason) -> None:
     assert reason(packet, facts) is expected
+
+
+def test_the_address_of_a_client_that_hides_it_in_option_61() -> None:
+    guid = bytes(range(0x10, 0x20)).hex()
+    for extra, expected in (({}, "1a1b1c1d1e1f"), ({61: b"\x01RT\0\x11\x22\x33"}, "525400112233")):
+        data = encode(asks(mac=guid, hlen=16, extra=extra))
+        assert mac_of(data, dhcp.head_of(data)) == bytes.fromhex(expected)
+        assert decode(reply(data).data).chaddr == bytes.fromhex(guid)
+    cut = encode(asks(mac=guid, hlen=16))[:240] + b"\x3d\x07\x01"
+    assert mac_of(cut, dhcp.head_of(cut)) is None
+
+
+# Which file ----------------------------------------------------------------------------------------------------------
+
+KEYS = {
+    0: "nbp_x86", 2: "nbp_itanium", 6: "nbp_ia32", 7: "nbp_x64", 9: "nbp_x64", 10: "nbp_arm32", 11: "nbp_arm64",
+    25: "nbp_riscv32", 27: "nbp_riscv64", 29: "nbp_riscv128", 37: "nbp_loongarch32", 39: "nbp_loongarch64",
+    15: "nbp_http_ia32", 16: "nbp_http_x64", 17: "nbp_http_x64", 18: "nbp_http_arm32", 19: "nbp_http_arm64",
+    20: "nbp_http_x86", 26: "nbp_http_riscv32", 28: "nbp_http_riscv64", 30: "nbp_http_riscv128",
+    38: "nbp_http_loongarch32", 40: "nbp_http_loongarch64",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("arch", range(45))
+def test_every_registered_architecture_has_its_key_or_is_not_served(arch: int) -> None:
+    http = arch in HTTP_BOOT
+    packet = asks(arch=arch, vendor_class=HTTP if http else b"PXEClient")
+    if arch == ClientArch.RPIBOOT:
+        assert reply(packet).summary.strategy == "raspberrypi"
+        return
+    if arch not in KEYS:
+        assert arch not in UEFI_PXE | HTTP_BOOT
+        assert reason(packet, given=configured()) is Reason.ARCH_NOT_SERVED
+        return
+    given = configured(**{KEYS[arch]: "here.efi"})
+    expected = f"http://{SERVER}:8067/files/here.efi" if http else "here.efi"
+    assert sent(packet, given=given).file == expected.encode()
+    assert reply(packet, given=given).summary.loader
+    empty = answer(packet, given=configured(**{KEYS[arch]: ""}))
+    assert isinstance(empty, Ignore)
+    assert empty.reason is Reason.ARCH_NOT_SERVED
+    key = empty.remedy.split()[1].lower()
+    assert key == KEYS[arch].replace("_", "")
 
 
 def test_an_architecture_without_loader_names_the_key_to_set() -> None:
@@ -250,76 +378,187 @@ def test_an_architecture_without_loader_names_the_key_to_set() -> None:
     assert found.remedy == "set NBPARM64 in proxydhcp.conf"
 
 
-def test_verdicts() -> None:
-    assert reason(asks(), verdict=Verdict.SILENT) is Reason.POLICY_SILENT
-    for verdict in (Verdict.LOCAL, Verdict.MENU, Verdict.BOOT, Verdict.LOADER):
-        assert reply(asks(), verdict=verdict).summary.file == "undionly.kpxe"
-        assert reply(asks(arch=9), verdict=verdict).summary.file == "ipxe.efi"
-    pi = decode(recorded("rpi3-rom-discover"))
-    assert reason(pi, verdict=Verdict.LOCAL) is Reason.NO_LOCAL_BOOT_ANSWER
-
-
-def test_the_strategies_are_phrased_as_each_client_wants_them() -> None:
-    bios = decode(reply(asks()).data)
-    assert bios.options[43] == bytes.fromhex("060108ff")
-    assert bios.options[66] == SERVER.encode() + b"\0"
-    uefi = decode(reply(asks(arch=7)).data)
-    assert 43 not in uefi.options
-    ipxe = decode(reply(asks(extra=IPXE_OPTIONS)).data)
-    assert ipxe.options[175] == b"\x01\x01\x01"
-    assert 43 not in ipxe.options
-    http = decode(reply(asks(arch=16, vendor_class=b"HTTPClient:Arch:00016")).data)
-    assert http.options[60] == b"HTTPClient"
-    assert {43, 66}.isdisjoint(http.options)
-    pi = decode(reply(decode(recorded("rpi3-rom-discover"))).data)
-    menu = bytes.fromhex("0601030a04005058450917000014")
-    assert pi.options[43] == menu + b"Raspberry Pi Boot   \xff"
-    assert len(pi.options[43]) == 0x23
+def test_a_boot_file_for_http_boot_is_given_out_by_this_server_or_by_the_one_in_its_url() -> None:
+    assert url_of("snponly.efi", "10.0.0.1", 8067) == "http://10.0.0.1:8067/files/snponly.efi"
+    assert url_of("/x/y.efi", "10.0.0.1", 80) == "http://10.0.0.1:80/files/x/y.efi"
+    for url in ("http://192.0.2.1/a.efi", "https://192.0.2.1/a.efi"):
+        assert url_of(url, "10.0.0.1", 80) == url
+    found = sent(asks(arch=16, vendor_class=HTTP), given=configured(nbp_http_x64="https://192.0.2.1/a.efi"))
+    assert found.file == b"https://192.0.2.1/a.efi"
 
 
 def test_ipxe_gets_its_script_or_else_the_loader_and_then_the_script() -> None:
     rom = asks(extra=IPXE_OPTIONS)
     assert reply(rom).summary.file == "boot.ipxe"
     assert not reply(rom).summary.loader
-    assert reply(rom, ipxe="http://10.0.0.1/x.ipxe").summary.file == "http://10.0.0.1/x.ipxe"
+    far = "http://10.0.0.1/x.ipxe"
+    assert reply(rom, given=settings(ipxe=far)).summary.file == far
     assert reply(asks(arch=11, extra=IPXE_OPTIONS)).summary.file == "boot.ipxe"  # whatever its architecture
-    for wanted in ({"ipxe": ""}, {"verdict": Verdict.LOADER}):
-        first = reply(rom, **wanted)
+    for under, verdict in ((settings(ipxe=""), Verdict.BOOT), (SETTINGS, Verdict.LOADER)):
+        first = reply(rom, given=under, verdict=verdict)
         assert (first.summary.file, first.summary.loader) == ("undionly.kpxe", True)
         assert first.summary.kind is ClientKind.IPXE
-        again = reply(rom, chained=True, **wanted)
-        assert (again.summary.file, again.summary.loader) == ("boot.ipxe", False)
-    assert reason(asks(arch=11, extra=IPXE_OPTIONS), ipxe="") is Reason.ARCH_NOT_SERVED
+        again = reply(rom, given=under, verdict=verdict, chained=True)
+        assert (again.summary.file, again.summary.loader) == (DEFAULT_SCRIPT, False)
+    assert reason(asks(arch=11, extra=IPXE_OPTIONS), given=settings(ipxe="")) is Reason.ARCH_NOT_SERVED
 
 
 def test_a_url_too_long_for_the_header_stands_in_option_67_only() -> None:
     url = "http://10.0.0.1/" + "x" * 180
-    sent = decode(reply(asks(extra=IPXE_OPTIONS), ipxe=url).data)
-    assert sent.file == b""
-    assert sent.options[67] == url.encode() + b"\0"
-    assert reason(asks(extra=IPXE_OPTIONS), ipxe="http://10.0.0.1/" + "x" * 250) is Reason.REPLY_TOO_LONG
+    found = sent(asks(extra=IPXE_OPTIONS), given=settings(ipxe=url))
+    assert found.file == b""
+    assert found.options[67] == url.encode() + b"\0"
+    assert reason(asks(extra=IPXE_OPTIONS), given=settings(ipxe=url + "x" * 70)) is Reason.REPLY_TOO_LONG
 
 
 def test_an_option_97_of_a_wrong_length_is_not_echoed() -> None:
-    assert 97 not in decode(reply(asks(extra={97: b"\0" * 16})).data).options
+    assert 97 not in sent(asks(extra={97: b"\0" * 16})).options
 
 
-def test_the_policy_is_asked_about_the_device() -> None:
-    query = screen(decode(recorded("ovmf-x64-4011-request-try1-bz387")), AT_4011)
-    assert isinstance(query, Query)
-    sighting = query.sighting
-    assert str(sighting.mac) == "52:54:00:83:ec:bc"
-    assert (sighting.arch, sighting.via, sighting.address) == (7, "dhcp", "192.168.122.63")
-    assert sighting.uuid == "c181f717-48e8-4c82-8367-e47f4c972d88"
+# What the verdict means ----------------------------------------------------------------------------------------------
+
+PI = recorded("rpi3-rom-discover")
+CLIENTS: dict[str, Packet | bytes] = {
+    "bios": asks(), "uefi": asks(arch=7), "ipxe": asks(extra=IPXE_OPTIONS), "http": asks(arch=16, vendor_class=HTTP),
+    "raspberrypi": PI,
+}  # fmt: skip
+WEB = "http://192.168.122.250:8067"
+MEANT: dict[tuple[str, str], tuple[str, str] | Reason] = {
+    ("bios", "local"): ("local", ""), ("uefi", "local"): ("local", ""), ("ipxe", "local"): ("ipxe", "boot.ipxe"),
+    ("http", "local"): ("http", f"{WEB}/files/{ABSENT_FILE}"),
+    ("raspberrypi", "local"): Reason.NO_LOCAL_BOOT_ANSWER,
+    ("bios", "boot"): ("direct", "undionly.kpxe"), ("uefi", "boot"): ("hybrid", "ipxe.efi"),
+    ("ipxe", "boot"): ("ipxe", "boot.ipxe"), ("http", "boot"): ("http", f"{WEB}/ipxe.efi"),
+    ("raspberrypi", "boot"): ("raspberrypi", ""),
+    ("ipxe", "loader"): ("ipxe", "undionly.kpxe"),
+}  # fmt: skip
 
 
-@given(st.binary(max_size=60), st.sampled_from([AT_67, AT_4011]), st.sampled_from(list(Verdict)), st.booleans())
-def test_any_options_of_a_client_lead_to_an_outcome(tail: bytes, facts: Facts, verdict: Verdict, chained: bool) -> None:
+@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("verdict", list(Verdict))
+def test_every_verdict_means_something_to_every_kind_of_client(client: str, verdict: Verdict) -> None:
+    found = answer(CLIENTS[client], verdict=verdict)
+    expected = MEANT.get((client, verdict.value)) or MEANT[client, "boot"]  # LOADER and MENU lead to a loader too
+    if verdict is Verdict.SILENT:
+        expected = Reason.POLICY_SILENT
+    if isinstance(expected, Reason):
+        assert isinstance(found, Ignore)
+        assert found.reason is expected
+        return
+    strategy, file = expected
+    assert isinstance(found, Reply)
+    packet = decode(found.data)
+    assert (found.summary.strategy, packet.file.decode()) == (strategy, file)
+    assert (67 in packet.options) == bool(file)
+
+
+def test_silence_says_why() -> None:
+    found = planned(asks(), verdict=Verdict.SILENT)
+    assert found == Ignore(Reason.POLICY_SILENT, "because")
+
+
+@pytest.mark.parametrize("arch", [0, 7])
+@pytest.mark.parametrize(("kind", "facts"), [(dhcp.DISCOVER, AT_67), (dhcp.REQUEST, AT_4011)])
+def test_the_local_disk_is_a_menu_with_nothing_else_in_the_offer_and_in_the_ack(
+    arch: int, kind: int, facts: Facts
+) -> None:
+    found = sent(asks(kind, arch), facts, verdict=Verdict.LOCAL)
+    label = b"Boot from the local disk"
+    item = b"\0\0" + bytes((len(label),)) + label
+    parts = dhcp.suboptions(found.options[43])
+    assert parts[6] == b"\x07"
+    assert parts[9] == item
+    assert parts[10][:1] == b"\0"
+    assert set(parts) == {6, 9, 10}
+    assert 67 not in found.options
+    assert found.siaddr == dhcp.undotted(SERVER)
+
+
+def test_a_local_boot_is_not_the_loader() -> None:
+    for client in ("bios", "uefi", "ipxe", "http"):
+        assert not reply(CLIENTS[client], verdict=Verdict.LOCAL).summary.loader
+
+
+def test_a_chained_ipxe_gets_its_script_whatever_the_verdict() -> None:
+    for verdict in (Verdict.LOCAL, Verdict.MENU, Verdict.BOOT, Verdict.LOADER):
+        for under in (SETTINGS, settings(ipxe=""), settings(ipxe="", menu=MENU)):
+            found = reply(CLIENTS["ipxe"], given=under, verdict=verdict, chained=True)
+            assert (found.summary.strategy, found.summary.file) == ("ipxe", "boot.ipxe")
+            assert 43 not in decode(found.data).options
+
+
+def test_a_configured_menu_is_for_bios_clients_alone() -> None:
+    given = settings(menu=MENU)
+    parts = dhcp.suboptions(sent(asks(), given=given).options[43])
+    own = dhcp.undotted(SERVER)
+    assert parts[8] == b"\x80\0\1" + own + b"\x80\1\1" + own + b"\x80\2\1\x0a\0\0\x09"
+    assert [kind for kind, _label in lines(parts[9])] == [0x8000, 0x8001, 0x8002, 0]
+    assert [label for _kind, label in lines(parts[9])][1:3] == ["Memory test", "WDS"]
+    assert parts[10] == b"\x07Press F8 for the boot menu"
+    for client in ("uefi", "ipxe", "http"):
+        found = reply(CLIENTS[client], given=given)
+        assert 43 not in decode(found.data).options
+    assert reply(PI, given=given).summary.strategy == "raspberrypi"
+    wished = settings('[[rule]]\nkind = "uefi"\nstrategy = "menu"\nsource = "the lab wants it"', menu=MENU)
+    assert reply(asks(arch=7), given=wished).summary.strategy == "menu"
+
+
+def lines(value: bytes) -> list[tuple[int, str]]:
+    """Type and text of each item in 43.9."""
+    found, at = [], 0
+    while at < len(value):
+        stop = at + 3 + value[at + 2]
+        found.append((int.from_bytes(value[at : at + 2], "big"), value[at + 3 : stop].decode("ascii")))
+        at = stop
+    return found
+
+
+def test_a_loop_ends_at_the_local_disk() -> None:
+    for client in ("bios", "uefi"):
+        found = reply(CLIENTS[client], looping=True)
+        assert (found.summary.strategy, found.summary.file, found.summary.loader) == ("local", "", False)
+    assert reason(CLIENTS["http"], looping=True) is Reason.LOOP
+    assert reply(CLIENTS["ipxe"], looping=True).summary.file == "boot.ipxe"  # its script knows what to do
+
+
+def test_what_was_learned_takes_the_place_of_the_usual_strategy() -> None:
+    for name in ("hybrid", "discovery", "two-item"):
+        assert reply(asks(), strategy=name).summary.strategy == name
+    assert reply(asks(), given=settings(menu=MENU), strategy="hybrid").summary.strategy == "hybrid"
+    # The local disk needs no strategy that leads to a file.
+    assert reply(asks(), strategy="hybrid", verdict=Verdict.LOCAL).summary.strategy == "local"
+
+
+def test_the_ladder_begins_with_the_usual_strategy() -> None:
+    def steps(packet: Packet | bytes, given: Settings = SETTINGS) -> tuple[str, ...]:
+        query = question(packet, given=given)
+        assert not isinstance(query, Ignore)
+        return ladder(query, AT_67, given)
+
+    assert steps(asks()) == ("direct", "hybrid", "discovery", "two-item")
+    assert steps(asks(arch=7)) == ("hybrid", "direct", "binl", "discovery", "two-item")
+    assert steps(asks(), settings(menu=MENU)) == ("menu", "hybrid", "discovery", "two-item")
+    assert steps(asks(extra=IPXE_OPTIONS)) == ("ipxe",)
+    assert steps(asks(), settings('[[rule]]\nignore = "never"\nsource = "x"')) == ()
+    again = '[[rule]]\nstrategy = "binl"\nescalate = ["direct", "binl"]\nsource = "x"'
+    assert steps(asks(), settings(again)) == ("binl", "direct")
+
+
+@given(st.binary(max_size=60), st.sampled_from([AT_67, AT_4011]), st.sampled_from(list(Verdict)), st.booleans(),
+       st.booleans(), st.sampled_from(["", *STRATEGIES]))  # fmt: skip
+def test_any_options_of_a_client_lead_to_an_outcome(
+    tail: bytes, facts: Facts, verdict: Verdict, chained: bool, looping: bool, strategy: str
+) -> None:
     data = recorded("ovmf-x64-discover-bz387")[:-1] + tail
     try:
-        found = answer(decode(data), facts, verdict, chained=chained)
+        found = answer(data, facts, settings(menu=MENU), verdict, chained=chained, looping=looping, strategy=strategy)
     except WireError:
         return
     if isinstance(found, Reply):
         decode(found.data)
         assert found.port > 0
+        assert 300 <= len(found.data) <= 1472
+
+
+def test_equal_settings_give_equal_answers() -> None:
+    assert reply(asks(), given=dataclasses.replace(SETTINGS)).data == reply(asks()).data
