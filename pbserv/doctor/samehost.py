@@ -2,7 +2,8 @@
 
 With port 67 in its hands the DHCP server must answer PXE clients with option 60 = PXEClient, without option 43 and
 without a boot file; firmware then asks port 4011 of the same address (PXE 2.1; the manual's LocalDHCPFlag).
-HTTPClient devices must not get it: firmware drops offers of the other class.
+HTTPClient devices must not get it: firmware drops offers of the other class. Tried with dnsmasq 2.90, ISC dhcpd 4.4.3
+and Kea 2.2.0; the lines for the others are those of their manuals, and go to all clients.
 """
 
 from __future__ import annotations
@@ -39,11 +40,12 @@ KEA: Final = (
 )
 NETWORKD: Final = (
     "# the .network file of the interface; take BootServerAddress and BootFilename out",
+    "# goes to all clients: UEFI HTTP Boot does not work beside it",
     "[DHCPServer]",
     "SendOption=60:string:PXEClient",
 )
 WINDOWS: Final = (
-    "REM Windows, in a command prompt with administrator's rights",
+    "REM Windows, in a command prompt with administrator's rights; a policy for vendor class PXEClient* restricts it",
     'netsh dhcp server add optiondef 60 PXEClient String 0 comment="PXE"',
     "netsh dhcp server set optionvalue 60 STRING PXEClient",
     "# or in PowerShell",
