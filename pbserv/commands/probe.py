@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from pbserv.errors import PbservError, UsageError
+from pbserv.errors import PbservError, StartError, UsageError
 from pbserv.probe.ask import Answers, Probe, Recorded, usable_interfaces
 from pbserv.probe.firmware import FIRMWARE, firmware_of
 from pbserv.probe.report import Probed, all_boot, as_json, text
@@ -48,7 +48,7 @@ def probe(
     if not 0 < wait_s <= LONGEST_WAIT_S:
         raise UsageError(f"--wait {wait_s:g}: seconds, more than 0 and at most {LONGEST_WAIT_S:g}")
     with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(_opened(name)) for name in ([interface] if interface else usable_interfaces())]
+        probes = _opened(stack, [interface]) if interface else _opened(stack, usable_interfaces())
         sink = stack.enter_context(_pcap_file(pcap)) if pcap is not None else None
         for one in probes:
             print(_announced(one, options), file=sys.stderr, flush=True)
@@ -86,10 +86,17 @@ def _checked_mac(value: str | None) -> MacAddress | None:
     return mac
 
 
-@contextlib.contextmanager
-def _opened(interface: str) -> Iterator[Probe]:
-    with contextlib.closing(Probe.open(interface)) as made:
-        yield made
+def _opened(stack: contextlib.ExitStack, interfaces: Sequence[str]) -> list[Probe]:
+    """Those that can be used; the fault of one is told, and is the fault of all when none is left."""
+    probes: list[Probe] = []
+    for number, name in enumerate(interfaces, 1):
+        try:
+            probes.append(stack.enter_context(contextlib.closing(Probe.open(name))))
+        except StartError as fault:
+            if number == len(interfaces) and not probes:
+                raise
+            print(f"pbserv: {fault}", file=sys.stderr)
+    return probes
 
 
 def _announced(one: Probe, options: Options) -> str:

@@ -109,11 +109,14 @@ class WireTap:
 
     def hear(self, until: float) -> list[Captured]:
         """What came; waits until the monotonic time ``until`` for the first frame, then returns an empty list."""
-        left_ms = max(0.0, until - time.monotonic()) * 1000
         found: list[Captured] = []
-        for fd, _event in self._poll.poll(left_ms):
-            raw = self._wire if fd == self._wire.fileno() else self._loop
-            found += _drain(raw, both_ways=raw is self._wire)
+        while not found:
+            left_s = until - time.monotonic()
+            for fd, _event in self._poll.poll(max(0.0, left_s) * 1000):
+                raw = self._wire if fd == self._wire.fileno() else self._loop
+                found += _drain(raw, both_ways=raw is self._wire)
+            if left_s <= 0:
+                break
         return found
 
     @contextlib.contextmanager

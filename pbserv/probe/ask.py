@@ -112,7 +112,7 @@ class Probe:
         begins = time.monotonic()
         for _firmware, sent in questions:
             self._broadcast(sent)
-        heard = list(self._hear(begins, begins + wait_s, 67))
+        heard = list(self._hear(begins, begins + wait_s, [sent for _firmware, sent in questions]))
         return [self._answers(firmware, sent, heard) for firmware, sent in questions]
 
     def ask_server(self, sent: Sent, wait_s: float) -> list[Offer]:
@@ -134,9 +134,7 @@ class Probe:
             for again in (begins + _AGAIN_S, end) if wait_s > _AGAIN_S else (end,):
                 if found or not self._tap.send_packet(ip_packet(framed), sent.destination):
                     break
-                for offer in self._hear(begins, again, sent.port, _GRACE_S):
-                    if offer.port == sent.source_port and _answers_to(offer, sent):
-                        found.append(offer)
+                found += self._hear(begins, again, [sent], _GRACE_S)
         return found
 
     def _question(self, firmware: Firmware, mac: MacAddress | None) -> tuple[Firmware, Sent]:
@@ -154,14 +152,19 @@ class Probe:
             copy = dataclasses.replace(framed, source=self.address, destination=self.address)
             self._tap.send_packet(ip_packet(copy), self.address, self._tap.ifindex)
 
-    def _hear(self, begins: float, until: float, asked: int, grace_s: float | None = None) -> Iterator[Offer]:
-        """All replies until then; with ``grace_s`` no longer than that after the first."""
+    def _hear(
+        self, begins: float, until: float, questions: Sequence[Sent], grace_s: float | None = None
+    ) -> Iterator[Offer]:
+        """All answers to these until then; with ``grace_s`` no longer than that after the first."""
         seen: set[tuple[bytes, str, str]] = set()
         while captured := self._tap.hear(until):
             for one in captured:
                 self.recorded.append((one.wall, one.frame))
-                offer = _offer(one, begins, asked)
-                if offer is None or (key := (offer.data, offer.source, offer.destination)) in seen:
+                offer = _offer(one, begins, questions[0].port)
+                if offer is None or not any(_answers_to(offer, sent) for sent in questions):
+                    continue
+                key = offer.data, offer.source, offer.destination
+                if key in seen:
                     continue
                 seen.add(key)
                 if grace_s is not None and len(seen) == 1:
@@ -175,7 +178,7 @@ class Probe:
 
 
 def _answers_to(offer: Offer, sent: Sent) -> bool:
-    """Same transaction and same hardware address (RFC 2131 4.4.1)."""
+    """Same transaction and same hardware address (RFC 2131 4.4.1); the judge looks at the port that it came to."""
     return offer.data[4:8] == sent.data[4:8] and offer.packet.chaddr[:6] == sent.data[28:34]
 
 

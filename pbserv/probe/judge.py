@@ -105,6 +105,9 @@ def _name(kind: int | None) -> str:
 
 
 def _ports(offer: Offer, firmware: Firmware) -> Iterator[Finding]:
+    listens = 4011 if offer.asked == 4011 and firmware.model == "edk2" else 68
+    if offer.port != listens:
+        yield _error(f"was sent to port {offer.port}; this firmware asked from {listens} and hears there", _DHCP_C)
     if offer.source_port == offer.asked:
         return
     severe = firmware.model == "ipxe" or (offer.asked == 67 and firmware.model in _EDK2)

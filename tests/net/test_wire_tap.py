@@ -70,6 +70,10 @@ def test_fragments_tags_and_other_protocols_are_left_alone(room: Wires) -> None:
     ):
         other.send_frame(frame)
     assert heard(tap, 1) == [datagram(data=b"end")]
+    other.send_frame(good[:12] + b"\x81\0\0\5" + good[12:])
+    until = time.monotonic() + 0.3
+    assert tap.hear(until) == []
+    assert time.monotonic() >= until, "what does not count does not end the waiting"
     tap.close()
     other.close()
 

@@ -150,6 +150,19 @@ def test_a_boot_server_is_asked_twice_and_no_more(room: Wires) -> None:
         assert decode(framed.data).ciaddr == bytes((10, 1, 0, 50))
 
 
+def test_the_traffic_of_others_does_not_end_the_wait_for_a_boot_server(room: Wires) -> None:
+    question = encode(Packet(1, 9, b"\x02\0\0\0\0\1".ljust(16, b"\0"), options={53: b"\3"}))
+    lan = Lan(room, lambda packet: [reply(packet, xid=packet.xid ^ 1)])
+    try:
+        with room.clients(), contextlib.closing(Probe.open("c0")) as probe:
+            begins = time.monotonic()
+            assert probe.ask_server(Sent(question, "10.9.9.9", 68, "10.1.0.1", 4011), 0.7) == []
+            assert time.monotonic() - begins >= 0.7
+            assert len(probe.recorded) >= 2, "the question and somebody else's answer"
+    finally:
+        lan.end()
+
+
 def test_without_an_address_it_asks_and_hears_all_the_same(room: Wires) -> None:
     with room.clients():
         subprocess.run(["ip", "address", "flush", "dev", "c0"], check=True)

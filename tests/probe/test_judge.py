@@ -29,6 +29,8 @@ CASES: list[tuple[str, str, Offer, Severity]] = [
     ("uboot", "from port 4000, not 67", dhcp_offer(source_port=4000), DOUBTFUL),
     ("ipxe", "from port 67, not 4011: iPXE drops", proxy({53: b"\5"}, asked=4011), BROKEN),
     ("uefi", "from port 67, not 4011", proxy({53: b"\5"}, asked=4011, port=4011), DOUBTFUL),
+    ("uefi", "was sent to port 68", proxy({53: b"\5"}, asked=4011, source_port=4011), BROKEN),
+    ("bios", "was sent to port 4011", proxy({53: b"\5"}, asked=4011, source_port=4011, port=4011), BROKEN),
     ("uefi", "with OFFER instead of ACK", proxy(asked=4011, source_port=4011), DOUBTFUL),
     ("uefi", "has yiaddr", proxy({53: b"\5"}, yiaddr=ADDRESS, asked=4011, source_port=4011), DOUBTFUL),
     ("uefi", "option 54 (server identifier) is missing", proxy(None, 54), BROKEN),

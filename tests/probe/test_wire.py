@@ -259,3 +259,17 @@ def test_a_bridge_with_the_address_of_the_host(lan: Room, tmp_path: Path) -> Non
         result = one(client, "--as", "ipxe", code=0)
     assert result["interface"] == "br9"
     assert kinds(result) == [f"DHCP {server.address}", f"proxy {rival.address}"]
+
+
+def test_every_proxy_is_asked_when_the_user_wants_it(lan: Room, tmp_path: Path) -> None:
+    """A Raspberry Pi has no use for this menu, and asks nobody; the user may want to know all the same."""
+    server, rival, client = lan.host("dhcp", 2), lan.host("proxy", 3), lan.host("client", 50)
+    with (
+        dnsmasq(server, tmp_path, dhcp_range(lan)),
+        dnsmasq(rival, tmp_path, f"--dhcp-range={lan.net}.0,proxy", *SERVICES),
+    ):
+        result = one(client, "--as", "pi", "--boot-server", code=1)
+    (asked,) = result["boot_servers"]
+    assert (asked["server"], asked["source_port"], asked["why"]) == (rival.address, 68, "--boot-server")
+    (answer,) = asked["answers"]
+    assert (answer["source_port"], answer["message"]) == (4011, "ACK")
