@@ -11,6 +11,7 @@ import functools
 import os
 import re
 import shutil
+import socket
 import subprocess
 import tempfile
 import threading
@@ -120,6 +121,7 @@ class Machine:
     card: str = "virtio-net-pci"
     network_first: bool = True
     mac: str = ""
+    keyboard: bool = False
     # A variable store whose boot order is set already; it belongs to this MAC address and these devices.
     variables: Path | None = None
     uuid: str = field(default_factory=lambda: str(uuids.uuid4()))
@@ -133,6 +135,7 @@ class Machine:
         self._process: subprocess.Popen[bytes] | None = None
         self._vars = self.directory / f"{self.name}-vars.fd"
         self._errors = self.directory / f"{self.name}-qemu.log"
+        self._monitor = self.directory / f"{self.name}.sock"
 
     @property
     def running(self) -> bool:
@@ -184,6 +187,8 @@ class Machine:
             "-chardev", "file,id=serial,path=/dev/stdout", "-serial", "chardev:serial",
             "-netdev", f"tap,id=net0,ifname={self._tap},script=no,downscript=no",
         ]  # fmt: skip
+        if self.keyboard:
+            words += ["-monitor", f"unix:{self._monitor},server=on,wait=off"]
         if self.firmware == "uefi":
             # graphics=off has no effect there; IPv6 would only cost the minutes of its time-outs.
             words += [
@@ -221,6 +226,16 @@ class Machine:
             ) from None
         self.console.close()
         return time.monotonic() - self.console.started
+
+    def press(self, *keys: str) -> None:
+        """Press keys one after the other, by the emulator's names for them; the machine must have a ``keyboard``."""
+        with socket.socket(socket.AF_UNIX) as monitor:
+            monitor.connect(str(self._monitor))
+            for command in ("", *(f"sendkey {key}\n" for key in keys)):
+                monitor.sendall(command.encode())
+                said = b""
+                while not said.endswith(b"(qemu) "):
+                    said += monitor.recv(4096)
 
     def power_off(self) -> None:
         """Cut the power; harmless when the machine is off."""

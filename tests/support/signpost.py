@@ -25,7 +25,7 @@ _GRUB_MODULES = ("normal", "serial", "terminal", "echo", "halt", "part_gpt", "fa
 
 
 def signpost_disk(path: Path, firmware: Firmware, words: str) -> Path:
-    """A disk at ``path`` that prints ``words`` when ``firmware`` boots it."""
+    """A disk at ``path`` that prints ``words``, which have no quotes, when ``firmware`` boots it."""
     blank_disk(path, _BYTES)
     if firmware == "bios":
         sector = (_PRINT_TO_COM1 + f"\r\n{words}\r\n\0".encode("ascii")).ljust(510, b"\0") + b"\x55\xaa"

@@ -24,10 +24,10 @@ def _server(server: Server, **keys: str) -> Server:
 
 
 @contextlib.contextmanager
-def plain(place: Path, firmwares: Firmwares) -> Iterator[Site]:
-    """The DHCP server is another host and knows nothing of booting."""
+def plain(place: Path, firmwares: Firmwares, **keys: str) -> Iterator[Site]:
+    """The DHCP server is another host and knows nothing of booting; ``keys`` are proxydhcp.conf's."""
     with room() as lan, plain_dhcp(lan.host("dhcp", 1), place):
-        server = _server(Server(lan.host("pbserv", 2), place), NBPHTTPx64="snponly.efi")
+        server = _server(Server(lan.host("pbserv", 2), place), NBPHTTPx64="snponly.efi", **keys)
         with running(server):
             yield Site(server, place, firmwares, [lan], [server.host.address])
 

@@ -19,8 +19,10 @@ from tests.support.server import Server
 from tests.support.signpost import signpost_disk
 
 HTTP_PORT = 8067
-OWN_DISK = "SIGNPOST the machine's own disk"
+OWN_DISK = "SIGNPOST own disk"
 UEFI_MAC = "52:54:00:70:62:01"  # all UEFI machines: their boot order is kept by MAC address, and set up only once
+# What firmware says when it gives the network up.
+DEAD_ENDS = ("No more network devices", "No bootable device", "failed to load Boot")
 Network = Literal["PXEv4", "HTTPv4"]
 
 
@@ -73,7 +75,7 @@ class Site:
     addresses: list[str]
     _machines: int = field(default=0, init=False)
 
-    def machine(self, kind: Kind, where: int = 0, *, disk: bool = False) -> Machine:
+    def machine(self, kind: Kind, where: int = 0, *, disk: bool = False, keyboard: bool = False) -> Machine:
         """A new machine in a room of the site."""
         self._machines += 1
         disks = [self.firmwares.disks[kind.firmware]] if disk else []
@@ -81,14 +83,14 @@ class Site:
         mac = UEFI_MAC if kind.firmware == "uefi" else ""
         return Machine(
             name, kind.firmware, self.rooms[where], self.directory, disks, card=kind.card, mac=mac,
-            variables=self.firmwares.stores[kind.network],
+            keyboard=keyboard, variables=self.firmwares.stores[kind.network],
         )  # fmt: skip
 
     def runs_its_script(self, kind: Kind, where: int = 0) -> tuple[Machine, str]:
         """Power a machine on, wait until it has its own boot script from our address there; its console's text."""
         machine = self.machine(kind, where)
         with powered(machine) as console:
-            console.wait_for(self.script_of(machine, where), timeout_s=90)
+            console.wait_for(self.script_of(machine, where), timeout_s=90, never=DEAD_ENDS)
             text = console.text
         assert any(what == "asked by http" for what, _detail in self.server.history(machine.mac))
         return machine, text
@@ -96,6 +98,12 @@ class Site:
     def script_of(self, machine: Machine, where: int = 0) -> str:
         """What iPXE prints when it has fetched the machine's script from our address in that room."""
         return f"http://{self.addresses[where]}:{HTTP_PORT}/boot/{machine.mac.replace(':', '-')}.ipxe... ok"
+
+    def strategies(self, *rules: str) -> None:
+        """The administrator's table of strategies, in force at once; each rule is the body of a ``[[rule]]``."""
+        text = "".join(f'[[rule]]\n{rule}\nsource = "a test"\n' for rule in rules)
+        (self.server.conf / "strategies.toml").write_text(text)
+        self.server.ok("force-reload")
 
     def configure(self, name: str, /, **values: str | None) -> None:
         """Change keys of a configuration file of the running server."""

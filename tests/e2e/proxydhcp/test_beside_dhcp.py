@@ -24,3 +24,9 @@ def site(directory: Path, firmwares: Firmwares) -> Iterator[Site]:
 def test_offer_reaches_the_machine(site: Site, kind: Kind) -> None:
     machine, _text = site.runs_its_script(kind)
     assert site.server.log_lines("proxydhcp", "boot file offered", machine.mac)
+
+
+def test_automatic_flag_hears_broadcasts_beside_the_dhcp_server_too(site: Site) -> None:
+    site.configure("proxydhcp.conf", LocalDHCPFlag="auto")
+    machine, _text = site.runs_its_script(BIOS)
+    assert site.server.log_lines("proxydhcp", "boot file offered", machine.mac)

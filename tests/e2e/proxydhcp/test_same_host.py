@@ -9,7 +9,8 @@ import pytest
 
 from tests.e2e.marks import MARKS
 from tests.e2e.proxydhcp.environments import same_host
-from tests.e2e.proxydhcp.site import BIOS, UEFI, Firmwares, Kind, Site
+from tests.e2e.proxydhcp.site import BIOS, UEFI, Firmwares, Kind, Site, boots_own_disk
+from tests.support.qemu import powered
 
 pytestmark = MARKS
 _OPTION_60 = "--dhcp-option-force=60,PXEClient"
@@ -26,3 +27,12 @@ def test_machine_asks_port_4011_and_runs_its_script(site: Site, kind: Kind) -> N
     machine, _text = site.runs_its_script(kind)
     assert site.server.log_lines("proxydhcp", "boot file acknowledged", machine.mac)
     assert not site.server.log_lines("proxydhcp", "boot file offered", machine.mac)
+
+
+def test_acknowledgement_can_say_local_disk(site: Site) -> None:
+    site.configure("preboot-policy.conf", ZoneDefault="local")
+    machine = site.machine(UEFI, disk=True)
+    with powered(machine) as console:
+        boots_own_disk(console)
+        assert "PXE-E21: Remote boot cancelled" in console.text
+    assert site.server.log_lines("proxydhcp", "acknowledged", machine.mac, "strategy=local")
