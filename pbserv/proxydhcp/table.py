@@ -151,7 +151,7 @@ def _hexadecimal(where: str, value: object) -> bytes | None:
 def _rule(where: str, entry: object) -> Rule:
     data = _mapping(where, entry)
     _only(where, data, _RULE_KEYS)
-    if "ignore" not in data and "strategy" not in data:
+    if not data.get("ignore") and not data.get("strategy"):
         raise TableError(f"{where}: names neither a strategy nor ignore")
     kinds = frozenset(_texts(where, data, "kind"))
     wrong = sorted(kinds - {kind.value for kind in ClientKind})
