@@ -99,6 +99,7 @@ class Process:
     async def run(self) -> int:
         self._stop = asyncio.Event()
         self._logs.configure(self._settings)
+        self._logs.defer(asyncio.get_running_loop().call_later)
         for warning in (*self._settings.warnings, *host_problems(self._settings)):
             self._logs.pbserv.warning("configuration", problem=str(warning))
             self._ready.line(f"warning: {warning}")
@@ -107,6 +108,7 @@ class Process:
             return await self._run(registry)
         finally:
             await registry.close()
+            self._logs.defer(None)
 
     async def _run(self, registry: Registry) -> int:
         await registry.close_orphans()
@@ -118,6 +120,7 @@ class Process:
         self._supervisor = Supervisor((), self._logs.pbserv)
         self._parts = wire(self._settings, self._logs, registry, access, self._tokens, journal, self._supervisor.spawn)
         self._supervisor.adopt(self._parts.services)
+        self._parts.proxydhcp.remember(await registry.strategies())
         self._supervisor.spawn_forever("journal", journal.run)
         self._supervisor.spawn_forever("sightings", self._parts.policy.run)
         control = ControlServer(

@@ -2,16 +2,21 @@
 
 One rule: below its level a call compares one integer and formats nothing. Values that came from the network are
 escaped, so that no client can write a line of its own. structlog runs the processors; its global state is not touched.
+
+In the event loop completed transactions may be written a moment later, many with one write: answers go first.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import stat
 import sys
 import threading
-from collections.abc import Mapping, MutableMapping
+import time
+from collections.abc import Callable, Mapping, MutableMapping
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -21,6 +26,13 @@ CRITICAL, WARNING, TRANSACTION, REQUEST, DEBUG = range(5)
 LEVEL_NAMES: Final = ("critical", "warning", "transaction", "request", "debug")
 _OWN: Final = frozenset(("time", "level", "service", "event"))
 _SIMPLE: Final = frozenset((str, int, bool, float))
+DEFERRED_S: Final = 0.02
+MOST_WAITING: Final = 1000
+_BARE: Final = re.compile(r'[^ "=]+')
+
+
+Later = Callable[[float, Callable[[], None]], object]
+_Waiting = tuple[str, Mapping[str, object], float]
 
 
 class ServiceLog:
@@ -30,7 +42,7 @@ class ServiceLog:
     it after the process has taken on its unprivileged user, so that the file belongs to that user.
     """
 
-    __slots__ = ("_echo", "_file", "_lock", "_pipe", "_quiet", "level", "name")
+    __slots__ = ("_echo", "_file", "_later", "_lock", "_pipe", "_quiet", "_waiting", "level", "name")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -40,6 +52,19 @@ class ServiceLog:
         self._quiet = False
         self._echo = False
         self._lock = threading.Lock()
+        self._later: Later | None = None
+        self._waiting: list[_Waiting] = []
+
+    def defer(self, later: Later | None) -> None:
+        """Write completed transactions a moment later from now on, by ``later(seconds, call)``; None: at once again."""
+        self.flush()
+        self._later = later
+
+    def flush(self) -> None:
+        """Write what waits."""
+        waiting, self._waiting = self._waiting, []
+        if waiting:
+            self._put("".join([self._pipe.render(TRANSACTION, *one) for one in waiting]), TRANSACTION)
 
     def configure(
         self,
@@ -56,6 +81,7 @@ class ServiceLog:
         ``path`` None: no file. ``quiet``: critical events do not go to the standard error output. ``echo``: every line
         does (foreground). Where lines have no place to go, ``level`` becomes 0 and they cost nothing.
         """
+        self.flush()
         with self._lock:
             if self._file:
                 self._file.close()
@@ -66,6 +92,7 @@ class ServiceLog:
 
     def close(self) -> None:
         """Let go of the file; a later line opens it again."""
+        self.flush()
         with self._lock:
             if self._file:
                 self._file.close()
@@ -81,8 +108,16 @@ class ServiceLog:
 
     def transaction(self, event: str, /, **fields: object) -> None:
         """2: completed transactions."""
-        if self.level >= TRANSACTION:
+        if self.level < TRANSACTION:
+            return
+        if self._later is None:
             self._write(TRANSACTION, event, fields)
+            return
+        if not self._waiting:
+            self._later(DEFERRED_S, self.flush)
+        self._waiting.append((event, fields, time.time()))
+        if len(self._waiting) >= MOST_WAITING:
+            self.flush()
 
     def request(self, event: str, /, **fields: object) -> None:
         """3: each request, and each ignored one with its reason."""
@@ -95,7 +130,11 @@ class ServiceLog:
             self._write(DEBUG, event, fields)
 
     def _write(self, level: int, event: str, fields: Mapping[str, object]) -> None:
-        line = self._pipe.render(level, event, fields)
+        if self._waiting:  # lines keep their order
+            self.flush()
+        self._put(self._pipe.render(level, event, fields), level)
+
+    def _put(self, line: str, level: int) -> None:
         with self._lock:
             lost = self._file is not None and not self._to_file(self._file, line)
         if lost or self._echo or (level == CRITICAL and not self._quiet):
@@ -127,21 +166,20 @@ class CappedFile:
     deleted, cut or filled by someone else needs no signal. Devices and pipes are written to and never deleted.
     """
 
-    __slots__ = ("_fd", "failing", "limit_bytes", "path")
+    __slots__ = ("_fd", "_identity", "failing", "limit_bytes", "path")
 
     def __init__(self, path: Path, limit_bytes: int) -> None:
         self.path = path
         self.limit_bytes = limit_bytes
         self.failing = False
         self._fd = -1
+        self._identity = (0, 0)
 
     def over(self, more_bytes: int) -> bool:
         """Whether ``more_bytes`` would not fit. Opens the file when needed; raises OSError."""
         there = self._look()
-        if self._fd >= 0 and there is not None:
-            here = os.fstat(self._fd)
-            if (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino):
-                self.close()
+        if self._fd >= 0 and there is not None and self._identity != (there.st_dev, there.st_ino):
+            self.close()
         if self._fd < 0 or there is None:
             self.close()
             self._open()
@@ -188,6 +226,8 @@ class CappedFile:
         # O_NONBLOCK: a FIFO without a reader must not hold up a service
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
         self._fd = os.open(self.path, flags, 0o640)
+        here = os.fstat(self._fd)
+        self._identity = here.st_dev, here.st_ino
 
 
 class _Pipe(structlog.BoundLoggerBase):
@@ -198,9 +238,11 @@ class _Pipe(structlog.BoundLoggerBase):
         super().__init__(None, [structlog.processors.format_exc_info, _plain_values, _head, render], {})
         self._service = service
 
-    def render(self, level: int, event: str, fields: Mapping[str, object]) -> str:
+    def render(self, level: int, event: str, fields: Mapping[str, object], moment: float | None = None) -> str:
+        """One line; ``moment`` None: now."""
         shown = dict(fields) if _OWN.isdisjoint(fields) else {k + "_" * (k in _OWN): v for k, v in fields.items()}
         shown["service"] = self._service
+        shown["time"] = time.time() if moment is None else moment
         (line,), _ = self._process_event(LEVEL_NAMES[level], event, shown)
         return f"{line}\n"
 
@@ -220,9 +262,19 @@ def _plain(value: Any) -> Any:
 
 def _head(_logger: object, method: str, fields: MutableMapping[str, Any]) -> dict[str, Any]:
     """Put time, level, service and event first; time is local with its offset, to the millisecond."""
-    now = datetime.now().astimezone().isoformat(timespec="milliseconds")
+    moment = fields.pop("time")
+    whole = int(moment)
+    before, offset = _second(whole)
+    now = f"{before}.{int((moment - whole) * 1000):03d}{offset}"
     service, event = fields.pop("service"), fields.pop("event")
     return {"time": now, "level": method, "service": service, "event": event, **fields}
+
+
+@lru_cache(maxsize=1)
+def _second(moment: int) -> tuple[str, str]:
+    """Date and time, and the offset of the zone that counts then."""
+    text = datetime.fromtimestamp(moment).astimezone().isoformat(timespec="seconds")
+    return text[:19], text[19:]
 
 
 def _render_text(_logger: object, _method: str, fields: MutableMapping[str, Any]) -> str:
@@ -240,7 +292,7 @@ def quote(value: Any) -> str:
     if isinstance(value, list):
         value = ",".join(map(str, value))
     text = str(value)
-    if text and text.isprintable() and not any(mark in text for mark in ' "='):
+    if text.isprintable() and _BARE.fullmatch(text):
         return text
     return '"' + escape(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
 

@@ -12,7 +12,7 @@ from pbserv.imaging.config import PbservConf
 from pbserv.imaging.exposition import ImagingCollector
 from pbserv.imaging.service import ImagingService, ImagingSettings
 from pbserv.journal.journal import Journal
-from pbserv.log import ServiceLog
+from pbserv.log import Later, ServiceLog
 from pbserv.policy import api_routes, boot_routes
 from pbserv.policy.config import PolicyConf
 from pbserv.policy.service import PolicyService, PolicySettings
@@ -20,6 +20,7 @@ from pbserv.proxydhcp.config import ProxyDhcpConf
 from pbserv.proxydhcp.exposition import ProxyDhcpCollector
 from pbserv.proxydhcp.reading import spell
 from pbserv.proxydhcp.service import ProxyDhcpService
+from pbserv.proxydhcp.settings import ProxyDhcpSettings
 from pbserv.registry.access import Access
 from pbserv.registry.registry import Registry
 from pbserv.registry.tokens import WorkTokens
@@ -60,6 +61,11 @@ class Logs:
         for log, conf in pairs:
             log.configure(conf.log_level, conf.log_path(directory), conf.log_file_size_mb, form)
 
+    def defer(self, later: Later | None) -> None:
+        """See :meth:`ServiceLog.defer`."""
+        for log in (self.pbserv, self.proxydhcp, self.tftp, self.policy):
+            log.defer(later)
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -69,6 +75,7 @@ class Parts:
     policy: PolicyService
     imaging: ImagingService
     tftp: TftpService
+    proxydhcp: ProxyDhcpService
     services: tuple[Service[Any], ...]
 
 
@@ -89,7 +96,8 @@ def wire(
         logs.pbserv, registry, access, journal, web_is_up, [settings.client_directory / name for name in CLIENT_FILES]
     )
     tftp = TftpService(logs.tftp, policy, policy, LOADER_ALIASES, [policy], policy)
-    proxydhcp = ProxyDhcpService(logs.proxydhcp, policy)
+    proxydhcp = ProxyDhcpService(logs.proxydhcp, policy, journal)
+    policy.watch(proxydhcp)
     services: tuple[Service[Any], ...] = (imaging, policy, tftp, proxydhcp)
     running = {service.name: service for service in services}
     collectors = (
@@ -116,7 +124,7 @@ def wire(
     def web_fault() -> str:
         return web.fault or "the HTTP server is not running"
 
-    return Parts(web, policy, imaging, tftp, services)
+    return Parts(web, policy, imaging, tftp, proxydhcp, services)
 
 
 def settings_of(settings: Settings) -> Mapping[str, Any]:
@@ -127,7 +135,7 @@ def settings_of(settings: Settings) -> Mapping[str, Any]:
         "imaging": ImagingSettings(conf),
         "policy": PolicySettings(settings.policy, conf.ip_address, conf.http_port, settings.proxydhcp.policy_engine),
         "tftp": settings.tftp,
-        "proxydhcp": settings.proxydhcp,
+        "proxydhcp": ProxyDhcpSettings(settings.proxydhcp, conf.http_port, settings.directory),
     }
 
 

@@ -178,7 +178,7 @@ class Listener(Protocol):
     def close(self) -> None: ...
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=8192)
 def _endpoint(peer: str, port: int, source: str, ifindex: int) -> Endpoint:
     """The way to a peer; machines of a room share that of the broadcast."""
     return Endpoint((peer, port), route_control(source, ifindex))

@@ -24,6 +24,16 @@ class Journal(Protocol):
     async def flush_events(self) -> bool: ...
 
 
+class Progress(Protocol):
+    """Who wants to know how far a device came."""
+
+    def fetched(self, mac: str, name: str, *, complete: bool) -> None:
+        """It asked TFTP or HTTP for a file; ``complete``: it has all of it."""
+
+    def progressed(self, mac: str) -> None:
+        """What it loaded runs: it asked for its script."""
+
+
 class Neighbours(Protocol):
     """The kernel's ARP and NDP tables (:class:`pbserv.net.neighbours.NeighbourTable`)."""
 

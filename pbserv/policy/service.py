@@ -18,7 +18,7 @@ from pbserv.net.neighbours import NeighbourTable
 from pbserv.policy.attribution import Attribution
 from pbserv.policy.decide import decide, refusal
 from pbserv.policy.devices import DeviceTable
-from pbserv.policy.ports import Journal, Neighbours
+from pbserv.policy.ports import Journal, Neighbours, Progress
 from pbserv.policy.scripts import BootScripts, PolicySettings
 from pbserv.policy.sightings import Sightings
 from pbserv.registry.records import Device, DeviceState
@@ -95,7 +95,12 @@ class PolicyService:
         self._answers: dict[bytes, _Answer] = {}
         self._told: dict[tuple[str, str, str, int | None], float] = {}
         self._whose: Attribution | None = None
+        self._watchers: list[Progress] = []
         registry.subscribe(self._changed)
+
+    def watch(self, progress: Progress) -> None:
+        """``progress`` is told how far devices come."""
+        self._watchers.append(progress)
 
     @property
     def running(self) -> bool:
@@ -291,6 +296,8 @@ class PolicyService:
         mac = self._mac_at(peer)
         if mac is None or (self._devices.get(mac) is None and self._journal.mac_of(peer) != mac):
             return  # a neighbour that is no boot client
+        for watcher in self._watchers:
+            watcher.fetched(mac, name, complete=outcome.startswith("completed"))
         text = f"{outcome}, {size} bytes"
         if outcome == "refused":
             why = refusal(mac, self._devices.get(mac), self._engine)
@@ -314,6 +321,8 @@ class PolicyService:
         scripts = self._running()
         mac = str(sighting.mac)
         decision = self.decide(sighting)
+        for watcher in self._watchers:
+            watcher.progressed(mac)
         device = self._devices.get(mac)
         reason = refusal(mac, device, self._engine)
         if reason:

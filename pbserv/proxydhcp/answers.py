@@ -49,11 +49,12 @@ class Answers:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._prepared: dict[tuple[Asked, Plan, str, bool], Prepared] = {}
+        self._prepared: dict[tuple[Asked, str, str, bool, str, int], Prepared] = {}
 
     def prepare(self, query: Query, facts: Facts, plan: Plan) -> Prepared | Ignore:
         """What is sent to every client that asks like this one."""
-        key = (query.asked, plan, facts.advertised, query.message_type == dhcp.ACK)
+        file = plan.file
+        key = (query.asked, plan.strategy.name, file.name, file.is_loader, facts.advertised, query.message_type)
         prepared = self._prepared.get(key)
         if prepared is not None:
             return prepared

@@ -226,7 +226,9 @@ def _answer(query: Query, facts: Facts, settings: Settings, chosen: Plan, target
     asked, head, strategy = query.asked, query.head, chosen.strategy
     local = undotted(facts.advertised)
     offer = query.message_type == dhcp.OFFER
-    name = _name(query, facts, settings, chosen) if strategy.file_in_offer or not offer else b""
+    # HTTP Boot takes its URL from the offer or not at all.
+    named = strategy.file_in_offer or not offer or query.client.kind is ClientKind.HTTP
+    name = _name(query, facts, settings, chosen) if named else b""
     server = facts.advertised.encode()
     options: dict[int, bytes] = {
         dhcp.MESSAGE_TYPE: bytes((query.message_type,)),

@@ -31,7 +31,8 @@ from pbserv.proxydhcp.ports import Journal, Policy
 from pbserv.types import Decision, Instant, MacAddress, Sighting, Verdict
 
 QUIET_S: Final = 60.0
-FACTS_KEPT: Final = 1024
+SAID_S: Final = 20.0
+FACTS_KEPT: Final = 8192
 _TO_REPAIR: Final = frozenset((Reason.ARCH_NOT_SERVED, Reason.NO_LOCAL_ADDRESS, Reason.REPLY_TOO_LONG))
 _WORDS: Final = {reason: reason.value for reason in Reason}
 
@@ -64,7 +65,7 @@ class Desk:
         self._answers = Answers(settings)
         self._personal = settings.table.personal
         self._plans: dict[tuple[Asked, str, str, bool, str, bool], Plan | Ignore] = {}
-        self._facts: dict[tuple[Listener, int, str, str], Facts | Ignore] = {}
+        self._facts: dict[tuple[int, str, int, str, str, int], Facts | Ignore] = {}
         self._host: Host = ()
         self._quiet = Quiet(QUIET_S)
         self._second, self._answered = 0, Counter[int]()
@@ -96,7 +97,6 @@ class Desk:
             self._show("packet", datagram, data)
         if isinstance(facts, Ignore):
             return self._ignored(listener, datagram, facts, now)
-        facts = facts._replace(source=datagram.peer, source_port=datagram.port)
         query = screen(data, head, asked, facts)
         if isinstance(query, Ignore):
             self._ignored(listener, datagram, query, now)
@@ -114,8 +114,8 @@ class Desk:
         return self._answer(port, datagram, query, facts, boots, now, clock)
 
     def _facts_of(self, listener: Listener, datagram: Datagram) -> Facts | Ignore:
-        """All but the source, which differs from packet to packet."""
-        key = (listener, datagram.ifindex, datagram.local, datagram.destination)
+        """Those of all broadcasts on one wire are the same."""
+        key = (listener, *datagram[1:])
         facts = self._facts.get(key)
         if facts is None:
             if len(self._facts) >= FACTS_KEPT:
@@ -163,10 +163,10 @@ class Desk:
             return self._tell(datagram, query.mac, facts, _WORDS[ignored.reason], ignored.detail, clock)
         reply = prepared.fill(datagram.data, query.uuid, target.flag)
         self._send(port, reply, target, facts, prepared.summary)
-        self._remember(query, boots, prepared.summary, decision, now)
+        self._remember(query.mac, query.head.xid, boots, prepared.summary, decision, now)
         word = "ack" if prepared.acknowledges else "offer"
         self._counters[word] += 1
-        self._say(query.mac, prepared, decision, target)
+        self._say(query.mac, boots, prepared, decision, target, now)
         if self._log.level >= 4:
             self._show("reply", datagram, bytes(reply))
         self._journal.dhcp(
@@ -231,16 +231,11 @@ class Desk:
 
         self._later(delay_s, send)
 
-    def _remember(self, query: Query, boots: Boots, summary: Summary, decision: Decision, now: Instant) -> None:
+    def _remember(self, mac: bytes, xid: int, boots: Boots, summary: Summary, decision: Decision, now: Instant) -> None:
         if summary.loader:
-            boots.handed(query.head.xid, summary.kind is ClientKind.IPXE, now)
-        if summary.acknowledged:
-            mac = query.mac.hex(":")
-            if query.head.ciaddr != dhcp.ZERO:
-                self._journal.learn(dotted(query.head.ciaddr), mac)
-            self.reached(query.mac)
-        elif summary.kind is ClientKind.IPXE:
-            self.reached(query.mac)  # what asks now was loaded, or is a ROM that takes offers as they are
+            boots.handed(summary.file, xid, summary.kind is ClientKind.IPXE, now)
+        if summary.acknowledged or summary.kind is ClientKind.IPXE:
+            self._reached(mac, boots)  # an iPXE that asks was loaded, or is a ROM that takes offers as they are
         elif summary.loader and decision.verdict is not Verdict.LOCAL:
             boots.offered()
 
@@ -249,8 +244,10 @@ class Desk:
     def reached(self, mac: bytes) -> None:
         """The device got further than our offer."""
         boots = self._devices.known(mac)
-        if boots is None:
-            return
+        if boots is not None:
+            self._reached(mac, boots)
+
+    def _reached(self, mac: bytes, boots: Boots) -> None:
         news = boots.reached()
         if news is not None:
             text = mac.hex(":")
@@ -293,11 +290,16 @@ class Desk:
             self._journal.learn(dotted(asked.wanted), mac.hex(":"))
         self._tell(datagram, mac, facts, _WORDS[ignored.reason], ignored.detail, clock)
 
-    def _say(self, mac: bytes, prepared: Prepared, decision: Decision, target: Target) -> None:
-        summary = prepared.summary
-        if self._log.level < (2 if summary.acknowledged else 3):
+    def _say(
+        self, mac: bytes, boots: Boots, prepared: Prepared, decision: Decision, target: Target, now: Instant
+    ) -> None:
+        """Level 2 for what a boot was told, once; level 3 for offers and for what is said again."""
+        summary, level = prepared.summary, 3
+        if summary.acknowledged and (boots.said is not prepared or now - boots.said_at > SAID_S):
+            boots.said, boots.said_at, level = prepared, now, 2
+        if self._log.level < level:
             return
-        say = self._log.transaction if summary.acknowledged else self._log.request
+        say = self._log.transaction if level == 2 else self._log.request
         say(
             "boot file acknowledged" if summary.acknowledged else "boot file offered",
             client=mac.hex(":"), kind=summary.kind.value, arch=str(summary.arch), file=summary.file,

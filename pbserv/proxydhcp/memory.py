@@ -29,12 +29,14 @@ class Boots:
     __slots__ = (
         "_burst_at", "_burst_secs", "_burst_xid", "_count", "_handed_at", "_handed_ipxe", "_handed_xid", "_ladder",
         "_last", "_last_at", "_offered", "_reached", "_second", "_step", "_stops", "fetched", "fetches", "first_fetch",
-        "learned", "sighted", "sighting",
+        "learned", "loader", "said", "said_at", "sighted", "sighting",
     )  # fmt: skip
 
     def __init__(self, learned: str = "") -> None:
         self.sighting: Sighting | None = None
         self.sighted: object = None
+        self.said: object = None
+        self.said_at = NEVER
         self.learned = learned
         """The strategy that was found to work; empty: the usual one."""
         self._second = self._count = 0
@@ -45,6 +47,7 @@ class Boots:
         self._offered = self._reached = False
         self._stops = self._step = 0
         self._ladder: tuple[str, ...] = ()
+        self.loader = ""
         self.fetched, self.fetches, self.first_fetch = "", 0, NEVER
 
     # -- how often it asks ----------------------------------------------------------------------------------------
@@ -66,8 +69,9 @@ class Boots:
 
     # -- the loader that asks again by itself -----------------------------------------------------------------------
 
-    def handed(self, xid: int, ipxe: bool, now: Instant) -> None:
+    def handed(self, file: str, xid: int, ipxe: bool, now: Instant) -> None:
         """It was handed the loader of its architecture; ``ipxe``: it was iPXE already (a network ROM)."""
+        self.loader = file
         self._handed_xid, self._handed_ipxe, self._handed_at = xid, ipxe, now
 
     def chained(self, xid: int, now: Instant) -> bool:

@@ -39,7 +39,7 @@ class Reason(enum.Enum):
     REPLY_TOO_LONG = "reply_too_long"
 
 
-class Listener(enum.Enum):
+class Listener(enum.IntEnum):
     """The two sockets, by what they are for: the numbers can be configured."""
 
     DHCP = 67

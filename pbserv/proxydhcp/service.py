@@ -75,12 +75,14 @@ class ProxyDhcpService:
         if boots is None or self._desk is None:
             return
         self._desk.reached(octets)
-        loaders = {loader.file.lstrip("/") for loader in self._desk.settings.loaders.values()}
-        if name.lstrip("/") not in loaders:
+        if not complete:
+            return
+        if name.lstrip("/") != boots.loader.lstrip("/"):
             boots.progressed()
-        elif complete:
-            boots.fetched_loader(name, Instant(time.monotonic()))
-            if boots.loops(self._desk.settings.loop_limit, Instant(time.monotonic())):
+        else:
+            now = Instant(time.monotonic())
+            boots.fetched_loader(name, now)
+            if boots.loops(self._desk.settings.loop_limit, now):
                 self._loops(mac, name, boots.fetches)
 
     def progressed(self, mac: str) -> None:
