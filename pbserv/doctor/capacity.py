@@ -16,16 +16,18 @@ MACHINES: Final = 1000
 
 
 def receive_buffer(facts: Facts) -> Iterator[Finding]:
-    """net.core.rmem_max bounds the buffer of all but CAP_NET_ADMIN, which the server gives up."""
-    most = facts.capacity.rmem_max
-    if facts.wants("proxydhcp") and most is not None and most < WANTED_BUFFER_BYTES:
-        machines = 2 * most // _PACKET_BYTES
+    """The server takes what it wants before it gives its rights up; without them net.core.rmem_max is the bound."""
+    most, held = facts.capacity.rmem_max, facts.capacity.receive_buffer
+    bounded = facts.rights.uid != 0 and most is not None and most < WANTED_BUFFER_BYTES
+    if held is None and not facts.server.running and bounded:
+        held = 2 * (most or 0)
+    if facts.wants("proxydhcp") and held is not None and held < 2 * WANTED_BUFFER_BYTES:
         yield note(
-            f"when more than about {machines} machines are switched on at once, the kernel drops some of their"
-            " requests before the server sees them (they ask again after seconds)",
-            f"net.core.rmem_max = {most}",
+            f"when more than about {held // _PACKET_BYTES} machines are switched on at once, the kernel drops some of"
+            " their requests before the server sees them (they ask again after seconds)",
+            f"receive buffer {held} bytes, net.core.rmem_max = {most}",
             f"sysctl -w net.core.rmem_max={WANTED_BUFFER_BYTES}, and the same in /etc/sysctl.d/pbserv.conf",
-            "pbserv restart",
+            "or start the server as root: it takes the room before it becomes its user; then: pbserv restart",
         )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from pbserv.doctor.filters import Ruleset
 from pbserv.net.interfaces import InterfaceAddress
@@ -124,9 +125,12 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """Kernel limits; None where this kernel does not say."""
+    """Kernel limits; None where this kernel does not say. ``receive_buffer`` is what the running server has on its
+    DHCP port, as the kernel counts it (twice what was asked for)."""
 
     rmem_max: int | None = None
+    receive_buffer: int | None = None
+    local_ports: tuple[int, int] = (32_768, 60_999)  # net.ipv4.ip_local_port_range
     neighbours_most: int | None = None  # gc_thresh3
     neighbours_now: int = 0
     open_files: int | None = None  # the hard limit of the server, else of this process
@@ -142,6 +146,10 @@ class Surroundings:
     now: float = 0.0
     newest_file: float | None = None
     newest_path: str = ""
+
+
+# Interfaces that container engines make: no machine boots there, unless somebody says so.
+CONTAINER_LINKS: Final = ("docker", "br-", "veth", "podman", "cni", "flannel.", "cali", "lxcbr", "lxdbr", "kube")
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +179,12 @@ class Facts:
     def lan_links(self) -> tuple[Link, ...]:
         """Those on which clients may be: up, with an address, no loopback; narrowed by the user and LocalInterface."""
         local = self.settings.proxydhcp.local_interface
+        named = bool(self.interface or local)
         return tuple(
             link for link in self.links
             if link.up and link.addresses and not link.loopback
             and self.interface in ("", link.name)
+            and (named or not link.name.startswith(CONTAINER_LINKS))
             and (local is None or any(entry.address == str(local) for entry in link.addresses))
         )  # fmt: skip
 

@@ -107,7 +107,7 @@ def _traffic(facts: Facts, link: Link) -> Iterator[_Traffic]:
     if facts.wants("tftp"):
         yield _Traffic("TFTP requests", comes(settings.tftp.port), f"udp {settings.tftp.port}")
         if not settings.tftp.single_port:
-            first, last = settings.tftp.port_range or (32_768, 60_999)  # net.ipv4.ip_local_port_range
+            first, last = settings.tftp.port_range or facts.capacity.local_ports
             # The server sends first, so connection tracking knows what comes back (state established).
             yield _Traffic("TFTP transfers", comes(first, state="established"), f"udp {first}-{last}")
     if facts.wants("imaging") or facts.wants("policy"):

@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import re
 import resource
 import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,7 +48,7 @@ def gather(settings: Settings, run_directory: Path, interface: str = "") -> Fact
         unread_firewalls=filters.unread,
         rights=rights,
         loaders=tuple(_loaders(settings)),
-        capacity=_capacity(server.pid),
+        capacity=_capacity(server.pid, settings.proxydhcp.proxydhcp_port),
         surroundings=_surroundings(settings.pbserv.state_directory),
     )
 
@@ -135,13 +137,27 @@ def _head(path: Path) -> bytes | None:
         return None
 
 
-def _capacity(pid: int | None) -> Capacity:
+def _capacity(pid: int | None, dhcp_port: int) -> Capacity:
+    ports = [int(word) for line in _lines(_SYSCTL / "net/ipv4/ip_local_port_range") for word in line.split()]
     return Capacity(
         rmem_max=_sysctl("net/core/rmem_max"),
+        receive_buffer=_receive_buffer(dhcp_port) if pid is not None else None,
+        local_ports=(ports[0], ports[1]) if len(ports) == 2 else Capacity().local_ports,
         neighbours_most=_sysctl("net/ipv4/neigh/default/gc_thresh3"),
         neighbours_now=max(0, len(_lines(Path("/proc/net/arp"))) - 1),
         open_files=_file_limit(pid),
     )
+
+
+def _receive_buffer(port: int) -> int | None:
+    """Of the socket that holds ``port``, from ss(8); None when nothing does, or there is no ss."""
+    command = ["ss", "-H", "-u", "-l", "-n", "-m", f"sport = :{port}"]
+    try:
+        shown = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=5, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = re.search(r"\brb(\d+)", shown)
+    return int(found[1]) if found else None
 
 
 def _file_limit(pid: int | None) -> int | None:

@@ -61,6 +61,16 @@ def doctor(server: Server, *words: str, quick: bool = True) -> list[Finding]:
     return findings
 
 
+def probe(host: Host, kind: str) -> str:
+    """What a client of ``kind`` is offered, as JSON."""
+    words = [PBSERV, "probe", "eth0", "--as", kind, "--wait", "1.5", "--no-boot-server", "--json"]
+    offers = json.loads(subprocess.run(host.command(words), capture_output=True, text=True, timeout=60).stdout)[0][
+        "offers"
+    ]
+    assert offers
+    return json.dumps([offer["fields"] for offer in offers])
+
+
 def about(findings: list[Finding], words: str) -> list[Finding]:
     return [finding for finding in findings if words in finding["what"]]
 
@@ -196,6 +206,8 @@ def test_dnsmasq_of_the_same_host_gets_its_lines(lan: Room, server: Server, tmp_
     (tmp_path / "again").mkdir()
     with dnsmasq(server.host, tmp_path / "again", f"--conf-file={conf}", lease):
         assert not about(doctor(server, quick=False), "option 60 to PXE clients")
+        assert "PXEClient" in probe(server.host, "uefi")
+        assert "PXEClient" not in probe(server.host, "http")
 
 
 def test_a_rival_and_a_dhcp_server_with_files(lan: Room, server: Server, tmp_path: Path) -> None:

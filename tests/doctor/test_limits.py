@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pbserv.conf.load import Problem
 from pbserv.doctor import capacity, server, surroundings
-from pbserv.doctor.facts import Capacity, ServerFacts, Surroundings
+from pbserv.doctor.facts import Capacity, Rights, ServerFacts, Surroundings
 from pbserv.doctor.finding import Severity, by_severity, error, exit_code, note, warning
 from tests.doctor.made_up import facts, only, settings
 
@@ -13,11 +13,21 @@ NOW = 1_790_000_000.0
 
 
 def test_receive_buffer() -> None:
-    found = only(capacity.receive_buffer, facts(capacity=Capacity(rmem_max=212_992)))
+    nobody = Rights(uid=1000)
+    held = facts(capacity=Capacity(rmem_max=212_992, receive_buffer=425_984), server=ServerFacts(7))
+    found = only(capacity.receive_buffer, held)
     assert "about 184 machines" in found.what
     assert found.remedy[0].startswith("sysctl -w net.core.rmem_max=4194304")
-    for enough in (Capacity(rmem_max=4 << 20), Capacity()):
-        assert list(capacity.receive_buffer(facts(capacity=enough))) == []
+    would_have = facts(capacity=Capacity(rmem_max=212_992), rights=nobody)
+    assert only(capacity.receive_buffer, would_have).what == found.what
+    for enough in (
+        facts(capacity=Capacity(rmem_max=212_992)),
+        facts(capacity=Capacity(rmem_max=212_992, receive_buffer=8 << 20), server=ServerFacts(7)),
+        facts(capacity=Capacity(rmem_max=4 << 20), rights=nobody),
+        facts(capacity=Capacity(), rights=nobody),
+        facts(capacity=Capacity(rmem_max=212_992), rights=nobody, server=ServerFacts(7)),
+    ):
+        assert list(capacity.receive_buffer(enough)) == []
 
 
 def test_neighbour_table() -> None:

@@ -42,6 +42,13 @@ def test_only_links_that_are_served_count() -> None:
     assert only(links.no_broadcast_address, facts(links=both)).what.startswith("eth1")
 
 
+def test_interfaces_of_containers_count_when_they_are_named() -> None:
+    engine = link("docker0", "172.17.0.1/16", index=9)
+    assert facts(links=(link(), engine)).lan_links == (link(),)
+    assert facts(links=(link(), engine), interface="docker0").lan_links == (engine,)
+    assert facts(proxydhcp(LocalInterface="172.17.0.1"), links=(link(), engine)).lan_links == (engine,)
+
+
 def test_down_and_without_a_cable() -> None:
     down = link("eth1", "10.1.0.1/24", index=3, up=False)
     assert only(links.link_down, facts(links=(link(), down))).severity is Severity.NOTE
