@@ -14,7 +14,7 @@ from rich.table import Table
 
 from pbserv.commands.api import Api, named
 from pbserv.errors import PbservError, UsageError
-from pbserv.journal.timeline import Row, result_text, text_of
+from pbserv.journal.timeline import Row, plain, result_text, text_of
 
 Session = Mapping[str, Any]
 DEVICES = 50
@@ -67,7 +67,9 @@ def _table(sessions: Sequence[Session], as_json: bool) -> None:
         table.add_column(column, no_wrap=column in ("Time", "Device"))
     for session in sessions:
         word = f"{session['result']} (so far)" if session["still"] else session["result"]
-        table.add_row(*(escape(cell) for cell in (_day(session["started"]), session["mac"], word, session["why"])))
+        table.add_row(
+            *(escape(plain(cell)) for cell in (_day(session["started"]), session["mac"], word, session["why"]))
+        )
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 200

@@ -122,7 +122,12 @@ def text_of(row: Row, zone: tzinfo | None = None) -> list[str]:
         text.append(f"{'':12}  {'':8}    -> {row.answer}")
     for mark, fields in (("<", row.packet), (">", row.reply)):
         text += [f"{'':12}  {'':8}    {mark} {field}" for field in fields]
-    return text
+    return [plain(line) for line in text]
+
+
+def plain(text: str) -> str:
+    """The text for a terminal: what devices say may not move its cursor."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 def clock(at: float, zone: tzinfo | None = None) -> str:
@@ -132,6 +137,5 @@ def clock(at: float, zone: tzinfo | None = None) -> str:
 
 def result_text(word: str, why: str, todo: str, *, still: bool) -> list[str]:
     """The last lines of a timeline. ``still``: the session is not over."""
-    text = [f"{'so far' if still else 'result'}: {word}"]
-    text += [f"   why: {why}"] if why else []
-    return text + ([f"  todo: {todo}"] if todo else [])
+    told = (("so far" if still else "result", word), ("   why", why), ("  todo", todo))
+    return [plain(f"{mark}: {text}") for mark, text in told if text]

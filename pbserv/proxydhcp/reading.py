@@ -61,7 +61,8 @@ def _option(tag: int, value: bytes) -> str:
             parts = dhcp.suboptions(value)
         except WireError:
             return f"{name}: {value.hex()}"
-        return f"{name}: " + ", ".join(f"{part}={content.hex() or '-'}" for part, content in parts.items())
+        read = _PXE if tag == dhcp.VENDOR_SPECIFIC else {}
+        return f"{name}: " + ", ".join(f"{n}={read.get(n, bytes.hex)(part) or '-'}" for n, part in parts.items())
     if tag in _ADDRESSES and len(value) % 4 == 0:
         return f"{name}: " + ", ".join(dotted(value[at : at + 4]) for at in range(0, len(value), 4))
     if tag == dhcp.MESSAGE_TYPE and len(value) == 1:
@@ -69,8 +70,44 @@ def _option(tag: int, value: bytes) -> str:
     if tag == dhcp.ARCHITECTURE and (arch := architecture(value)) is not None:
         return f"{name}: {int(arch)} ({arch})"
     if tag in _NUMBERS:
-        return f"{name}: {int.from_bytes(value, 'big')}"
+        return f"{name}: {_number(value)}"
     return f"{name}: {_shown(value)}"
+
+
+def _servers(value: bytes) -> str:
+    """43.8: type, number of addresses, addresses; again and again."""
+    found, at = [], 0
+    while at + 3 <= len(value) and at + 3 + 4 * value[at + 2] <= len(value):
+        end = at + 3 + 4 * value[at + 2]
+        found.append(
+            f"{_number(value[at : at + 2])} " + " ".join(dotted(value[n : n + 4]) for n in range(at + 3, end, 4))
+        )
+        at = end
+    return f"[{'; '.join(found)}]" if at == len(value) else value.hex()
+
+
+def _menu(value: bytes) -> str:
+    """43.9: type, length, text; again and again."""
+    found, at = [], 0
+    while at + 3 <= len(value) and at + 3 + value[at + 2] <= len(value):
+        end = at + 3 + value[at + 2]
+        found.append(f"{_number(value[at : at + 2])} {_shown(value[at + 3 : end])}")
+        at = end
+    return f"[{'; '.join(found)}]" if at == len(value) else value.hex()
+
+
+def _prompt(value: bytes) -> str:
+    """43.10: seconds, text."""
+    return f"[{value[0]} s {_shown(value[1:])}]" if value else ""
+
+
+def _item(value: bytes) -> str:
+    """43.71: type, layer."""
+    return f"[type {_number(value[:2])} layer {_number(value[2:])}]" if len(value) == 4 else value.hex()
+
+
+def _number(value: bytes) -> str:
+    return str(int.from_bytes(value, "big"))
 
 
 def _shown(value: bytes) -> str:
@@ -88,5 +125,6 @@ _NAMES: Final = {
     77: " user class", 82: " relay agent", 93: " architecture", 94: " network interface", 97: " client UUID",
     175: " iPXE", 209: " configuration file", 210: " path prefix",
 }  # fmt: skip
+_PXE: Final = {8: _servers, 9: _menu, 10: _prompt, 71: _item}
 _ADDRESSES: Final = (1, 3, 6, 50, 54)
 _NUMBERS: Final = (51, 57)

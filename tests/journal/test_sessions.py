@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pbserv.journal.sessions import GAP_S, MOST_DEVICES, MOST_STEPS, Session, SessionTable
 from pbserv.journal.steps import DhcpLine, DhcpStep, Step, glance, source_of
@@ -195,3 +197,47 @@ def test_a_glance_takes_any_bytes() -> None:
     assert glance(asks(secs=4)).secs == 4
     for length in range(len(STEP.data)):
         glance(STEP.data[:length])
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["dhcp", "add", "take", "put", "settle", "forget", "later"]), st.integers(0, 5))
+    ),
+    st.integers(0, 3),
+)
+def test_the_books_are_right_whatever_happens(actions: list[tuple[str, int]], packets: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pbserv.journal.sessions.MOST_DEVICES", 3)
+        patch.setattr("pbserv.journal.sessions.MOST_BYTES", 6000)
+        patch.setattr("pbserv.journal.sessions._ROOM_BYTES", 1000)
+        sessions, now = table(), 0.0
+        taken: list[Session] = []
+        for action, device in actions:
+            now += 1
+            match action:
+                case "dhcp":
+                    sessions.dhcp(number(device), at(now))
+                case "add":
+                    sessions.add(number(device), event("tftp", "x", now))
+                case "take":
+                    taken = sessions.take(device)
+                case "put":
+                    sessions.put_back(taken)
+                    taken = []
+                case "settle":
+                    for session in (*sessions.unwritten(), *taken):
+                        settled(sessions, session, packets)
+                case "forget":
+                    sessions.forget(number(device))
+                    taken = [session for session in taken if session.mac != number(device)]
+                case "later":
+                    now += GAP_S
+            held = {*sessions.unwritten(), *sessions._live.values()}
+            for session in held:
+                counted = session.size
+                session.weigh()
+                assert session.size == counted
+            assert sum(session.size for session in held) == sessions.size_bytes <= 6000
+            assert len(sessions) <= 6
+            assert sessions.waiting <= 9
+            assert all(session in sessions.unwritten() for session in sessions._live.values() if session.hot)

@@ -62,7 +62,8 @@ def test_options_of_packet_and_reply() -> None:
         "< xid 9b4e0557, secs 8, flags 8000, hops 0", "< chaddr d0:50:99:4e:05:57",
         "< option 53 message type: DISCOVER",
         "< option 57 maximum size: 1260", "< option 93 architecture: 0 (BIOS)",
-        "> option 43 vendor options: 6=03, 8=800001c0a8100a", "> option 54 server: 192.168.16.10",
+        "> option 43 vendor options: 6=03, 8=[32768 192.168.16.10], 9=[32768 Pixiecore], 10=[0 s Pixiecore]",
+        "> option 54 server: 192.168.16.10",
     ):  # fmt: skip
         assert line in told
     assert "option" not in text(lines(step, packets=0), packets=True), "bytes that are not kept cannot be read"
@@ -82,3 +83,10 @@ def test_the_result() -> None:
         "  todo: accept it",
     ]
     assert result_text("imaging done", "", "", still=False) == ["result: imaging done"]
+
+
+def test_nothing_that_a_device_says_moves_the_cursor() -> None:
+    told = text(lines(refused("not_pxe", "\x1b[2Jgone\r\n"), event("tftp", "\x9b31m: missing, 0 bytes")))
+    assert "\\x1b[2Jgone\\x0d\\x0a" in told
+    assert all(c.isprintable() or c == "\n" for c in told)
+    assert result_text("seen", "\x1b]0;x\x07", "", still=False)[1] == "   why: \\x1b]0;x\\x07"
