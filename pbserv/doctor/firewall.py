@@ -24,6 +24,7 @@ class _Traffic:
     name: str
     probe: Probe
     opens: str  # "udp 67", "tcp 8067", "udp 50000-50099"
+    known: bool = False  # letting through what connection tracking knows is enough
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,8 @@ def _traffic(facts: Facts, link: Link) -> Iterator[_Traffic]:
         if not settings.tftp.single_port:
             first, last = settings.tftp.port_range or facts.capacity.local_ports
             # The server sends first, so connection tracking knows what comes back (state established).
-            yield _Traffic("TFTP transfers", comes(first, state="established"), f"udp {first}-{last}")
+            answers = comes(first, state="established")
+            yield _Traffic("TFTP transfers", answers, f"udp {first}-{last}", known=settings.tftp.port_range is None)
     if facts.wants("imaging") or facts.wants("policy"):
         port = settings.pbserv.http_port
         yield _Traffic("HTTP (scripts, images)", comes(port, "tcp"), f"tcp {port}")
@@ -129,11 +131,12 @@ def _finding(facts: Facts, loss: _Loss, kinds: list[_Traffic], links: list[str])
     evidence = f"{where}: {loss.why}; interfaces {', '.join(links)}"
     if loss.fate is Fate.PERHAPS:
         return note(f"the firewall may drop {names}: it depends on what cannot be seen from here", evidence)
-    return error(f"the firewall drops {names}", evidence, *_opening(facts, loss, [kind.opens for kind in kinds]))
+    return error(f"the firewall drops {names}", evidence, *_opening(facts, loss, kinds))
 
 
-def _opening(facts: Facts, loss: _Loss, opens: list[str]) -> Iterator[str]:
-    """The commands that open the ports, in the words of what runs here."""
+def _opening(facts: Facts, loss: _Loss, kinds: list[_Traffic]) -> Iterator[str]:
+    """The commands that open the way, in the words of what runs here."""
+    opens = [kind.opens for kind in kinds if not (kind.known and loss.hook == "input")]
     incoming = loss.hook in ("input", "prerouting")
     if incoming and "firewalld" in facts.frontends:
         added = " ".join(f"--add-port={_slashed(text)}" for text in opens)
@@ -144,17 +147,30 @@ def _opening(facts: Facts, loss: _Loss, opens: list[str]) -> Iterator[str]:
         return
     for protocol in ("udp", "tcp"):
         ports = [text.partition(" ")[2] for text in opens if text.startswith(protocol)]
-        if not ports:
-            continue
-        if loss.ruleset.program == "nft":
-            yield f"nft insert rule {loss.ruleset.table} {loss.chain} {protocol} dport {{ {', '.join(ports)} }} accept"
-        else:
-            listed = ",".join(ports).replace("-", ":")
-            table = "" if loss.ruleset.table == "filter" else f"-t {loss.ruleset.table} "
-            yield (
-                f"{loss.ruleset.program} {table}-I {loss.chain} -p {protocol} -m multiport --dports {listed} -j ACCEPT"
-            )
+        if ports:
+            yield _accepting(loss, protocol, ports)
+    if len(opens) < len(kinds):
+        yield _accepting_known(loss)
     yield "and keep it over the next boot in the configuration of that firewall"
+
+
+def _accepting(loss: _Loss, protocol: str, ports: list[str]) -> str:
+    if loss.ruleset.program == "nft":
+        return f"nft insert rule {loss.ruleset.table} {loss.chain} {protocol} dport {{ {', '.join(ports)} }} accept"
+    listed = ",".join(ports).replace("-", ":")
+    return f"{_iptables(loss)} -I {loss.chain} -p {protocol} -m multiport --dports {listed} -j ACCEPT"
+
+
+def _accepting_known(loss: _Loss) -> str:
+    """What answers packets of ours."""
+    if loss.ruleset.program == "nft":
+        return f"nft insert rule {loss.ruleset.table} {loss.chain} ct state established,related accept"
+    return f"{_iptables(loss)} -I {loss.chain} -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"
+
+
+def _iptables(loss: _Loss) -> str:
+    table = loss.ruleset.table
+    return loss.ruleset.program if table == "filter" else f"{loss.ruleset.program} -t {table}"
 
 
 def _slashed(text: str) -> str:

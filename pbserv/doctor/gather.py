@@ -35,20 +35,22 @@ def gather(settings: Settings, run_directory: Path, interface: str = "") -> Fact
     """All but the network, which takes time and rights; see :mod:`pbserv.doctor.network`."""
     server = server_facts(run_directory)
     filters = rulesets.firewalls() if os.geteuid() == 0 else rulesets.Firewalls((), (), frozenset())
-    rights = _rights(settings)
+    bound = holders.bound_sockets(_ports(settings))
+    port = settings.proxydhcp.proxydhcp_port
+    ours = any((socket.pid, socket.protocol, socket.port) == (server.pid, "udp", port) for socket in bound)
     return Facts(
         settings=settings,
         interface=interface,
         server=server,
-        bound=holders.bound_sockets(_ports(settings)),
+        bound=bound,
         dhcp_programs=holders.programs_here([name for name in samehost.SERVERS if name != "windows"]),
         links=adapters.links(),
         firewalls=filters.rulesets,
         frontends=filters.frontends,
         unread_firewalls=filters.unread,
-        rights=rights,
+        rights=_rights(settings),
         loaders=tuple(_loaders(settings)),
-        capacity=_capacity(server.pid, settings.proxydhcp.proxydhcp_port),
+        capacity=_capacity(server.pid, port if ours else None),
         surroundings=_surroundings(settings.pbserv.state_directory),
     )
 
@@ -137,11 +139,11 @@ def _head(path: Path) -> bytes | None:
         return None
 
 
-def _capacity(pid: int | None, dhcp_port: int) -> Capacity:
+def _capacity(pid: int | None, dhcp_port: int | None) -> Capacity:
     ports = [int(word) for line in _lines(_SYSCTL / "net/ipv4/ip_local_port_range") for word in line.split()]
     return Capacity(
         rmem_max=_sysctl("net/core/rmem_max"),
-        receive_buffer=_receive_buffer(dhcp_port) if pid is not None else None,
+        receive_buffer=_receive_buffer(dhcp_port) if dhcp_port is not None else None,
         local_ports=(ports[0], ports[1]) if len(ports) == 2 else Capacity().local_ports,
         neighbours_most=_sysctl("net/ipv4/neigh/default/gc_thresh3"),
         neighbours_now=max(0, len(_lines(Path("/proc/net/arp"))) - 1),

@@ -71,13 +71,19 @@ def boot_options_of_dhcp(facts: Facts) -> Iterator[Finding]:
             continue
         yield warning(
             f"the DHCP server {offer.who} on {interface} sends boot options of its own"
-            f" (file {named or '-'}, server {offer.tftp_server or offer.next_server or '-'}): UEFI prefers our offer to"
-            " them, iPXE and shim and GRUB may take the DHCP server's, BIOS ROMs differ",
+            f" (file {named or '-'}, server {offer.tftp_server or offer.next_server or '-'}): {_preference(offer)}",
             _evidence(offer),
             "take options 66 and 67 (next-server, filename) out of that DHCP server, for PXE clients at least",
             "GRUB and shim without a server in their prefix read only the DHCP server's packet: where they are used,"
             " let it point to this server instead",
         )
+
+
+def _preference(offer: OfferSeen) -> str:
+    """EDK2: DhcpOnly with a proxy comes before a DHCP server's file, and DhcpBinl (option 60) before a BINL proxy."""
+    if offer.vendor_class.startswith("PXEClient"):
+        return "with option 60 they come before ours on most firmware"
+    return "UEFI prefers our offer to them, iPXE, shim and GRUB may take the DHCP server's, BIOS ROMs differ"
 
 
 def option_60_of_dhcp(facts: Facts) -> Iterator[Finding]:

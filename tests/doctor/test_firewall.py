@@ -40,6 +40,8 @@ def test_transfers_need_what_is_established() -> None:
     found = only(firewall.blocked_traffic, facts(conf, firewalls=rules(OPEN, WEB)))
     assert "TFTP transfers (udp 50000-50099)" in found.what
     assert "--dports 50000:50099" in found.remedy[0]
+    free = only(firewall.blocked_traffic, facts(firewalls=rules(OPEN, WEB)))
+    assert free.remedy[0] == "iptables -I INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"
     single = settings({"tftp.conf": {"TFTPSinglePort": "1"}})
     assert list(firewall.blocked_traffic(facts(single, firewalls=rules(OPEN, WEB)))) == []
 
