@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import delete, event, select, update
+from sqlalchemy import delete, event, func, insert, select, update
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -323,18 +323,16 @@ class Registry:
 
     async def record(self, events: Sequence[Event]) -> None:
         """Append to the histories of devices and keep the newest ``EVENTS_PER_DEVICE`` of each."""
+        if not events:
+            return
+        rows = [{"time": e.time, "mac": e.mac, "what": e.what, "detail": e.detail} for e in events]
+        counted = select(EventRow.mac).where(EventRow.mac.in_({e.mac for e in events})).group_by(EventRow.mac)
         async with self._write() as session:
-            session.add_all(EventRow(time=e.time, mac=e.mac, what=e.what, detail=e.detail) for e in events)
-            await session.flush()
-            for mac in {e.mac for e in events}:
+            await session.execute(insert(EventRow), rows)
+            for mac in await session.scalars(counted.having(func.count() > EVENTS_PER_DEVICE)):
                 newest = select(EventRow.id).where(EventRow.mac == mac).order_by(EventRow.id.desc())
-                oldest_kept = await session.scalar(newest.offset(EVENTS_PER_DEVICE - 1).limit(1))
-                if oldest_kept is not None:
-                    rows = await session.scalars(
-                        select(EventRow).where(EventRow.mac == mac, EventRow.id < oldest_kept).limit(1000)
-                    )
-                    for row in rows:
-                        await session.delete(row)
+                oldest_kept = newest.offset(EVENTS_PER_DEVICE - 1).limit(1).scalar_subquery()
+                await session.execute(delete(EventRow).where(EventRow.mac == mac, EventRow.id < oldest_kept))
 
     async def history(self, mac: str, limit: int = 200) -> list[Event]:
         """The newest ``limit`` events of a device, oldest first."""
