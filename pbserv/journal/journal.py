@@ -271,7 +271,8 @@ class Journal:
 
 def _sealed(session: Session) -> BootSession:
     mac = session.mac.hex(":")
-    result = result_of(session.lines)
+    lines = session.lines
+    result = result_of(lines)
     return BootSession(
         mac=mac,
         started=datetime.fromtimestamp(session.started, UTC),
@@ -279,8 +280,8 @@ def _sealed(session: Session) -> BootSession:
         result=result.word,
         why=result.why,
         todo=result.todo.replace("MAC", mac),
-        steps=pack(session.lines, session.lost),
-        packets=sum(isinstance(line, DhcpLine) and bool(line.step.data) for line in session.lines),
+        steps=pack(lines, session.lost),
+        packets=sum(isinstance(line, DhcpLine) and bool(line.step.data) for line in lines),
     )
 
 

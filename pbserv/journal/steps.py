@@ -96,10 +96,3 @@ def glance(data: bytes) -> DhcpText:
 def source_of(what: str) -> str:
     """Who told of an event, by its first word."""
     return _SOURCES.get(what.partition(" ")[0].rstrip(":"), "registry")
-
-
-def bare(line: DhcpLine) -> DhcpLine:
-    """The line without the bytes of its packets."""
-    step, text, interface = line
-    reply = None if step.reply is None else b""
-    return DhcpLine(DhcpStep(*step[:7], b"", *step[8:12], reply, *step[13:]), text, interface)

@@ -82,7 +82,7 @@ def lines(*steps: DhcpStep | Step, packets: int = 32) -> list[Line]:
     """The steps as a session keeps them."""
     session = Session(MAC, steps[0].at)
     for step in steps:
-        session.fresh.append(step)
+        session.fresh.append(tuple(step))
         session.seen += 1
     session.settle(text_of, lambda ifindex: f"eth{ifindex}", packets)
     return session.lines

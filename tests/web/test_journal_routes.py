@@ -100,6 +100,25 @@ def test_packets_for_wireshark(server: Installed, admin: httpx.Client) -> None:
     assert [bytes(frame[UDP].payload) for frame in PcapReader(BytesIO(answer.content))] == data
 
 
+def test_a_reload_changes_how_many_packets_are_kept(server: Installed, admin: httpx.Client) -> None:
+    mac = "52:54:00:00:dd:09"
+
+    def kept() -> int:
+        return sum(session["packets"] for session in admin.get(BASE, params={"mac": mac}).json())
+
+    for secs in range(4):
+        discover(server, mac, secs=secs)
+    wait_for(lambda: kept() == 4)
+    server.set("pbserv.conf", JournalPackets="2")
+    server.ok("force-reload")
+    try:
+        discover(server, mac, secs=9)
+        wait_for(lambda: kept() == 2)
+    finally:
+        server.set("pbserv.conf", JournalPackets="32")
+        server.ok("force-reload")
+
+
 def test_what_happens_now(server: Installed, admin: httpx.Client, nobody: httpx.Client) -> None:
     mac, other = "52:54:00:00:dd:05", "52:54:00:00:dd:06"
     with admin.stream("GET", f"{BASE}/stream", params={"mac": mac}) as live:
