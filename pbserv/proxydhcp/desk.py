@@ -202,7 +202,9 @@ class Desk:
                 and boots.discovers(query.head.secs, query.head.xid, now)
             ):
                 self._escalates(query, facts, boots)
-            strategy = boots.strategy if boots.strategy in settings.table.strategies else ""
+            strategy = boots.strategy
+            if strategy and strategy not in ladder(query, facts, settings):
+                strategy = ""  # learned before the administrator's rule, which knows better
         if self._personal or verdict is Verdict.SILENT:
             return self._made(query, facts, decision, chained, strategy, looping)
         key = (query.asked, facts.advertised, verdict._value_, chained, strategy, looping)  # hashing an Enum is slow
@@ -257,7 +259,10 @@ class Desk:
 
     def _escalates(self, query: Query, facts: Facts, boots: Boots) -> None:
         """It stopped right after our offer twice: the next strategy has its turn."""
-        name, text = boots.escalate(ladder(query, facts, self.settings)), query.mac.hex(":")
+        steps = ladder(query, facts, self.settings)
+        name, text = boots.escalate(steps), query.mac.hex(":")
+        if len(steps) < 2:
+            return  # its rule knows no other
         reason = "it stopped right after our offer twice"
         self._journal.add(text, "next strategy", f"{name}: {reason}")
         self._log.warning("next strategy", client=text, strategy=name, reason=reason)

@@ -1,0 +1,513 @@
+"""A desk that serves packets under a clock of the test: escalation, loops, limits, what is remembered, what is told."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pbserv.journal.steps import DhcpStep
+from pbserv.log import ServiceLog
+from pbserv.net.dhcp_port import Unsent
+from pbserv.net.interfaces import InterfaceAddress
+from pbserv.net.udp import Datagram
+from pbserv.proxydhcp import packet as dhcp
+from pbserv.proxydhcp.desk import Desk
+from pbserv.proxydhcp.loaders import Settings
+from pbserv.proxydhcp.memory import Devices
+from pbserv.proxydhcp.outcome import Listener
+from pbserv.proxydhcp.packet import Packet, decode, encode
+from pbserv.proxydhcp.strategy import Menu
+from pbserv.types import Decision, Instant, Sighting, Verdict
+from tests.proxydhcp.samples import HTTP, IPXE_OPTIONS, SETTINGS, asks, recorded, settings
+
+HOST = (
+    InterfaceAddress(2, "eth0", "10.1.0.1", 24, "10.1.0.255"),
+    InterfaceAddress(3, "eth1", "10.2.0.1", 24, "10.2.0.255"),
+)
+MAC = "52:54:00:aa:bb:cc"
+OWN = dhcp.undotted("10.1.0.50")
+
+
+class Out:
+    """The port: what was queued, and what the kernel refuses."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[Packet, str, int, str, int]] = []
+        self.refused: list[Unsent] = []
+        self.flushes = 0
+        self.name = ("0.0.0.0", 67)
+
+    def fileno(self) -> int:
+        return -1
+
+    def receive(self) -> Sequence[Datagram]:
+        return ()
+
+    def queue(self, data: bytes | bytearray, peer: str, port: int, source: str, ifindex: int) -> None:
+        self.sent.append((decode(bytes(data)), peer, port, source, ifindex))
+
+    def flush(self) -> Sequence[Unsent]:
+        self.flushes += 1
+        refused, self.refused = self.refused, []
+        return refused
+
+    def close(self) -> None: ...
+
+
+class Book:
+    """The journal: all that it is told, in its order."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[str, DhcpStep]] = []
+        self.events: list[tuple[str, ...]] = []
+
+    def dhcp(self, mac: bytes, step: DhcpStep) -> None:
+        self.steps.append((mac.hex(":"), step))
+
+    def add(self, mac: str, what: str, detail: str = "") -> None:
+        self.events.append((what, mac, detail))
+
+    def learn(self, address: str, mac: str) -> None:
+        self.events.append(("learn", address, mac))
+
+    def strategy_learned(self, mac: str, name: str) -> None:
+        self.events.append(("strategy_learned", mac, name))
+
+    @property
+    def words(self) -> list[str]:
+        return [step.verdict for _mac, step in self.steps]
+
+
+class Served:
+    """A desk, and all that is around it."""
+
+    def __init__(self, given: Settings = SETTINGS, log: ServiceLog | None = None) -> None:
+        self.out, self.book, self.devices = Out(), Book(), Devices()
+        self.counters: Counter[str] = Counter()
+        self.verdict: Verdict | Exception = Verdict.BOOT
+        self.asked: list[Sighting] = []
+        self.delayed: list[tuple[float, Callable[[], None]]] = []
+        self.log = log or ServiceLog("proxydhcp")
+        self.now = 1000.0
+        self.desk = self.reload(given)
+
+    def reload(self, given: Settings) -> Desk:
+        self.desk = Desk(given, self.devices, self.counters, self, self.book, self.log, self.later)
+        return self.desk
+
+    def decide(self, sighting: Sighting) -> Decision:
+        self.asked.append(sighting)
+        if isinstance(self.verdict, Exception):
+            raise self.verdict
+        return Decision(self.verdict, "because")
+
+    def later(self, seconds: float, call: Callable[[], None]) -> None:
+        self.delayed.append((seconds, call))
+
+    def take(
+        self, *packets: Packet | bytes, after: float = 1.0, listener: Listener = Listener.DHCP, ifindex: int = 2,
+        peer: str = "0.0.0.0", port: int = 68, to: str = "255.255.255.255",
+    ) -> list[Packet]:  # fmt: skip
+        """The replies to one batch, which comes ``after`` so many seconds."""
+        self.now += after
+        before = len(self.out.sent)
+        local = {2: "10.1.0.1", 3: "10.2.0.1"}.get(ifindex, "10.1.0.1")
+        datas = [packet if isinstance(packet, bytes) else encode(packet) for packet in packets]
+        batch = [Datagram(data, peer, port, local, to, ifindex) for data in datas]
+        self.desk.take(listener, self.out, batch, HOST, Instant(self.now))
+        return [one[0] for one in self.out.sent[before:]]
+
+    def request(self, packet: Packet, after: float = 1.0) -> list[Packet]:
+        """On port 4011, from the client's own address."""
+        return self.take(packet, after=after, listener=Listener.BOOT_SERVER, peer="10.1.0.50", port=4011, to="10.1.0.1")
+
+    def attempt(self, secs: tuple[int, ...] = (0, 4, 12), after: float = 30.0, arch: int = 7, **how: Any) -> list[str]:
+        """The strategies of the offers to a client that stops after each."""
+        before = len(self.book.steps)
+        last = 0
+        for number, one in enumerate(secs):
+            self.take(asks(arch=arch, secs=one, **how), after=after if not number else one - last)
+            last = one
+        return [step.strategy for _mac, step in self.book.steps[before:]]
+
+
+REQUEST = asks(dhcp.REQUEST, 7, ciaddr=OWN)
+
+
+# Ways ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_is_answered_each_by_its_wire_and_leaves_at_once() -> None:
+    it = Served()
+    first, second = it.take(asks(xid=1), asks(xid=2, mac="525400000002"))
+    assert (first.xid, second.xid, it.out.flushes) == (1, 2, 1)
+    (third,) = it.take(asks(xid=3, mac="525400000003"), ifindex=3)
+    assert [one[1:] for one in it.out.sent] == [
+        ("255.255.255.255", 68, "10.1.0.1", 2), ("255.255.255.255", 68, "10.1.0.1", 2),
+        ("255.255.255.255", 68, "10.2.0.1", 3),
+    ]  # fmt: skip
+    assert (first.siaddr, third.siaddr) == (dhcp.undotted("10.1.0.1"), dhcp.undotted("10.2.0.1"))
+    assert it.counters == {"offer": 3}
+
+
+def test_changed_addresses_of_the_host_count_at_once() -> None:
+    it = Served()
+    it.take(asks())
+    moved = (dataclasses.replace(HOST[0], address="10.1.0.9"), HOST[1])
+    batch = [Datagram(encode(asks(xid=9)), "0.0.0.0", 68, "10.1.0.9", "255.255.255.255", 2)]
+    it.desk.take(Listener.DHCP, it.out, batch, moved, Instant(it.now + 1))
+    assert it.out.sent[-1][0].siaddr == dhcp.undotted("10.1.0.9")
+
+
+def test_what_clients_are_told_by_interface() -> None:
+    it = Served(settings(advertised={"eth1": "192.0.2.10"}))
+    (near,) = it.take(asks())
+    (told,) = it.take(asks(mac="525400000002"), ifindex=3)
+    assert near.siaddr == near.options[54] == dhcp.undotted("10.1.0.1")
+    assert told.siaddr == told.options[54] == dhcp.undotted("192.0.2.10")
+    assert it.out.sent[-1][3] == "10.2.0.1"  # sent from the address that the interface has
+
+
+def test_the_same_model_on_two_wires_and_with_several_strategies_is_never_mixed_up() -> None:
+    it = Served(settings('[[rule]]\nmac = "0c"\nstrategy = "discovery"\nsource = "x"'))
+    for turn in range(3):
+        for ifindex in (2, 3):
+            for mac, control in (("525400000001", None), ("0c0000000001", b"\x07")):
+                uuid = b"\0" + bytes((turn, ifindex)) * 8
+                packet = asks(arch=7, mac=mac, xid=turn * 10 + ifindex, extra={97: uuid})
+                (found,) = it.take(packet, ifindex=ifindex)
+                assert found.chaddr == packet.chaddr
+                assert (found.xid, found.options[97]) == (packet.xid, uuid)
+                assert found.siaddr == dhcp.undotted(f"10.{ifindex - 1}.0.1")
+                vendor = found.options.get(43)
+                assert (None if vendor is None else dhcp.suboptions(vendor)[6]) == control
+
+
+def test_one_fault_stops_no_other_packet(tmp_path: Path) -> None:
+    log = ServiceLog("proxydhcp")
+    log.configure(0, tmp_path / "log", 1, quiet=True)
+    it = Served(log=log)
+    it.verdict = RuntimeError("tripped")
+    assert it.take(asks(), asks(mac="525400000002"), recorded("plain-host-relayed-request"), b"\0" * 300) == []
+    it.verdict = Verdict.BOOT
+    assert len(it.take(asks(mac="525400000003"))) == 1
+    assert it.counters == {"fault": 2, "not_pxe": 1, "bad_packet": 1, "offer": 1}
+    log.close()
+    assert (tmp_path / "log").read_text().count("tripped") >= 1
+
+
+# The policy and the journal ------------------------------------------------------------------------------------------
+
+
+def test_the_policy_is_asked_about_the_device() -> None:
+    it = Served()
+    it.request(decode(recorded("ovmf-x64-4011-request-try1-bz387")))
+    it.take(recorded("asrock-bios-intel-discover"))
+    it.take(asks(arch=16, vendor_class=HTTP))
+    first, second, third = it.asked
+    assert str(first.mac) == "52:54:00:83:ec:bc"
+    assert (first.arch, first.via, first.address) == (7, "dhcp", "192.168.122.63")
+    assert first.uuid == "c181f717-48e8-4c82-8367-e47f4c972d88"
+    assert (second.uuid, second.address, second.details) == (None, "", (("kind", "bios"),))  # shared by thousands
+    assert third.details == (("kind", "http"),)
+
+
+def test_the_policy_hears_of_whatever_changes() -> None:
+    it = Served()
+    it.take(asks(arch=7))
+    it.request(REQUEST)
+    it.request(dataclasses.replace(REQUEST, xid=2, options=REQUEST.options | {97: b"\0" + b"u" * 16}))
+    assert [sighting.address for sighting in it.asked] == ["", "10.1.0.50", "10.1.0.50"]
+    assert len({sighting.uuid for sighting in it.asked}) == 2
+
+
+def test_the_journal_is_told_every_packet_of_a_boot_and_no_other() -> None:
+    it = Served()
+    ordinary = asks(dhcp.REQUEST, 7, extra={50: OWN, 54: b"\x0a\1\0\xfe"})
+    it.take(ordinary)  # of a device that nobody knows
+    it.take(asks(arch=7))
+    it.take(ordinary)
+    it.request(REQUEST)
+    it.take(recorded("plain-host-relayed-request"), b"nonsense", recorded("armv8-uboot-request"))
+    it.verdict = Verdict.SILENT
+    it.request(dataclasses.replace(REQUEST, xid=2))
+    assert it.book.words == ["offer", "ordinary_request_on_67", "ack", "policy_silent"]
+    assert {mac for mac, _step in it.book.steps} == {MAC}
+    offer, request, ack, silent = (step for _mac, step in it.book.steps)
+    assert offer[1:7] == (67, 2, "0.0.0.0", 68, "10.1.0.1", "255.255.255.255")
+    assert offer.data == encode(asks(arch=7))
+    assert (offer.reason, offer.strategy, offer.file) == ("because", "hybrid", "ipxe.efi")
+    assert offer.reply is not None
+    assert decode(offer.reply).message_type == dhcp.OFFER
+    assert (offer.reply_to, offer.reply_port) == ("255.255.255.255", 68)
+    assert (request.reply, request.strategy, request.reply_to) == (None, "", "")
+    assert ack[1:7] == (4011, 2, "10.1.0.50", 4011, "10.1.0.1", "10.1.0.1")
+    assert (ack.reply_to, ack.reply_port) == ("10.1.0.50", 4011)
+    assert (silent.reason, silent.reply) == ("because", None)
+    assert ("learn", "10.1.0.50", MAC) in it.book.events
+
+
+def test_a_reply_that_cannot_be_made_is_told_with_its_reason() -> None:
+    it = Served()
+    full = asks(arch=16, vendor_class=HTTP, mac="525400000002", extra={82: bytes(255), 57: b"\2\x40"})
+    it.take(asks(arch=11), full)
+    it.take(asks(mac="525400000003", giaddr=b"\xe0\0\0\1"))
+    assert it.book.words == ["arch_not_served", "reply_too_long", "bad_return_address"]
+    assert it.counters == {"arch_not_served": 1, "reply_too_long": 1, "bad_return_address": 1}
+
+
+# Limits --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_packet_twice_is_answered_once() -> None:
+    it = Served()
+    assert len(it.take(asks(), asks(), asks(xid=2))) == 2
+    assert len(it.take(asks(xid=2), after=0.3)) == 0
+    assert len(it.take(asks(xid=2), after=0.3)) == 1
+    assert it.counters == {"offer": 3, "repeated": 2}
+
+
+def test_the_same_broadcast_by_two_wires_and_two_relays_is_answered_on_each() -> None:
+    it = Served()
+    found = it.take(asks(), after=0) + it.take(asks(), after=0, ifindex=3)
+    for relay in (b"\x0a\1\0\x09", b"\x0a\1\0\x08"):
+        found += it.take(asks(giaddr=relay), after=0, peer=dhcp.dotted(relay), port=67, to="10.1.0.1")
+    assert len(found) == 4
+
+
+def test_one_device_that_asks_without_end_costs_the_others_nothing() -> None:
+    it = Served(settings(per_device=5))
+    packets = [asks(xid=number) for number in range(20)]
+    assert len(it.take(*packets, asks(mac="525400000002"))) == 6
+    assert it.counters == {"offer": 6, "too_many": 15}
+    assert len(it.take(asks(xid=77))) == 1
+
+
+def test_an_interface_has_its_limit_too() -> None:
+    it = Served(settings(per_interface=5))
+    it.now = 1000.2
+    packets = [asks(xid=number, mac=f"5254000000{number:02x}") for number in range(20)]
+    assert len(it.take(*packets, after=0)) == 5
+    assert len(it.take(asks(xid=99, mac="525400000099"), ifindex=3, after=0.1)) == 1
+    assert len(it.take(*packets, after=1)) == 5
+    assert it.counters == {"offer": 11, "too_many": 30}
+
+
+def test_a_standby_server_lets_others_answer_first_and_acknowledges_all() -> None:
+    it = Served(settings(minimum_secs=4))
+    assert it.take(asks(arch=7, secs=0)) == []
+    assert it.take(asks(arch=7, secs=3)) == []
+    assert len(it.take(asks(arch=7, secs=4))) == 1
+    assert len(it.request(REQUEST)) == 1
+    assert it.counters == {"standby": 2, "offer": 1, "ack": 1}
+
+
+def test_an_offer_is_held_back_and_an_ack_is_not() -> None:
+    it = Served(settings(reply_delay_s=0.2))
+    assert it.take(asks(arch=7)) == []
+    assert len(it.request(REQUEST)) == 1
+    ((seconds, send),) = it.delayed
+    assert seconds == 0.2
+    it.out.refused = [Unsent("255.255.255.255", 68, 2, "Network is unreachable")]
+    send()
+    assert it.out.sent[-1][0].message_type == dhcp.OFFER
+    assert it.out.sent[-1][1:] == ("255.255.255.255", 68, "10.1.0.1", 2)
+    assert it.counters["send_failed"] == 1
+
+
+def test_what_the_kernel_refuses_is_counted_and_said_once_a_minute(tmp_path: Path) -> None:
+    log = ServiceLog("proxydhcp")
+    log.configure(1, tmp_path / "log", 1, quiet=True)
+    it = Served(log=log)
+    for number in range(3):
+        it.out.refused = [Unsent("255.255.255.255", 68, 2, "Network is unreachable")] * 2
+        it.take(asks(xid=number))
+    log.close()
+    assert it.counters == {"offer": 3, "send_failed": 6}
+    assert (tmp_path / "log").read_text().count("Network is unreachable; see: pbserv doctor") == 1
+
+
+def test_a_log_line_per_acknowledged_boot_and_one_warning_a_minute_of_what_is_to_be_repaired(tmp_path: Path) -> None:
+    log = ServiceLog("proxydhcp")
+    log.configure(2, tmp_path / "log", 1, quiet=True)
+    it = Served(log=log)
+    for number in range(4):
+        it.request(dataclasses.replace(REQUEST, secs=256 * number))
+        it.take(asks(arch=11, xid=number, mac="525400000011"))
+    it.request(dataclasses.replace(REQUEST, secs=9), after=120)
+    log.close()
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert len([line for line in lines if "boot file acknowledged" in line]) == 2
+    assert len([line for line in lines if "set NBPARM64 in proxydhcp.conf" in line]) == 1
+
+
+# Strategies ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_device_that_stops_after_the_offer_twice_gets_the_next_strategy() -> None:
+    it = Served()
+    seen = [it.attempt() for _ in range(12)]
+    assert [len(set(one)) for one in seen] == [1] * 12  # one attempt, one strategy
+    assert [one[0] for one in seen] == [
+        "hybrid", "hybrid", "direct", "direct", "binl", "binl", "discovery", "discovery", "two-item", "two-item",
+        "hybrid", "hybrid",
+    ]  # fmt: skip
+    told = [event for event in it.book.events if event[0] == "next strategy"]
+    assert told[0] == ("next strategy", MAC, "direct: it stopped right after our offer twice")
+    assert len(told) == 5
+
+
+def test_a_bios_has_steps_of_its_own_and_with_a_menu_begins_with_it() -> None:
+    for given, steps in (
+        (
+            SETTINGS,
+            ["direct", "direct", "hybrid", "hybrid", "discovery", "discovery", "two-item", "two-item", "direct"],
+        ),
+        (settings(menu=Menu()), ["menu", "menu", "hybrid"]),
+    ):
+        it = Served(given)
+        assert [it.attempt(arch=0)[0] for _ in steps] == steps
+
+
+@pytest.mark.parametrize("how", ["request", "fetched"])
+def test_the_strategy_that_gets_further_is_kept(how: str) -> None:
+    it = Served()
+    for _ in range(3):
+        it.attempt()
+    if how == "request":
+        it.request(REQUEST)
+    else:
+        it.desk.reached(bytes.fromhex(MAC.replace(":", "")))
+    assert ("strategy_learned", MAC, "direct") in it.book.events
+    assert [it.attempt()[0] for _ in range(2)] == ["direct", "direct"]
+    other = Served()
+    other.devices.remember({bytes.fromhex(MAC.replace(":", "")): "direct"})
+    assert other.attempt()[0] == "direct"
+    assert it.attempt(mac="525400000002")[0] == "hybrid"
+
+
+def test_a_device_that_gets_on_keeps_its_strategy() -> None:
+    it = Served()
+    for _ in range(8):
+        assert set(it.attempt((0,))) == {"hybrid"}
+        it.request(dataclasses.replace(REQUEST, xid=len(it.asked)))
+    assert [event for event in it.book.events if event[0] == "next strategy"] == []
+
+
+def test_nobody_escalates_who_is_silenced_sent_to_its_disk_or_not_firmware() -> None:
+    for verdict in (Verdict.SILENT, Verdict.LOCAL):
+        it = Served()
+        it.verdict = verdict
+        for _ in range(6):
+            it.attempt()
+        assert it.book.events == []
+    it = Served()
+    for _ in range(6):
+        it.attempt(extra=IPXE_OPTIONS)
+    assert it.book.events == []
+
+
+def test_escalation_can_be_switched_off() -> None:
+    it = Served(settings(escalation=False))
+    assert {it.attempt()[0] for _ in range(6)} == {"hybrid"}
+    assert it.book.events == []
+
+
+LAB = '[[rule]]\nmac = "52:54:00"\nstrategy = "binl"\n{}source = "we know this board"'
+
+
+def test_what_was_learned_does_not_outweigh_the_administrators_rule() -> None:
+    it = Served()
+    it.devices.remember({bytes.fromhex(MAC.replace(":", "")): "two-item"})
+    assert it.attempt()[0] == "two-item"
+    it.reload(settings(LAB.format("")))
+    assert it.attempt()[0] == "binl"
+    it.reload(settings(LAB.format('escalate = "two-item"\n')))
+    assert it.attempt()[0] == "two-item"
+
+
+def test_where_there_is_nothing_else_to_try_nothing_is_said() -> None:
+    it = Served(settings(LAB.format("")))
+    assert {it.attempt()[0] for _ in range(6)} == {"binl"}
+    assert it.book.events == []
+
+
+def test_a_learned_strategy_that_the_table_has_no_more_is_forgotten() -> None:
+    it = Served()
+    it.devices.remember({bytes.fromhex(MAC.replace(":", "")): "gone"})
+    assert it.attempt()[0] == "hybrid"
+
+
+# Loops and loaders ---------------------------------------------------------------------------------------------------
+
+
+def loop(it: Served, times: int = 5) -> None:
+    it.take(asks(arch=7, xid=77))
+    boots = it.devices.known(bytes.fromhex(MAC.replace(":", "")))
+    assert boots is not None
+    for _ in range(times):
+        boots.fetched_loader("ipxe.efi", Instant(it.now))
+
+
+@pytest.mark.parametrize("arch", [0, 7])
+def test_a_device_in_a_loop_is_sent_to_its_local_disk_for_a_while(arch: int) -> None:
+    it = Served(settings(loop_limit=5))
+    loop(it)
+    assert set(it.attempt(arch=arch)) == {"local"}
+    (found,) = it.request(dataclasses.replace(REQUEST, options=asks(dhcp.REQUEST, arch).options))
+    assert 9 in dhcp.suboptions(found.options[43])
+    assert it.attempt((0,), after=700, arch=arch)[0] != "local"
+
+
+def test_no_loop_below_the_limit_or_without_one() -> None:
+    for limit, times in ((5, 4), (0, 50)):
+        it = Served(settings(loop_limit=limit))
+        loop(it, times)
+        assert it.attempt()[0] == "hybrid"
+
+
+def test_an_ipxe_rom_gets_the_loader_and_what_it_loaded_gets_the_script() -> None:
+    it = Served(settings(ipxe=""))
+    rom = asks(extra=IPXE_OPTIONS, xid=5)
+    assert [it.take(rom, after=1)[0].file for _ in range(2)] == [b"undionly.kpxe"] * 2
+    loaded = dataclasses.replace(rom, xid=6)
+    assert [it.take(loaded, after=1)[0].file for _ in range(2)] == [b"boot.ipxe"] * 2
+    (again,) = it.take(dataclasses.replace(rom, xid=7), after=300)
+    assert again.file == b"undionly.kpxe"
+
+
+def test_firmware_that_was_handed_an_ipxe_is_not_handed_it_again() -> None:
+    it = Served(settings(ipxe=""))
+    it.take(asks())
+    (found,) = it.take(asks(extra=IPXE_OPTIONS))  # with the xid of the ROM, as some derive it from the MAC
+    assert found.file == b"boot.ipxe"
+    it.verdict = Verdict.LOCAL
+    (local,) = it.take(asks(extra=IPXE_OPTIONS), after=2)
+    assert local.file == b"boot.ipxe"  # never a menu: nested loaders cannot leave by one
+
+
+def test_the_verdict_may_change_between_offer_and_ack() -> None:
+    it = Served()
+    (offer,) = it.take(asks(arch=7))
+    assert offer.file == b"ipxe.efi"
+    it.verdict = Verdict.LOCAL
+    (ack,) = it.request(REQUEST)
+    assert set(dhcp.suboptions(ack.options[43])) == {6, 9, 10}
+    it.verdict = Verdict.BOOT
+    (ack,) = it.request(dataclasses.replace(REQUEST, xid=3))
+    assert ack.file == b"ipxe.efi"
+
+
+def test_new_settings_count_for_the_next_packet_and_devices_stay_known() -> None:
+    it = Served(settings(ipxe=""))
+    it.take(asks())
+    it.reload(settings(ipxe="", loaders={0: dataclasses.replace(SETTINGS.loaders[0], file="other.kpxe")}))
+    (found,) = it.take(asks(xid=9))
+    assert found.file == b"other.kpxe"
+    (chained,) = it.take(asks(extra=IPXE_OPTIONS, xid=10))
+    assert chained.file == b"boot.ipxe"
