@@ -17,14 +17,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from pbserv.conf.model import keys_of
 from pbserv.daemon.control import CONTROL_SOCKET_NAME, Request, ask
 from pbserv.daemon.pidfile import PID_FILE_NAME, read_state
 from pbserv.daemon.privileges import capabilities
 from pbserv.doctor import adapters, holders, rulesets, samehost
 from pbserv.doctor.facts import Capacity, Facts, Loader, Place, Rights, ServerFacts, Surroundings
 from pbserv.errors import ControlError
-from pbserv.proxydhcp.config import ProxyDhcpConf
+from pbserv.proxydhcp.settings import boot_files
 from pbserv.settings import LOADER_ALIASES, VIRTUAL_FILES, Settings
 
 _HEAD_BYTES: Final = 8192
@@ -117,17 +116,13 @@ def _has_acl(path: Path) -> bool:
 
 def _loaders(settings: Settings) -> Iterator[Loader]:
     """The files behind the NBP keys, those that exist. What iPXE gets has no architecture."""
-    conf = settings.proxydhcp
-    for bound in keys_of(ProxyDhcpConf):
-        name = getattr(conf, bound.attribute)
-        if not bound.name.startswith("NBP") or bound.name == "NBPiPXE" or not name or "://" in name:
-            continue
-        if name in VIRTUAL_FILES:
+    for key, name in boot_files(settings.proxydhcp).items():
+        if not name or "://" in name or name in VIRTUAL_FILES:
             continue
         for candidate in (name, LOADER_ALIASES.get(name, name)):
             path = settings.tftp.directory / candidate.lstrip("/")
             if path.is_file():
-                yield Loader(bound.name, name, str(path), path.stat().st_size, _head(path), tuple(_places(path)))
+                yield Loader(key, name, str(path), path.stat().st_size, _head(path), tuple(_places(path)))
                 break
 
 

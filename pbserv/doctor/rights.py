@@ -29,7 +29,7 @@ def rights_to_look(facts: Facts) -> Iterator[Finding]:
         yield note(
             "without root or CAP_NET_RAW the network was not asked, and other programs' ports and firewall rules are"
             " partly hidden",
-            f"uid {facts.rights.uid}",
+            f"uid {facts.rights.uid}, no CAP_NET_RAW",
             "sudo pbserv doctor",
         )
 

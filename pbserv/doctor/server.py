@@ -11,7 +11,7 @@ from pbserv.doctor.finding import Finding, Severity, error, note, warning
 from pbserv.settings import TITLES
 
 # Keys that hostcheck names only when their service does not start.
-_STOPPING: Final = frozenset(("TFTPDirectory", "TFTPMapFile", "BootServerPort", "LIBRARY_NAME"))
+_STOPPING: Final = frozenset(("TFTPDirectory", "TFTPMapFile", "BootServerPort", "StrategyTable", "LIBRARY_NAME"))
 
 
 def services_running(facts: Facts) -> Iterator[Finding]:
@@ -50,7 +50,7 @@ def configuration(problems: Iterable[Problem], severity: Severity | None = None)
             severity or (Severity.ERROR if problem.key in _STOPPING else Severity.WARNING),
             f"{problem.key}: {problem.reason}" if problem.key else problem.reason,
             f"{problem.file}:{problem.line}" if problem.line else problem.file,
-            ("correct it in that file, then: pbserv check",),
+            ("correct it there, then: pbserv check && pbserv force-reload",) if problem.line else (),
         )
         for problem in problems
     ]
