@@ -192,7 +192,8 @@ def doctor(
     """Look for what keeps machines from booting, and say what to do.
 
     Looks at ports, rights, interfaces, firewalls, boot files and limits of this host, and as root asks the network who
-    answers boot clients. Exit code: 0 nothing wrong, 1 errors, 3 warnings only; notes do not count.
+    answers boot clients, as two made-up devices that are always the same on this host (pbserv device list may show
+    them). Exit code: 0 nothing wrong, 1 errors, 3 warnings only; notes do not count.
     """
     from pbserv.commands import doctor as command
 
