@@ -97,8 +97,8 @@ def _held(facts: Facts, need: _Need, holder: Bound) -> Finding:
             *_release(holder, need),
         )
     flag = facts.settings.proxydhcp.local_dhcp_flag
-    if flag == "auto":
-        return note(f"port 67 is held by {who}: proxyDHCP does without it, or reads beside it", evidence)
+    if flag == "auto" or facts.server.runs("proxydhcp"):
+        return note(f"port 67 is held by {who}: proxyDHCP reads beside it, or does without it", evidence)
     return warning(
         f"port 67 is held by {who}; with LocalDHCPFlag = 0 clients' broadcasts are read beside it, which needs"
         " CAP_NET_RAW",

@@ -237,3 +237,15 @@ def test_a_silent_network_and_a_policy_that_is_silent(server: Server) -> None:
         findings = doctor(server, quick=False)
     assert one(findings, "no DHCP server answers on eth0")["severity"] == "error"
     assert one(findings, "our own proxyDHCP did not answer")["severity"] == "note"
+
+
+def test_a_server_beside_a_dhcp_server_on_the_same_host(lan: Room, server: Server, tmp_path: Path) -> None:
+    server.configure("preboot-policy.conf", NewDevices="accept", ZoneDefault="loader")
+    for name in ("undionly.kpxe", "snponly.efi"):
+        (server.tftp / name).write_bytes(b"x")
+    lease = f"--dhcp-range={lan.net}.100,{lan.net}.200,1h"
+    with dnsmasq(server.host, tmp_path, "--conf-file=/dev/null", lease), running(server):
+        findings = doctor(server, quick=False)
+    assert one(findings, "port 67 is held by dnsmasq")["severity"] == "note"
+    for absent in ("another proxyDHCP server", "no DHCP server answers", "our own proxyDHCP", "option 60"):
+        assert not about(findings, absent), absent

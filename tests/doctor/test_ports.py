@@ -22,6 +22,7 @@ def test_67_can_be_shared_by_the_flag() -> None:
     assert "dnsmasq (process 77)" in shared.what
     assert any("LocalDHCPFlag = 1" in line for line in shared.remedy)
     assert only(ports.held_ports, facts(proxydhcp(LocalDHCPFlag="auto"), bound=(DNSMASQ_67,))).severity is Severity.NOTE
+    assert only(ports.held_ports, facts(bound=(DNSMASQ_67,), server=RUNNING)).severity is Severity.NOTE
     assert list(ports.held_ports(facts(proxydhcp(LocalDHCPFlag="1"), bound=(DNSMASQ_67,)))) == []
 
 
