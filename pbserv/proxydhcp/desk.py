@@ -21,10 +21,11 @@ from pbserv.proxydhcp import packet as dhcp
 from pbserv.proxydhcp.answers import Answers, Prepared
 from pbserv.proxydhcp.asked import Asked, AskedOf
 from pbserv.proxydhcp.client import system_uuid
-from pbserv.proxydhcp.decide import Plan, Query, Target, ladder, mac_of, plan, route, screen
+from pbserv.proxydhcp.decide import Query, Target, ladder, plan, query_of, route, sender
 from pbserv.proxydhcp.facts import Facts, gather
+from pbserv.proxydhcp.lanes import Lane, Wire
 from pbserv.proxydhcp.loaders import Settings
-from pbserv.proxydhcp.memory import Boots, Devices, Quiet, is_firmware
+from pbserv.proxydhcp.memory import Boots, Devices, Quiet
 from pbserv.proxydhcp.outcome import ClientKind, Ignore, Listener, Reason, Summary
 from pbserv.proxydhcp.packet import Head, dotted
 from pbserv.proxydhcp.ports import Journal, Policy
@@ -32,7 +33,8 @@ from pbserv.types import Decision, Instant, MacAddress, Sighting, Verdict
 
 QUIET_S: Final = 60.0
 SAID_S: Final = 20.0
-FACTS_KEPT: Final = 8192
+WIRES_KEPT: Final = 1024
+REPEATED: Final = Ignore(Reason.REPEATED)
 _TO_REPAIR: Final = frozenset((Reason.ARCH_NOT_SERVED, Reason.NO_LOCAL_ADDRESS, Reason.REPLY_TOO_LONG))
 _WORDS: Final = {reason: reason.value for reason in Reason}
 
@@ -64,8 +66,7 @@ class Desk:
         self._asked = AskedOf(settings.table.vendors)
         self._answers = Answers(settings)
         self._personal = settings.table.personal
-        self._plans: dict[tuple[Asked, str, str, bool, str, bool], Plan | Ignore] = {}
-        self._facts: dict[tuple[int, str, int, str, str, int], Facts | Ignore] = {}
+        self._wires: dict[tuple[object, ...], Wire | Ignore] = {}
         self._host: Host = ()
         self._quiet = Quiet(QUIET_S)
         self._second, self._answered = 0, Counter[int]()
@@ -76,7 +77,7 @@ class Desk:
         """Serve the packets of one batch; whatever goes wrong with one, the next is served."""
         if host is not self._host:
             self._host = host
-            self._facts.clear()
+            self._wires.clear()
         clock = time.time()
         for datagram in datagrams:
             try:
@@ -87,7 +88,6 @@ class Desk:
 
     def _serve(self, listener: Listener, port: Port, datagram: Datagram, now: Instant, clock: float) -> None:
         data = datagram.data
-        facts = self._facts_of(listener, datagram)
         try:
             head = dhcp.head_of(data)
             asked = self._asked.read(data)
@@ -95,93 +95,102 @@ class Desk:
             return self._ignored(listener, datagram, Ignore(Reason.BAD_PACKET, str(fault)), now)
         if self._log.level >= 4:
             self._show("packet", datagram, data)
-        if isinstance(facts, Ignore):
-            return self._ignored(listener, datagram, facts, now)
-        query = screen(data, head, asked, facts)
-        if isinstance(query, Ignore):
-            self._ignored(listener, datagram, query, now)
+        wire = self._wire(listener, datagram)
+        if isinstance(wire, Ignore):
+            return self._ignored(listener, datagram, wire, now)
+        lane = wire.lanes.get(asked)
+        if lane is None:
+            lane = wire.lane(asked)
+        mac = sender(data, head)
+        if isinstance(mac, Ignore):
+            return self._ignored(listener, datagram, mac, now)
+        if lane.ignored is not None:
+            self._ignored(listener, datagram, lane.ignored, now)
             if asked.client is not None:
-                self._tell_ignored(data, head, asked, facts, datagram, query, clock)
+                self._tell_ignored(mac, asked, wire.facts, datagram, lane.ignored, clock)
             return None
-        boots = self._devices.of(query.mac)
-        refusal = self._limited(boots, query, facts, now)
+        boots = self._devices.of(mac)
+        refusal = self._limited(boots, lane, head, now)
         if refusal is not None:
-            self._counters[_WORDS[refusal.reason]] += 1
-            if refusal.reason is not Reason.REPEATED and self._quiet.allows((refusal.reason, query.mac), now):
-                self._log.warning("ignored", client=query.mac.hex(":"), verdict=refusal.reason.value,
-                                  reason=refusal.detail)  # fmt: skip
-            return None
-        return self._answer(port, datagram, query, facts, boots, now, clock)
+            return self._refused(mac, refusal, now)
+        return self._answer(port, datagram, query_of(data, head, asked, mac, lane.answer), lane, boots, now, clock)
 
-    def _facts_of(self, listener: Listener, datagram: Datagram) -> Facts | Ignore:
-        """Those of all broadcasts on one wire are the same."""
-        key = (listener, *datagram[1:])
-        facts = self._facts.get(key)
-        if facts is None:
-            if len(self._facts) >= FACTS_KEPT:
-                self._facts.clear()
-            facts = self._facts[key] = gather(
-                datagram, listener, self._host, self.settings.local_interface, self.settings.advertised
-            )
-        return facts
+    def _wire(self, listener: Listener, datagram: Datagram) -> Wire | Ignore:
+        key = (listener, datagram.ifindex, datagram.local, datagram.destination)
+        wire = self._wires.get(key)
+        if wire is None:
+            facts = gather(datagram, listener, self._host, self.settings.local_interface, self.settings.advertised)
+            if len(self._wires) >= WIRES_KEPT:
+                self._wires.clear()
+            wire = self._wires[key] = facts if isinstance(facts, Ignore) else Wire(facts)
+        return wire
 
-    def _limited(self, boots: Boots, query: Query, facts: Facts, now: Instant) -> Ignore | None:
+    def _limited(self, boots: Boots, lane: Lane, head: Head, now: Instant) -> Ignore | None:
         """Limits per device and interface, repetitions, and what a standby server leaves to others."""
-        settings, head = self.settings, query.head
+        settings = self.settings
         if boots.too_many(settings.per_device, now):
             return Ignore(Reason.TOO_MANY, f"more than RequestsPerDevice = {settings.per_device} in a second")
-        if settings.per_interface:
-            second = int(now)
-            if second != self._second:
-                self._second = second
-                self._answered.clear()
-            self._answered[facts.ifindex] += 1
-            if self._answered[facts.ifindex] > settings.per_interface:
-                return Ignore(Reason.TOO_MANY, f"more than RequestsPerInterface = {settings.per_interface} in a second")
-        offer = query.message_type == dhcp.OFFER
-        if boots.repeated((query.message_type, head.xid, head.secs, head.giaddr, facts.ifindex), now):
-            return Ignore(Reason.REPEATED)
-        if offer and head.secs < settings.minimum_secs:
+        if settings.per_interface and self._busy(lane.facts.ifindex, now):
+            return Ignore(Reason.TOO_MANY, f"more than RequestsPerInterface = {settings.per_interface} in a second")
+        if boots.repeated((lane, head.xid, head.secs, head.giaddr), now):
+            return REPEATED
+        if lane.answer == dhcp.OFFER and head.secs < settings.minimum_secs:
             return Ignore(Reason.STANDBY, f"secs {head.secs} is below MinimumSecs = {settings.minimum_secs}")
         return None
+
+    def _busy(self, ifindex: int, now: Instant) -> bool:
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._answered.clear()
+        self._answered[ifindex] += 1
+        return self._answered[ifindex] > self.settings.per_interface
+
+    def _refused(self, mac: bytes, refusal: Ignore, now: Instant) -> None:
+        self._counters[_WORDS[refusal.reason]] += 1
+        if refusal.reason is Reason.TOO_MANY and self._quiet.allows((refusal.reason, mac), now):
+            self._log.warning("ignored", client=mac.hex(":"), verdict=refusal.reason.value, reason=refusal.detail)
 
     # -- one answer -------------------------------------------------------------------------------------------------
 
     def _answer(
-        self, port: Port, datagram: Datagram, query: Query, facts: Facts, boots: Boots, now: Instant, clock: float
+        self, port: Port, datagram: Datagram, query: Query, lane: Lane, boots: Boots, now: Instant, clock: float
     ) -> None:
+        mac, head = query.mac, query.head
         decision = self._policy.decide(self._sighting(query, boots))
-        chosen = self._plan(query, facts, boots, decision, now)
-        if isinstance(chosen, Ignore):
-            self._ignored(facts.listener, datagram, chosen, now)
-            return self._tell(datagram, query.mac, facts, _WORDS[chosen.reason], chosen.detail, clock)
-        target = route(query.head, facts)
-        prepared = target if isinstance(target, Ignore) else self._answers.prepare(query, facts, chosen)
+        prepared = self._prepared(query, lane, boots, decision, now)
+        facts = lane.facts
+        target: Target | Ignore = lane.broadcast
+        if lane.answer != dhcp.OFFER or head.giaddr != dhcp.ZERO or head.ciaddr != dhcp.ZERO:
+            facts = facts._replace(source=datagram.peer, source_port=datagram.port)
+            target = route(head, facts)
         if isinstance(prepared, Ignore) or isinstance(target, Ignore):
-            ignored = prepared if isinstance(prepared, Ignore) else Ignore(Reason.BAD_RETURN_ADDRESS)
-            self._ignored(facts.listener, datagram, ignored, now)
-            return self._tell(datagram, query.mac, facts, _WORDS[ignored.reason], ignored.detail, clock)
+            ignored = prepared if isinstance(prepared, Ignore) else target
+            if isinstance(ignored, Ignore):
+                self._ignored(facts.listener, datagram, ignored, now)
+                self._tell(datagram, mac, facts, _WORDS[ignored.reason], ignored.detail, clock)
+            return
         reply = prepared.fill(datagram.data, query.uuid, target.flag)
-        self._send(port, reply, target, facts, prepared.summary)
-        self._remember(query.mac, query.head.xid, boots, prepared.summary, decision, now)
+        summary = prepared.summary
+        self._send(port, reply, target, facts, summary)
+        self._remember(mac, head.xid, boots, summary, decision, now)
         word = "ack" if prepared.acknowledges else "offer"
         self._counters[word] += 1
-        self._say(query.mac, boots, prepared, decision, target, now)
+        self._say(mac, boots, prepared, decision, target, now)
         if self._log.level >= 4:
-            self._show("reply", datagram, bytes(reply))
+            self._show("reply", datagram, reply)
         self._journal.dhcp(
-            query.mac,
-            DhcpStep(clock, facts.listener.value, facts.ifindex, datagram.peer, datagram.port, facts.local,
-                     datagram.destination, datagram.data, word, decision.reason, prepared.summary.strategy,
-                     prepared.summary.file, bytes(reply), target.address, target.port),
+            mac,
+            DhcpStep(clock, int(facts.listener), facts.ifindex, datagram.peer, datagram.port, facts.local,
+                     datagram.destination, datagram.data, word, decision.reason, summary.strategy, summary.file,
+                     reply, target.address, target.port),
         )  # fmt: skip
-        return None
 
     def _sighting(self, query: Query, boots: Boots) -> Sighting:
         """What the policy is asked with; the same as long as the device asks in the same way."""
-        head, client = query.head, query.client
-        sighted = (query.asked, query.uuid, head.ciaddr)
+        sighted = (query.asked, query.uuid, query.head.ciaddr)
         if boots.sighting is None or boots.sighted != sighted:
+            head, client = query.head, query.client
             address = "" if head.ciaddr == dhcp.ZERO else dotted(head.ciaddr)
             details = (("kind", client.kind.value),)
             uuid = system_uuid(query.uuid)
@@ -189,39 +198,39 @@ class Desk:
             boots.sighted = sighted
         return boots.sighting
 
-    def _plan(self, query: Query, facts: Facts, boots: Boots, decision: Decision, now: Instant) -> Plan | Ignore:
-        settings, client = self.settings, query.client
+    def _prepared(self, query: Query, lane: Lane, boots: Boots, decision: Decision, now: Instant) -> Prepared | Ignore:
+        """The reply to everybody who asks like this and is to be answered like this."""
+        settings = self.settings
         verdict, looping, strategy, chained = decision.verdict, False, "", False
-        if client.kind is ClientKind.IPXE:
+        if lane.ipxe:
             chained = boots.chained(query.head.xid, now)
-        elif is_firmware(client.kind) and verdict is not Verdict.SILENT and verdict is not Verdict.LOCAL:
+        elif lane.firmware and verdict is not Verdict.SILENT and verdict is not Verdict.LOCAL:
             looping = boots.loops(settings.loop_limit, now)
             if (
-                query.message_type == dhcp.OFFER
-                and settings.escalation
+                settings.escalation
+                and lane.answer == dhcp.OFFER
                 and boots.discovers(query.head.secs, query.head.xid, now)
             ):
-                self._escalates(query, facts, boots)
+                self._escalates(query, lane.facts, boots)
             strategy = boots.strategy
-            if strategy and strategy not in ladder(query, facts, settings):
-                strategy = ""  # learned before the administrator's rule, which knows better
         if self._personal or verdict is Verdict.SILENT:
-            return self._made(query, facts, decision, chained, strategy, looping)
-        key = (query.asked, facts.advertised, verdict._value_, chained, strategy, looping)  # hashing an Enum is slow
-        chosen = self._plans.get(key)
-        if chosen is None:
-            if len(self._plans) >= FACTS_KEPT:
-                self._plans.clear()
-            chosen = self._plans[key] = self._made(query, facts, decision, chained, strategy, looping)
-        return chosen
+            return self._made(query, lane.facts, decision, chained, strategy, looping)
+        key = (verdict._value_, chained, strategy, looping)  # hashing an Enum is slow
+        prepared = lane.prepared.get(key)
+        if prepared is None:
+            prepared = lane.prepared[key] = self._made(query, lane.facts, decision, chained, strategy, looping)
+        return prepared
 
     def _made(
         self, query: Query, facts: Facts, decision: Decision, chained: bool, strategy: str, looping: bool
-    ) -> Plan | Ignore:
-        return plan(query, facts, self.settings, decision.verdict, decision.reason, chained=chained,
-                    strategy=strategy, looping=looping)  # fmt: skip
+    ) -> Prepared | Ignore:
+        chosen = plan(
+            query, facts, self.settings, decision.verdict, decision.reason, chained=chained,
+            strategy=strategy if strategy in self.settings.table.strategies else "", looping=looping,
+        )  # fmt: skip
+        return chosen if isinstance(chosen, Ignore) else self._answers.prepare(query, facts, chosen)
 
-    def _send(self, port: Port, reply: bytearray, target: Target, facts: Facts, summary: Summary) -> None:
+    def _send(self, port: Port, reply: bytes, target: Target, facts: Facts, summary: Summary) -> None:
         delay_s = 0.0 if summary.acknowledged else self.settings.reply_delay_s
         if not delay_s:
             port.queue(reply, target.address, target.port, facts.local, target.ifindex)
@@ -285,11 +294,10 @@ class Desk:
         )  # fmt: skip
 
     def _tell_ignored(
-        self, data: bytes, head: Head, asked: Asked, facts: Facts, datagram: Datagram, ignored: Ignore, clock: float
+        self, mac: bytes, asked: Asked, facts: Facts, datagram: Datagram, ignored: Ignore, clock: float
     ) -> None:
         """A packet of a boot client that is none of ours still says how its boot goes on."""
-        mac = mac_of(data, head)
-        if mac is None or self._devices.known(mac) is None:
+        if self._devices.known(mac) is None:
             return  # only those that ask proxies are kept: the rest of the LAN is not our concern
         if ignored.reason is Reason.ORDINARY_REQUEST_ON_67 and asked.wanted:
             self._journal.learn(dotted(asked.wanted), mac.hex(":"))

@@ -298,13 +298,19 @@ def test_an_interface_has_its_limit_too() -> None:
     assert it.counters == {"offer": 11, "too_many": 30}
 
 
-def test_a_standby_server_lets_others_answer_first_and_acknowledges_all() -> None:
-    it = Served(settings(minimum_secs=4))
+def test_a_standby_server_lets_others_answer_first_and_acknowledges_all(tmp_path: Path) -> None:
+    log = ServiceLog("proxydhcp")
+    log.configure(1, tmp_path / "log", 1, quiet=True)
+    it = Served(settings(minimum_secs=4), log)
     assert it.take(asks(arch=7, secs=0)) == []
     assert it.take(asks(arch=7, secs=3)) == []
     assert len(it.take(asks(arch=7, secs=4))) == 1
     assert len(it.request(REQUEST)) == 1
     assert it.counters == {"standby": 2, "offer": 1, "ack": 1}
+    assert it.book.words == ["standby", "standby", "offer", "ack"]
+    assert it.book.steps[0][1].reason == "secs 0 is below MinimumSecs = 4"
+    log.close()
+    assert not (tmp_path / "log").exists()  # that it waits is no warning
 
 
 def test_an_offer_is_held_back_and_an_ack_is_not() -> None:
