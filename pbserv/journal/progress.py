@@ -49,6 +49,12 @@ class Progress:
     """Names of the boot files that it has fetched, scripts apart."""
     times: dict[str, int] = field(default_factory=dict)
     """How often each was fetched, in earlier attempts too, since a boot script was asked for."""
+    first_script: str = ""
+    """The boot script that is the same for all was fetched."""
+    loop: str = ""
+    """What the loop breaker said."""
+    tried: str = ""
+    """The strategy that takes the place of one that led to nothing."""
     failed_file: tuple[str, str] = ("", "")
     client_files: int = 0
     script_verdict: str = ""
@@ -60,7 +66,8 @@ class Progress:
     @property
     def went_on(self) -> bool:
         """Whether the client came further than DHCP."""
-        return bool(self.sent or self.failed_file[0] or self.script_verdict or self.job or self.acknowledged)
+        further = self.sent or self.failed_file[0] or self.first_script or self.script_verdict or self.job
+        return bool(further or self.acknowledged)
 
     @property
     def sent_to_disk(self) -> bool:
@@ -78,7 +85,9 @@ def last_attempt(lines: Sequence[Line]) -> Progress:
     for line in lines:
         if isinstance(line, DhcpLine):
             if _starts_again(seen, line):
-                seen = Progress(silence=seen.silence, decided=seen.decided, times=seen.times)
+                seen = Progress(
+                    silence=seen.silence, decided=seen.decided, times=seen.times, loop=seen.loop, tried=seen.tried
+                )
             _packet(seen, line)
         else:
             _EVENTS.get(line.what.partition(" ")[0].rstrip(":"), _other)(seen, line)
@@ -140,6 +149,7 @@ def _asked(seen: Progress, step: Step) -> None:
     if step.what != "asked by dhcp" and verdict != "silent":
         seen.script_verdict, seen.script_reason = verdict, reason
         seen.times.clear()
+        seen.loop = ""
 
 
 def _file(seen: Progress, step: Step) -> None:
@@ -152,7 +162,9 @@ def _file(seen: Progress, step: Step) -> None:
     elif leaf in _CLIENT_FILES:
         seen.client_files += 1
     elif outcome.startswith(_FETCHED):
-        if not leaf.endswith(_SCRIPTS):
+        if leaf.endswith(_SCRIPTS):
+            seen.first_script = name
+        else:
             seen.sent.append(name)
             seen.times[name] = seen.times.get(name, 0) + 1
             seen.failed_file = ("", "")
@@ -166,10 +178,18 @@ def _job(seen: Progress, step: Step) -> None:
         seen.job, seen.job_state = step.detail, found[4]
 
 
+def _loop(seen: Progress, step: Step) -> None:
+    seen.loop = step.detail
+
+
+def _next(seen: Progress, step: Step) -> None:
+    seen.tried = step.detail.partition(": ")[0]
+
+
 def _other(seen: Progress, step: Step) -> None:
     seen.other = f"{step.what} {step.detail}".strip()
 
 
 _EVENTS: Final[dict[str, Callable[[Progress, Step], None]]] = {
-    "asked": _asked, "tftp": _file, "http": _file, "job": _job,
+    "asked": _asked, "tftp": _file, "http": _file, "job": _job, "loop": _loop, "next": _next,
 }  # fmt: skip

@@ -30,7 +30,7 @@ _NEXT_STRATEGY: Final = "set another strategy for this device (StrategyTable in 
 _PORTS: Final = {"binl": "UDP 4011", "hybrid": "UDP 4011", "discovery": "UDP 4011", "menu": "UDP 4011",
                  "two-item": "UDP 4011", "http": "the HTTP port", "local": ""}  # fmt: skip
 
-_REFUSALS: Final[dict[str, tuple[str, str]]] = {
+REFUSALS: Final[dict[str, tuple[str, str]]] = {
     "u_boot": (
         "the device's firmware ignores proxies (U-Boot)",
         "set next-server (siaddr) and filename on the DHCP server for it",
@@ -55,6 +55,8 @@ _REFUSALS: Final[dict[str, tuple[str, str]]] = {
     "too_many": ("too many requests came", "see RequestsPerDevice and RequestsPerInterface in proxydhcp.conf"),
     "repeated": ("it repeated a packet that was answered already", ""),
 }  # fmt: skip
+
+"""Why a packet was not answered, by the word of its reason: what it means, and what to do."""
 
 
 def result_of(lines: Sequence[Line]) -> Result:
@@ -102,6 +104,17 @@ def _loops(seen: Progress) -> Result:
     return Result(
         "fetches its loader again and again", f"{name} was sent {times} times and leads nowhere",
         "try another loader for this device: snponly.efi and ipxe.efi each fail on some machines",
+    )  # fmt: skip
+
+
+def _loop_broken(seen: Progress) -> Result:
+    return Result("sent to its local disk after a loop", seen.loop, "try another loader for this device, or repair it")
+
+
+def _script_only(seen: Progress) -> Result:
+    return Result(
+        "first boot script fetched, its own not asked", f"{seen.first_script} was sent, and nothing came after it",
+        "the device must reach the HTTP port; iPXE's screen shows the address that it tries",
     )  # fmt: skip
 
 
@@ -166,6 +179,7 @@ def _offered(seen: Progress) -> Result:
     shown = {"bios": "PXE-E53", "uefi": "PXE-E16", "http": "no boot file"}.get(seen.client, "")
     why = f"a {seen.client or 'PXE'} client got the strategy {seen.strategy} and asked for nothing"
     why += f" ({shown})" if shown and seen.requests else ""
+    why += f"; {seen.tried} has its turn now" if seen.tried and seen.tried != seen.strategy else ""
     expected = _PORTS.get(seen.strategy, "UDP 69")
     todo = f"{expected} must reach this host; another server may have won (pbserv doctor); else {_NEXT_STRATEGY}"
     return Result("stopped after the offer", why, todo)
@@ -184,7 +198,7 @@ def _not_answered(seen: Progress) -> Result:
 
 def _in_words(refusal: tuple[str, str]) -> tuple[str, str]:
     word, said = refusal
-    text, todo = _REFUSALS.get(word, ("", ""))
+    text, todo = REFUSALS.get(word, ("", ""))
     return (f"{text} ({said})" if text and said else text or said or word.replace("_", " ")), todo
 
 
@@ -206,6 +220,8 @@ _TABLE: Final[Sequence[Row]] = (
         "imaging client fetched", "it has not asked for its work yet", "its screen says what it waits for",
     )),
     (lambda seen: bool(seen.script_verdict), _script_asked),
+    (lambda seen: bool(seen.first_script), _script_only),
+    (lambda seen: bool(seen.loop) and not seen.sent, _loop_broken),
     (lambda seen: max(seen.times.values(), default=0) >= _LOOP and seen.strategy != "local", _loops),
     (lambda seen: seen.sent_to_disk, _told_to_boot_local),
     (lambda seen: bool(seen.sent), _loader_only),

@@ -6,8 +6,9 @@ import re
 
 import pytest
 
-from pbserv.journal.result import result_of
+from pbserv.journal.result import REFUSALS, result_of
 from pbserv.journal.steps import DhcpStep, Step
+from pbserv.proxydhcp.outcome import Reason
 from tests.journal.samples import RECORDED, acknowledged, dhcp_request, event, lines, offered, refused
 
 Steps = tuple[DhcpStep | Step, ...]
@@ -91,7 +92,25 @@ CASES: dict[str, tuple[Steps, str, str, str]] = {
     "iPXE runs and does not ask": (
         (*UEFI_TO_LOADER, *IPXE), "loader fetched, no boot script asked", "offered boot.ipxe, but did not", "HTTP port",
     ),
-    "script files alone are no loader": ((*UEFI_TO_LOADER, *IPXE, SCRIPT), "loader fetched", "boot.ipxe", ""),
+    "its own script is not asked": (
+        (*UEFI_TO_LOADER, *IPXE, SCRIPT), "first boot script fetched", "boot.ipxe was sent", "HTTP port",
+    ),
+    "an iPXE ROM that fetched the first script": (
+        (*IPXE, SCRIPT), "first boot script fetched", "boot.ipxe was sent", "HTTP port",
+    ),
+    "an iPXE ROM that starts again": ((*IPXE, SCRIPT, *IPXE), "first boot script fetched", "", ""),
+    "an iPXE ROM boots its disk and starts again": (
+        (*IPXE, SCRIPT, event("asked by http", "local: x", 7), *IPXE), "stopped after the offer", "ipxe client", "",
+    ),
+    "a loop that was broken": (
+        (*UEFI_TO_LOADER, *UEFI_TO_LOADER, event("loop", "snponly.efi was fetched 2 times"), DECIDED,
+         offered(60, "local", "")),
+        "sent to its local disk after a loop", "snponly.efi was fetched 2 times", "another loader",
+    ),
+    "another strategy is tried": (
+        (offered(), dhcp_request(1), event("next strategy", "binl: it stopped", 30)),
+        "stopped after the offer", "; binl has its turn now", "",
+    ),
     "pxelinux": (
         (offered(arch=0, strategy="direct", file="pxelinux.0"), event("tftp", "pxelinux.0: completed, 42000 bytes"),
          event("tftp", "ldlinux.c32: completed, 120000 bytes"), event("tftp", "pxelinux.cfg/01-x: missing, 0 bytes")),
@@ -171,3 +190,11 @@ def test_no_steps_are_no_fault() -> None:
 def test_bytes_that_are_not_kept_change_no_result() -> None:
     for steps, word, *_ in CASES.values():
         assert result_of(lines(*steps, packets=0)).word.startswith(word)
+
+
+def test_every_reason_not_to_answer_has_words() -> None:
+    reasons = {reason.value for reason in Reason}
+    assert set(REFUSALS) <= reasons, "words for reasons that do not exist"
+    for reason in reasons:
+        result = result_of(lines(refused(reason, "so it says")))
+        assert "so it says" in result.why or result.word in ("pending", "denied"), (reason, result)
