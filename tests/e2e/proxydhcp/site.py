@@ -93,11 +93,16 @@ class Site:
             console.wait_for(self.script_of(machine, where), timeout_s=90, never=DEAD_ENDS)
             text = console.text
         assert any(what == "asked by http" for what, _detail in self.server.history(machine.mac))
+        assert "boot menu shown" in self.journal(machine)
         return machine, text
 
     def script_of(self, machine: Machine, where: int = 0) -> str:
         """What iPXE prints when it has fetched the machine's script from our address in that room."""
         return f"http://{self.addresses[where]}:{HTTP_PORT}/boot/{machine.mac.replace(':', '-')}.ipxe... ok"
+
+    def journal(self, machine: Machine) -> str:
+        """What `pbserv journal` says of the machine's newest boot."""
+        return self.server.ok("journal", machine.mac)
 
     def strategies(self, *rules: str) -> None:
         """The administrator's table of strategies, in force at once; each rule is the body of a ``[[rule]]``."""

@@ -34,7 +34,9 @@ def goes_on(site: Site, kind: Kind, what: str) -> tuple[Machine, str]:
         seconds = boots_own_disk(console)
         note(f"local disk, {what}: power-on to its first line, s", seconds)
         assert seconds < SILENCE_S
-        return machine, console.text
+        text = console.text
+    assert "its local disk" in site.journal(machine)
+    return machine, text
 
 
 def test_rom_that_is_ipxe_is_told_by_its_script(site: Site) -> None:
