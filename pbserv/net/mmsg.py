@@ -214,6 +214,9 @@ class Inbox:
 
     def sender(self, n: int) -> tuple[str, int]:
         """Address and port in words; a link-local address has its scope (``fe80::1%eth0``)."""
+        if self.family == socket.AF_INET:
+            at = n * _NAME_BYTES
+            return _sender4(bytes(self._names[at : at + 16]))
         sockaddr = self.sockaddr(n)
         return (sockaddr[0] if len(sockaddr) == 2 else _with_scope(sockaddr[0], sockaddr[3])), sockaddr[1]
 
@@ -226,6 +229,12 @@ class Inbox:
         if ":" not in written:
             return local, written, ifindex
         return _with_scope(local, ifindex), _with_scope(written, ifindex), ifindex
+
+
+@lru_cache(maxsize=8192)
+def _sender4(name: bytes) -> tuple[str, int]:
+    _family, port, place = _NAME4.unpack(name)
+    return socket.inet_ntoa(place), int.from_bytes(port, "big")
 
 
 @lru_cache(maxsize=256)
@@ -301,10 +310,21 @@ class Outbox:
 
     def put_copy(self, to: Endpoint, data: bytes | bytearray) -> None:
         """One datagram of at most COPY_BYTES, which may be forgotten at once."""
-        self.put(to, 0, len(data))
-        at = (len(self.waiting) - 1) * COPY_BYTES
-        self._copy_view[at : at + len(data)] = data
-        self._vector_words[2 * (len(self.waiting) - 1)] = self._copies_start + at
+        waiting, length = self.waiting, len(data)
+        n = len(waiting)
+        if n == BATCH:
+            self._flush()
+            n = 0
+        at, head = n * COPY_BYTES, n * _MESSAGE_WORDS
+        self._copy_view[at : at + length] = data
+        words, vectors = self._header_words, self._vector_words
+        words[head] = to.name
+        if to.control:
+            words[head + 4], words[head + 5] = to.control, to.control_bytes
+            self._controls.append(head)
+        vectors[n + n] = self._copies_start + at
+        vectors[n + n + 1] = length
+        waiting.append(to)
 
     def put_flight(self, to: Endpoint, address: int, length: int) -> None:
         """Several datagrams in one; ``to.segment`` was called before."""

@@ -5,7 +5,7 @@ One rule: the bytes that leave are those of :func:`decide`, with the fields of t
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 from pbserv.proxydhcp import packet as dhcp
 from pbserv.proxydhcp.asked import Asked
@@ -17,31 +17,32 @@ from pbserv.proxydhcp.outcome import Ignore, Summary
 KEPT: Final = 4096
 
 
-class Prepared(NamedTuple):
-    """A reply with holes. ``uuid_at`` is where option 97's value stands; 0: there is none."""
+class Prepared:
+    """A reply with holes: htype, hlen, xid, flags, ciaddr (in an ACK), giaddr, chaddr and UUID are the request's."""
 
-    data: bytes
-    uuid_at: int
-    acknowledges: bool
-    summary: Summary
+    __slots__ = ("_after", "_before", "_head", "_middle", "_with_uuid", "acknowledges", "summary")
 
-    def fill(self, request: bytes, uuid: bytes, flag: bool) -> bytearray:
-        """The reply to ``request``: htype, hlen, xid, flags, ciaddr (in an ACK), giaddr, chaddr and UUID are its own.
+    def __init__(self, data: bytes, uuid_at: int, acknowledges: bool, summary: Summary) -> None:
+        """``uuid_at`` is where option 97's value stands in ``data``; 0: there is none."""
+        self._head, self._middle = data[:1], data[16:24]
+        self._with_uuid = uuid_at > 0
+        self._before = data[44:uuid_at] if uuid_at else data[44:]
+        self._after = data[uuid_at + 17 :] if uuid_at else b""
+        self.acknowledges = acknowledges
+        self.summary = summary
 
-        ``flag``: the broadcast flag is to be set.
-        """
-        reply = bytearray(self.data)
-        reply[1:3] = request[1:3]
-        reply[4:8] = request[4:8]
-        reply[10:12] = request[10:12]
-        if flag:
-            reply[10] |= 0x80
-        if self.acknowledges:
-            reply[12:16] = request[12:16]
-        reply[24:44] = request[24:44]
-        if self.uuid_at:
-            reply[self.uuid_at : self.uuid_at + 17] = uuid
-        return reply
+    def fill(self, request: bytes, uuid: bytes, flag: bool) -> bytes:
+        """The reply to ``request``. ``flag``: the broadcast flag is to be set."""
+        flags = request[10:12]
+        if flag and flags[0] < 0x80:
+            flags = bytes((flags[0] | 0x80, flags[1]))
+        return b"".join(
+            (
+                self._head, request[1:3], b"\0", request[4:8], b"\0\0", flags,
+                request[12:16] if self.acknowledges else dhcp.ZERO, self._middle, request[24:44], self._before,
+                uuid if self._with_uuid else b"", self._after,
+            )
+        )  # fmt: skip
 
 
 class Answers:

@@ -26,6 +26,8 @@ RELAY_PORT: Final = 67
 BROADCAST: Final = "255.255.255.255"
 _UNSPECIFIED: Final = "0.0.0.0"
 _NO_MENU: Final = Menu()
+LOCAL_MENU: Final = "local"
+"""The strategy that only says "local disk"; it ends loops."""
 ABSENT_FILE: Final = "local-disk"
 """There is no such file: OVMF goes on with its boot order when it learns that, and waits a minute without an answer."""
 
@@ -44,23 +46,46 @@ class Query(NamedTuple):
 
 def screen(data: bytes, head: Head, asked: Asked, facts: Facts) -> Query | Ignore:
     """Whether the packet is a PXE client's question to a proxy."""
+    mac = sender(data, head)
+    if isinstance(mac, Ignore):
+        return mac
+    kind = purpose(asked, facts)
+    if isinstance(kind, Ignore):
+        return kind
+    return query_of(data, head, asked, mac, kind)
+
+
+def query_of(data: bytes, head: Head, asked: Asked, mac: bytes, message_type: int) -> Query:
+    """The question of a packet that :func:`purpose` found to be one."""
+    if asked.client is None:
+        raise ValueError("no client asks here")
+    uuid = data[asked.uuid_at : asked.uuid_at + 17] if asked.uuid_at else b""
+    return Query(head, asked, asked.client, mac, message_type, uuid)
+
+
+def sender(data: bytes, head: Head) -> bytes | Ignore:
+    """The MAC address of whoever sent this request."""
     if head.op != dhcp.BOOTREQUEST:
         return Ignore(Reason.NOT_REQUEST, f"op {head.op}")
-    kind = asked.message_type
-    if kind is None:
-        return Ignore(Reason.NOT_DHCP, "no message type")
     mac = mac_of(data, head)
     if mac is None:
         return Ignore(Reason.BAD_HARDWARE_ADDRESS, f"hlen {head.hlen} {head.chaddr[: head.hlen].hex(':')}")
+    return mac
+
+
+def purpose(asked: Asked, facts: Facts) -> int | Ignore:
+    """The type of the answer to all packets that ask like this; it depends on who sent them in nothing."""
+    kind = asked.message_type
+    if kind is None:
+        return Ignore(Reason.NOT_DHCP, "no message type")
     client = asked.client
     if client is None:
         return asked.ignored or Ignore(Reason.NOT_PXE)
-    uuid = data[asked.uuid_at : asked.uuid_at + 17] if asked.uuid_at else b""
     if kind == dhcp.DISCOVER and facts.listener is Listener.DHCP:
-        return Query(head, asked, client, mac, dhcp.OFFER, uuid)
+        return dhcp.OFFER
     if kind in (dhcp.REQUEST, dhcp.INFORM):
         why = _request(asked, client, facts)
-        return Query(head, asked, client, mac, dhcp.ACK, uuid) if why is None else why
+        return dhcp.ACK if why is None else why
     name = dhcp.MESSAGE_NAMES.get(kind, f"type {kind}")
     if facts.listener is Listener.BOOT_SERVER:
         return Ignore(Reason.NOT_A_BOOT_SERVER_REQUEST, name)
@@ -134,7 +159,7 @@ def plan(
 
 def _loop(client: Client, settings: Settings) -> Plan | Ignore:
     """The menu whose only item is the local disk; where that means nothing, no answer."""
-    local = settings.table.strategies.get("local")
+    local = settings.table.strategies.get(LOCAL_MENU)
     if local is None or client.kind not in (ClientKind.BIOS, ClientKind.UEFI):
         return Ignore(Reason.LOOP, "it fetched the same loader again and again")
     return Plan(local, BootFile("", is_loader=False))

@@ -21,7 +21,7 @@ from pbserv.proxydhcp import packet as dhcp
 from pbserv.proxydhcp.answers import Answers, Prepared
 from pbserv.proxydhcp.asked import Asked, AskedOf
 from pbserv.proxydhcp.client import system_uuid
-from pbserv.proxydhcp.decide import Query, Target, ladder, plan, query_of, route, sender
+from pbserv.proxydhcp.decide import LOCAL_MENU, Query, Target, ladder, plan, query_of, route, sender
 from pbserv.proxydhcp.facts import Facts, gather
 from pbserv.proxydhcp.lanes import Lane, Wire
 from pbserv.proxydhcp.loaders import Settings
@@ -111,6 +111,9 @@ class Desk:
             return None
         boots = self._devices.of(mac)
         refusal = self._limited(boots, lane, head, now)
+        if refusal is not None and refusal.reason is Reason.STANDBY:
+            self._ignored(listener, datagram, refusal, now)
+            return self._tell(datagram, mac, lane.facts, _WORDS[refusal.reason], refusal.detail, clock)
         if refusal is not None:
             return self._refused(mac, refusal, now)
         return self._answer(port, datagram, query_of(data, head, asked, mac, lane.answer), lane, boots, now, clock)
@@ -175,6 +178,8 @@ class Desk:
         self._send(port, reply, target, facts, summary)
         self._remember(mac, head.xid, boots, summary, decision, now)
         word = "ack" if prepared.acknowledges else "offer"
+        ended = summary.strategy == LOCAL_MENU and decision.verdict is not Verdict.LOCAL
+        reason = f"{boots.fetched} was fetched again and again" if ended else decision.reason
         self._counters[word] += 1
         self._say(mac, boots, prepared, decision, target, now)
         if self._log.level >= 4:
@@ -182,7 +187,7 @@ class Desk:
         self._journal.dhcp(
             mac,
             DhcpStep(clock, int(facts.listener), facts.ifindex, datagram.peer, datagram.port, facts.local,
-                     datagram.destination, datagram.data, word, decision.reason, summary.strategy, summary.file,
+                     datagram.destination, datagram.data, word, reason, summary.strategy, summary.file,
                      reply, target.address, target.port),
         )  # fmt: skip
 
@@ -224,9 +229,11 @@ class Desk:
     def _made(
         self, query: Query, facts: Facts, decision: Decision, chained: bool, strategy: str, looping: bool
     ) -> Prepared | Ignore:
+        if strategy and strategy not in ladder(query, facts, self.settings):
+            strategy = ""  # learned before the administrator's rule, which knows better
         chosen = plan(
-            query, facts, self.settings, decision.verdict, decision.reason, chained=chained,
-            strategy=strategy if strategy in self.settings.table.strategies else "", looping=looping,
+            query, facts, self.settings, decision.verdict, decision.reason, chained=chained, strategy=strategy,
+            looping=looping,
         )  # fmt: skip
         return chosen if isinstance(chosen, Ignore) else self._answers.prepare(query, facts, chosen)
 

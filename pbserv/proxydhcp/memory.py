@@ -9,7 +9,6 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 from typing import Final
 
-from pbserv.proxydhcp.outcome import ClientKind
 from pbserv.types import Instant, Sighting
 
 MOST_DEVICES: Final = 16_384
@@ -40,7 +39,7 @@ class Boots:
         self.learned = learned
         """The strategy that was found to work; empty: the usual one."""
         self._second = self._count = 0
-        self._last: tuple[int, int, int, bytes, int] | None = None
+        self._last: object = None
         self._last_at = NEVER
         self._handed_xid, self._handed_ipxe, self._handed_at = 0, False, NEVER
         self._burst_at, self._burst_secs, self._burst_xid = NEVER, 0, 0
@@ -60,8 +59,8 @@ class Boots:
         self._count += 1
         return 0 < limit < self._count
 
-    def repeated(self, packet: tuple[int, int, int, bytes, int], now: Instant) -> bool:
-        """Whether this very packet (type, xid, secs, relay, interface) was heard a moment ago."""
+    def repeated(self, packet: object, now: Instant) -> bool:
+        """Whether this very packet was heard a moment ago; ``packet`` is what tells it from others."""
         again = packet == self._last and now - self._last_at < REPEATED_WITHIN_S
         if not again:
             self._last, self._last_at = packet, now
@@ -201,8 +200,3 @@ class Quiet:
         if len(self._last) > self._most:
             self._last.popitem(last=False)
         return True
-
-
-def is_firmware(kind: ClientKind) -> bool:
-    """A client whose DISCOVERs begin an attempt to boot; iPXE is mostly what firmware has loaded."""
-    return kind in (ClientKind.BIOS, ClientKind.UEFI)

@@ -77,7 +77,8 @@ class ProxyDhcpService:
         self._desk.reached(octets)
         if not complete:
             return
-        if name.lstrip("/") != boots.loader.lstrip("/"):
+        name = name.lstrip("/")  # clients may put one before the name that they were told
+        if name != boots.loader.lstrip("/"):
             boots.progressed()
         else:
             now = Instant(time.monotonic())

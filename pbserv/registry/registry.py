@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import delete, event, func, insert, select, update
+from sqlalchemy import case, delete, event, func, insert, select, update
+from sqlalchemy.dialects.sqlite import Insert
+from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -35,6 +37,8 @@ from pbserv.registry.records import (
 
 DeviceChanged = Callable[[Device], None]
 EVENTS_PER_DEVICE = 500
+SEEN_AT_ONCE = 100
+"""Devices per statement: packets that come meanwhile are answered in between."""
 MOST_SESSIONS = 20_000
 
 
@@ -128,8 +132,10 @@ class Registry:
     async def see(self, devices: Sequence[Device]) -> None:
         """Store what was seen of devices, all in one transaction; a state is written only for a device that is new."""
         async with self._write() as session:
-            for device in devices:
-                await _see(session, device)
+            connection = await session.connection()
+            statement = _seeing()
+            for at in range(0, len(devices), SEEN_AT_ONCE):
+                await connection.execute(statement, [_seen(device) for device in devices[at : at + SEEN_AT_ONCE]])
 
     async def set_device(self, mac: str, state: DeviceState | None = None, name: str | None = None) -> Device:
         """Accept, deny or name a device; one that was never seen is created, so that work can be prepared for it."""
@@ -399,17 +405,27 @@ class Registry:
         return device
 
 
-async def _see(session: AsyncSession, device: Device) -> None:
-    row = await session.get(DeviceRow, device.mac)
-    if row is None:
-        row = DeviceRow(
-            mac=device.mac, state=device.state.value, name=device.name, address="", first_seen=device.first_seen
-        )
-        session.add(row)
-    row.uuid = device.uuid or row.uuid
-    row.arch = device.arch if device.arch is not None else row.arch
-    row.address = device.address or row.address
-    row.last_seen = device.last_seen
+def _seeing() -> Insert:
+    """What was seen of a device wins over what is stored, where it says something; the state stays what it is."""
+    new = upsert(DeviceRow)
+    seen = new.excluded
+    return new.on_conflict_do_update(
+        index_elements=[DeviceRow.mac],
+        set_={
+            "uuid": func.coalesce(seen.uuid, DeviceRow.uuid),
+            "arch": func.coalesce(seen.arch, DeviceRow.arch),
+            "address": case((seen.address != "", seen.address), else_=DeviceRow.address),
+            "last_seen": seen.last_seen,
+        },
+    )
+
+
+def _seen(device: Device) -> dict[str, object]:
+    return {
+        "mac": device.mac, "uuid": device.uuid or None, "name": device.name, "arch": device.arch,
+        "state": device.state.value, "address": device.address, "first_seen": device.first_seen,
+        "last_seen": device.last_seen,
+    }  # fmt: skip
 
 
 async def _refuse_second_capture(session: AsyncSession, image: str) -> None:
