@@ -1,4 +1,4 @@
-"""Packets to ask with: the recorded ones by name, and ones made from a few values; the way from packet to answer."""
+"""Packets to ask with, recorded and made from a few values; the way from packet to answer; a journal to tell."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pbserv.journal.steps import DhcpStep
 from pbserv.proxydhcp import packet as dhcp
 from pbserv.proxydhcp.asked import AskedOf
 from pbserv.proxydhcp.config import ProxyDhcpConf
@@ -130,3 +131,27 @@ def reason(packet: Packet | bytes, facts: Facts = AT_67, given: Settings = SETTI
     found = answer(packet, facts, given, **how)
     assert isinstance(found, Ignore), found
     return found.reason
+
+
+class Book:
+    """The journal: all that it is told, in its order."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[str, DhcpStep]] = []
+        self.events: list[tuple[str, ...]] = []
+
+    def dhcp(self, mac: bytes, step: DhcpStep) -> None:
+        self.steps.append((mac.hex(":"), step))
+
+    def add(self, mac: str, what: str, detail: str = "") -> None:
+        self.events.append((what, mac, detail))
+
+    def learn(self, address: str, mac: str) -> None:
+        self.events.append(("learn", address, mac))
+
+    def strategy_learned(self, mac: str, name: str) -> None:
+        self.events.append(("strategy_learned", mac, name))
+
+    @property
+    def words(self) -> list[str]:
+        return [step.verdict for _mac, step in self.steps]

@@ -133,4 +133,7 @@ def test_what_is_prepared_is_bounded() -> None:
         prepared(asks(extra={12: number.to_bytes(4, "big")}), answers, reader)
     again = prepared(asks(), answers, asked)
     assert again is not first  # forgotten meanwhile, and made again
-    assert again == first
+    assert isinstance(again, Prepared)
+    assert isinstance(first, Prepared)
+    data, uuid = encode(asks()), asks().options[97]
+    assert again.fill(data, uuid, True) == first.fill(data, uuid, True)

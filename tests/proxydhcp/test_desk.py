@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from pbserv.journal.steps import DhcpStep
 from pbserv.log import ServiceLog
 from pbserv.net.dhcp_port import Unsent
 from pbserv.net.interfaces import InterfaceAddress
@@ -23,7 +22,7 @@ from pbserv.proxydhcp.outcome import Listener
 from pbserv.proxydhcp.packet import Packet, decode, encode
 from pbserv.proxydhcp.strategy import Menu
 from pbserv.types import Decision, Instant, Sighting, Verdict
-from tests.proxydhcp.samples import HTTP, IPXE_OPTIONS, SETTINGS, asks, recorded, settings
+from tests.proxydhcp.samples import HTTP, IPXE_OPTIONS, SETTINGS, Book, asks, recorded, settings
 
 HOST = (
     InterfaceAddress(2, "eth0", "10.1.0.1", 24, "10.1.0.255"),
@@ -57,30 +56,6 @@ class Out:
         return refused
 
     def close(self) -> None: ...
-
-
-class Book:
-    """The journal: all that it is told, in its order."""
-
-    def __init__(self) -> None:
-        self.steps: list[tuple[str, DhcpStep]] = []
-        self.events: list[tuple[str, ...]] = []
-
-    def dhcp(self, mac: bytes, step: DhcpStep) -> None:
-        self.steps.append((mac.hex(":"), step))
-
-    def add(self, mac: str, what: str, detail: str = "") -> None:
-        self.events.append((what, mac, detail))
-
-    def learn(self, address: str, mac: str) -> None:
-        self.events.append(("learn", address, mac))
-
-    def strategy_learned(self, mac: str, name: str) -> None:
-        self.events.append(("strategy_learned", mac, name))
-
-    @property
-    def words(self) -> list[str]:
-        return [step.verdict for _mac, step in self.steps]
 
 
 class Served:

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pbserv.proxydhcp.memory import BURST_GAP_S, LOOP_WINDOW_S, MOST_DEVICES, Boots, Devices, Quiet, is_firmware
-from pbserv.proxydhcp.outcome import ClientKind
+from pbserv.proxydhcp.memory import BURST_GAP_S, LOOP_WINDOW_S, MOST_DEVICES, Boots, Devices, Quiet
 from pbserv.types import Instant
 
 LADDER = ("hybrid", "direct", "binl", "discovery")
@@ -297,7 +296,3 @@ def test_complaints_are_bounded() -> None:
         quiet.allows(number, at(0))
     assert quiet.allows(0, at(1))  # forgotten
     assert not quiet.allows(99, at(1))
-
-
-def test_what_firmware_is() -> None:
-    assert {kind for kind in ClientKind if is_firmware(kind)} == {ClientKind.BIOS, ClientKind.UEFI}
