@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pbserv.log import ServiceLog
 from pbserv.net.dhcp_port import Unsent
@@ -16,13 +18,14 @@ from pbserv.net.interfaces import InterfaceAddress
 from pbserv.net.udp import Datagram
 from pbserv.proxydhcp import packet as dhcp
 from pbserv.proxydhcp.desk import Desk
+from pbserv.proxydhcp.facts import gather
 from pbserv.proxydhcp.loaders import Settings
 from pbserv.proxydhcp.memory import Devices
-from pbserv.proxydhcp.outcome import Listener
+from pbserv.proxydhcp.outcome import Ignore, Listener
 from pbserv.proxydhcp.packet import Packet, decode, encode
 from pbserv.proxydhcp.strategy import Menu
 from pbserv.types import Decision, Instant, Sighting, Verdict
-from tests.proxydhcp.samples import HTTP, IPXE_OPTIONS, SETTINGS, Book, asks, recorded, settings
+from tests.proxydhcp.samples import HTTP, IPXE_OPTIONS, SETTINGS, Book, answer, asks, recorded, settings
 
 HOST = (
     InterfaceAddress(2, "eth0", "10.1.0.1", 24, "10.1.0.255"),
@@ -174,6 +177,60 @@ def test_one_fault_stops_no_other_packet(tmp_path: Path) -> None:
     assert it.counters == {"fault": 2, "not_pxe": 1, "bad_packet": 1, "offer": 1}
     log.close()
     assert (tmp_path / "log").read_text().count("tripped") >= 1
+
+
+NEIGHBOUR, FAR, RELAY = "10.1.0.50", "192.0.2.9", "10.1.0.77"
+
+
+@st.composite
+def arrivals(draw: st.DrawFn) -> tuple[Listener, Datagram]:
+    """A packet of one of a few kinds of clients, on one of two wires, by broadcast, from an address or by a relay."""
+    listener = draw(st.sampled_from(list(Listener)))
+    ifindex = draw(st.sampled_from((2, 3, 4)))
+    peer = draw(st.sampled_from(("0.0.0.0", NEIGHBOUR, FAR, RELAY)))
+    own = draw(st.sampled_from(("10.1.0.1", "10.2.0.1")))
+    extra = draw(st.sampled_from(({}, {82: b"\1\3abc"}, {97: b"\0" + b"u" * 16}, {54: b"\x0a\1\0\1"},
+                                  {43: b"\x47\4\x80\0\0\0\xff"}, {57: b"\2\x40"}, {97: b"\0" * 16})))  # fmt: skip
+    kind = draw(st.sampled_from((dhcp.DISCOVER, dhcp.DISCOVER, dhcp.REQUEST, dhcp.INFORM)))
+    made = asks(
+        kind, draw(st.sampled_from((0, 7, 11, 16))), vendor_class=draw(st.sampled_from((b"PXEClient", HTTP))),
+        extra=extra, mac=draw(st.sampled_from(("525400000001", "525400000002", "0c0000000001", "000000000000"))),
+        flags=draw(st.sampled_from((0, 0x8000))), xid=draw(st.integers(0, 2**32 - 1)),
+        ciaddr=dhcp.undotted(draw(st.sampled_from(("0.0.0.0", NEIGHBOUR, FAR, "224.0.0.1")))),
+        giaddr=dhcp.undotted(draw(st.sampled_from(("0.0.0.0", "0.0.0.0", RELAY, "255.255.255.255")))),
+    )  # fmt: skip
+    to = draw(st.sampled_from(("255.255.255.255", own)))
+    return listener, Datagram(encode(made), peer, draw(st.sampled_from((67, 68, 4011, 9999))), own, to, ifindex)
+
+
+TABLES = ("", '[[rule]]\nmac = "0c"\nstrategy = "discovery"\nsource = "x"',
+          '[[rule]]\nsubnet = "10.1.0.64/26"\nkind = "bios"\nstrategy = "two-item"\nsource = "x"')  # fmt: skip
+
+
+@given(
+    st.lists(st.tuples(arrivals(), st.sampled_from(list(Verdict))), max_size=12), st.sampled_from(TABLES), st.booleans()
+)
+def test_whatever_came_before_each_packet_is_answered_as_the_rules_say(
+    packets: list[tuple[tuple[Listener, Datagram], Verdict]], table: str, menu: bool
+) -> None:
+    wanted = settings(table, escalation=False, menu=Menu() if menu else None, advertised={"eth1": "192.0.2.10"})
+    it = Served(wanted)
+    for (listener, datagram), verdict in packets:
+        it.verdict, it.now = verdict, it.now + 1
+        before = len(it.out.sent)
+        it.desk.take(listener, it.out, [datagram], HOST, Instant(it.now))
+        facts = gather(datagram, listener, HOST, None, {"eth1": "192.0.2.10"})
+        expected = facts if isinstance(facts, Ignore) else answer(datagram.data, facts, wanted, verdict)
+        got = it.out.sent[before:]
+        if isinstance(expected, Ignore):
+            assert got == []
+            assert it.counters.pop(expected.reason.value) == 1
+        else:
+            way = (expected.destination, expected.port, expected.source, expected.ifindex)
+            assert got == [(decode(expected.data), *way)]
+            assert it.book.steps[-1][1].reply == expected.data
+            assert it.counters.pop("ack" if expected.summary.acknowledged else "offer") == 1
+        assert not it.counters
 
 
 # The policy and the journal ------------------------------------------------------------------------------------------
@@ -344,14 +401,14 @@ def test_a_device_that_stops_after_the_offer_twice_gets_the_next_strategy() -> N
 
 
 def test_a_bios_has_steps_of_its_own_and_with_a_menu_begins_with_it() -> None:
-    for given, steps in (
+    for wanted, steps in (
         (
             SETTINGS,
             ["direct", "direct", "hybrid", "hybrid", "discovery", "discovery", "two-item", "two-item", "direct"],
         ),
         (settings(menu=Menu()), ["menu", "menu", "hybrid"]),
     ):
-        it = Served(given)
+        it = Served(wanted)
         assert [it.attempt(arch=0)[0] for _ in steps] == steps
 
 
