@@ -1,0 +1,57 @@
+"""What all packets have in common that come by one wire and ask alike: found out once. Pure.
+
+One rule: nothing here depends on who sent a packet; where it goes is kept for those alone that have no address yet.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pbserv.proxydhcp import packet as dhcp
+from pbserv.proxydhcp.answers import Prepared
+from pbserv.proxydhcp.asked import Asked
+from pbserv.proxydhcp.decide import Target, purpose, route
+from pbserv.proxydhcp.facts import Facts
+from pbserv.proxydhcp.outcome import ClientKind, Ignore
+from pbserv.proxydhcp.packet import Head
+
+LANES_KEPT: Final = 4096
+_NOBODY: Final = Head(
+    dhcp.BOOTREQUEST, 1, 6, 0, 0, 0, 0, dhcp.ZERO, dhcp.ZERO, dhcp.ZERO, dhcp.ZERO, bytes(16)
+)  # fmt: skip
+
+
+class Lane:
+    """Packets that ask alike. ``ignored`` says why they are none of ours; else ``answer`` is the type of the answer.
+
+    ``broadcast`` is the way back to a client without an address; ``prepared`` the answers that were made already.
+    """
+
+    __slots__ = ("answer", "broadcast", "facts", "firmware", "ignored", "ipxe", "prepared")
+
+    def __init__(self, asked: Asked, facts: Facts) -> None:
+        self.facts = facts
+        found = purpose(asked, facts)
+        self.ignored = found if isinstance(found, Ignore) else None
+        self.answer = 0 if isinstance(found, Ignore) else found
+        kind = None if asked.client is None else asked.client.kind
+        self.ipxe = kind is ClientKind.IPXE
+        self.firmware = kind in (ClientKind.BIOS, ClientKind.UEFI)
+        self.broadcast: Target | Ignore = route(_NOBODY, facts)
+        self.prepared: dict[tuple[str, bool, str, bool], Prepared | Ignore] = {}
+
+
+class Wire:
+    """One interface and address: ``facts`` are those of its packets but for their source, which is any one's."""
+
+    __slots__ = ("facts", "lanes")
+
+    def __init__(self, facts: Facts) -> None:
+        self.facts = facts
+        self.lanes: dict[Asked, Lane] = {}
+
+    def lane(self, asked: Asked) -> Lane:
+        if len(self.lanes) >= LANES_KEPT:
+            self.lanes.clear()
+        lane = self.lanes[asked] = Lane(asked, self.facts)
+        return lane
