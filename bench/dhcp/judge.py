@@ -34,12 +34,12 @@ def judge_row(row: Mapping[str, Any]) -> Verdict:
     rounds, floor, aim = row["rounds"], row["floor"], row["aim"]
     ratio = median_ratio(rounds, replies_per_s)
     found = "no peer counts" if ratio is None else f"{ratio:.2f}"
-    if floor is None:
+    if floor is None and not row["strict"]:
         return Verdict(row["title"], found, "", MISSED if faults(rounds, OURS) else "")
-    wanted = f">= {floor}" + (f", aim {aim}" if aim else "")
-    missed = ratio is None or ratio < floor or bool(faults(rounds, OURS))
+    wanted = "" if floor is None else f">= {floor}" + (f", aim {aim}" if aim else "")
+    missed = (floor is not None and (ratio is None or ratio < floor)) or bool(faults(rounds, OURS))
     if row["strict"]:
-        wanted += f", none lost, p99 < {P99_LIMIT_MS:.0f} ms"
+        wanted += (", " if wanted else "") + f"none lost, p99 < {P99_LIMIT_MS:.0f} ms"
         wait = median_of(rounds, OURS, p99_ms)
         found += f", {lost(rounds, OURS)} lost, " + ("no run counts" if wait is None else f"{wait:.1f} ms")
         missed = missed or lost(rounds, OURS) > 0 or wait is None or wait >= P99_LIMIT_MS

@@ -69,7 +69,7 @@ class Row:
 
 def _offers(kind: Literal["bios", "uefi"], outstanding: int) -> Row:
     title = f"{kind.upper()} offers, {outstanding:,} outstanding"
-    floor = {32: 1.2, 1000: 4.0}.get(outstanding)
+    floor = 1.2 if outstanding == 32 else None
     aim = 2.0 if outstanding == 32 else None
     return Row(f"{kind}-{outstanding}", title, Work(kind, outstanding), floor, aim, outstanding == 1000)
 

@@ -32,8 +32,8 @@ TURN: Final = 50
 """Sessions of one transaction."""
 SLICE_S: Final = 0.004
 """How long sessions are encoded before others get the loop."""
-REST: Final = 4.0
-"""How many times as long as it worked the writer rests: it takes a fifth of a core at most."""
+REST: Final = 9.0
+"""How many times as long as it worked the writer rests: it takes a tenth of a core at most."""
 EVERY_S: Final = 2.0
 RETRY_S = 2.0
 TIDY_AFTER: Final = 250

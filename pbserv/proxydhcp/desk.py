@@ -21,7 +21,7 @@ from pbserv.proxydhcp import packet as dhcp
 from pbserv.proxydhcp.answers import Answers, Prepared
 from pbserv.proxydhcp.asked import Asked, AskedOf
 from pbserv.proxydhcp.client import system_uuid
-from pbserv.proxydhcp.decide import LOCAL_MENU, Query, Target, ladder, plan, query_of, route, sender
+from pbserv.proxydhcp.decide import LOCAL_MENU, Query, Target, ladder, plan, query_of, sender
 from pbserv.proxydhcp.facts import Facts, gather
 from pbserv.proxydhcp.lanes import Lane, Wire
 from pbserv.proxydhcp.loaders import Settings
@@ -163,10 +163,7 @@ class Desk:
         decision = self._policy.decide(self._sighting(query, boots))
         prepared = self._prepared(query, lane, boots, decision, now)
         facts = lane.facts
-        target: Target | Ignore = lane.broadcast
-        if lane.answer != dhcp.OFFER or head.giaddr != dhcp.ZERO or head.ciaddr != dhcp.ZERO:
-            facts = facts._replace(source=datagram.peer, source_port=datagram.port)
-            target = route(head, facts)
+        target = lane.target(head, datagram.peer, datagram.port)
         if isinstance(prepared, Ignore) or isinstance(target, Ignore):
             ignored = prepared if isinstance(prepared, Ignore) else target
             if isinstance(ignored, Ignore):

@@ -1,6 +1,6 @@
 """What all packets have in common that come by one wire and ask alike: found out once. Pure.
 
-One rule: nothing here depends on who sent a packet; where it goes is kept for those alone that have no address yet.
+One rule: no answer that is kept here depends on who asked; only the way back does.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from pbserv.proxydhcp.outcome import ClientKind, Ignore
 from pbserv.proxydhcp.packet import Head
 
 LANES_KEPT: Final = 4096
+WAYS_KEPT: Final = 8192
+Way = tuple[str, int, bytes, bytes]
 _NOBODY: Final = Head(
     dhcp.BOOTREQUEST, 1, 6, 0, 0, 0, 0, dhcp.ZERO, dhcp.ZERO, dhcp.ZERO, dhcp.ZERO, bytes(16)
 )  # fmt: skip
@@ -24,10 +26,11 @@ _NOBODY: Final = Head(
 class Lane:
     """Packets that ask alike. ``ignored`` says why they are none of ours; else ``answer`` is the type of the answer.
 
-    ``broadcast`` is the way back to a client without an address; ``prepared`` the answers that were made already.
+    ``broadcast`` is the way back to a client without an address, ``targets`` those to others; ``prepared`` are the
+    answers that were made already.
     """
 
-    __slots__ = ("answer", "broadcast", "facts", "firmware", "ignored", "ipxe", "prepared")
+    __slots__ = ("answer", "broadcast", "facts", "firmware", "ignored", "ipxe", "prepared", "targets")
 
     def __init__(self, asked: Asked, facts: Facts) -> None:
         self.facts = facts
@@ -38,7 +41,20 @@ class Lane:
         self.ipxe = kind is ClientKind.IPXE
         self.firmware = kind in (ClientKind.BIOS, ClientKind.UEFI)
         self.broadcast: Target | Ignore = route(_NOBODY, facts)
+        self.targets: dict[Way, Target | Ignore] = {}
         self.prepared: dict[tuple[str, bool, str, bool], Prepared | Ignore] = {}
+
+    def target(self, head: Head, source: str, port: int) -> Target | Ignore:
+        """The way back to whoever sent a packet with this head from ``source``:``port``."""
+        if head.giaddr == dhcp.ZERO == head.ciaddr and self.answer == dhcp.OFFER:
+            return self.broadcast
+        way = (source, port, head.giaddr, head.ciaddr)
+        target = self.targets.get(way)
+        if target is None:
+            if len(self.targets) >= WAYS_KEPT:
+                self.targets.clear()
+            target = self.targets[way] = route(head, self.facts._replace(source=source, source_port=port))
+        return target
 
 
 class Wire:
