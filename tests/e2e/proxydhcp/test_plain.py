@@ -25,6 +25,7 @@ def test_rom_that_is_ipxe_takes_the_script(site: Site, kind: Kind) -> None:
     machine, text = site.runs_its_script(kind)
     assert "Filename: boot.ipxe" in text
     assert site.server.log_lines("proxydhcp", "boot file offered", machine.mac, "kind=ipxe", "file=boot.ipxe")
+    assert "boot menu shown" in site.journal(machine)
 
 
 def test_rom_is_handed_undionly_and_that_takes_the_script(site: Site) -> None:
@@ -43,6 +44,12 @@ def test_uefi_asks_port_4011_and_its_snponly_takes_the_script(site: Site) -> Non
     assert "NBP filename is snponly.efi" in text
     assert "using SNP on" in text
     assert site.server.log_lines("proxydhcp", "boot file acknowledged", machine.mac, "kind=uefi", "file=snponly.efi")
+    told = site.journal(machine)
+    steps = ("DISCOVER", "OFFER", "port 4011", "ACK", "snponly.efi: completed", "boot.ipxe: completed", "asked by http")
+    places = [told.find(step) for step in steps]
+    assert -1 not in places, told
+    assert places == sorted(places), told
+    assert "boot menu shown" in told
 
 
 def test_uefi_http_boot_loads_snponly_by_http_and_that_takes_the_script(site: Site) -> None:
