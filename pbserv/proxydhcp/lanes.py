@@ -26,13 +26,13 @@ _NOBODY: Final = Head(
 class Lane:
     """Packets that ask alike. ``ignored`` says why they are none of ours; else ``answer`` is the type of the answer.
 
-    ``broadcast`` is the way back to a client without an address, ``targets`` those to others; ``prepared`` are the
-    answers that were made already.
+    ``broadcast`` is the way back to a client without an address, ``targets`` those to others on the wire; ``prepared``
+    are the answers that were made already.
     """
 
     __slots__ = ("answer", "broadcast", "facts", "firmware", "ignored", "ipxe", "prepared", "targets")
 
-    def __init__(self, asked: Asked, facts: Facts) -> None:
+    def __init__(self, asked: Asked, facts: Facts, targets: dict[Way, Target | Ignore]) -> None:
         self.facts = facts
         found = purpose(asked, facts)
         self.ignored = found if isinstance(found, Ignore) else None
@@ -41,7 +41,7 @@ class Lane:
         self.ipxe = kind is ClientKind.IPXE
         self.firmware = kind in (ClientKind.BIOS, ClientKind.UEFI)
         self.broadcast: Target | Ignore = route(_NOBODY, facts)
-        self.targets: dict[Way, Target | Ignore] = {}
+        self.targets = targets
         self.prepared: dict[tuple[str, bool, str, bool], Prepared | Ignore] = {}
 
     def target(self, head: Head, source: str, port: int) -> Target | Ignore:
@@ -58,16 +58,20 @@ class Lane:
 
 
 class Wire:
-    """One interface and address: ``facts`` are those of its packets but for their source, which is any one's."""
+    """One interface and address: ``facts`` are those of its packets but for their source, which is any one's.
 
-    __slots__ = ("facts", "lanes")
+    The ways back are kept here and not per lane: who invents addresses and options can fill this once, not once each.
+    """
+
+    __slots__ = ("facts", "lanes", "targets")
 
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
         self.lanes: dict[Asked, Lane] = {}
+        self.targets: dict[Way, Target | Ignore] = {}
 
     def lane(self, asked: Asked) -> Lane:
         if len(self.lanes) >= LANES_KEPT:
             self.lanes.clear()
-        lane = self.lanes[asked] = Lane(asked, self.facts)
+        lane = self.lanes[asked] = Lane(asked, self.facts, self.targets)
         return lane

@@ -17,15 +17,18 @@ from pbserv.net.dhcp_port import Unsent
 from pbserv.net.interfaces import InterfaceAddress
 from pbserv.net.udp import Datagram
 from pbserv.proxydhcp import packet as dhcp
+from pbserv.proxydhcp.asked import AskedOf
+from pbserv.proxydhcp.decide import route
 from pbserv.proxydhcp.desk import Desk
 from pbserv.proxydhcp.facts import gather
+from pbserv.proxydhcp.lanes import LANES_KEPT, WAYS_KEPT, Wire
 from pbserv.proxydhcp.loaders import Settings
 from pbserv.proxydhcp.memory import Devices
 from pbserv.proxydhcp.outcome import Ignore, Listener
 from pbserv.proxydhcp.packet import Packet, decode, encode
 from pbserv.proxydhcp.strategy import Menu
 from pbserv.types import Decision, Instant, Sighting, Verdict
-from tests.proxydhcp.samples import HTTP, IPXE_OPTIONS, SETTINGS, Book, answer, asks, recorded, settings
+from tests.proxydhcp.samples import AT_4011, HTTP, IPXE_OPTIONS, SETTINGS, Book, answer, asks, recorded, settings
 
 HOST = (
     InterfaceAddress(2, "eth0", "10.1.0.1", 24, "10.1.0.255"),
@@ -164,6 +167,22 @@ def test_the_same_model_on_two_wires_and_with_several_strategies_is_never_mixed_
                 assert found.siaddr == dhcp.undotted(f"10.{ifindex - 1}.0.1")
                 vendor = found.options.get(43)
                 assert (None if vendor is None else dhcp.suboptions(vendor)[6]) == control
+
+
+def test_what_is_kept_of_a_wire_is_bounded() -> None:
+    data = encode(asks(dhcp.REQUEST))
+    reader, facts = AskedOf(), AT_4011._replace(ifindex=2)
+    wire = Wire(facts)
+    first = wire.lane(reader.read(data))
+    head = dhcp.head_of(data)
+    for number in range(WAYS_KEPT + LANES_KEPT):
+        lane = first if number % 2 else wire.lane(AskedOf().read(data))
+        ciaddr = number.to_bytes(4, "big")
+        found = lane.target(head._replace(ciaddr=ciaddr), "10.1.0.50", 4011)
+        assert found == route(head._replace(ciaddr=ciaddr), facts._replace(source="10.1.0.50", source_port=4011))
+        assert len(wire.targets) <= WAYS_KEPT
+        assert len(wire.lanes) <= LANES_KEPT
+    assert first.targets is wire.targets
 
 
 def test_one_fault_stops_no_other_packet(tmp_path: Path) -> None:
