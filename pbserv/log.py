@@ -27,7 +27,9 @@ LEVEL_NAMES: Final = ("critical", "warning", "transaction", "request", "debug")
 _OWN: Final = frozenset(("time", "level", "service", "event"))
 _SIMPLE: Final = frozenset((str, int, bool, float))
 DEFERRED_S: Final = 0.02
-MOST_WAITING: Final = 1000
+SOON_S: Final = 0.005
+AT_ONCE: Final = 64
+MOST_WAITING: Final = 10_000
 _BARE: Final = re.compile(r'[^ "=]+')
 
 
@@ -62,9 +64,17 @@ class ServiceLog:
 
     def flush(self) -> None:
         """Write what waits."""
-        waiting, self._waiting = self._waiting, []
-        if waiting:
-            self._put("".join([self._pipe.render(TRANSACTION, *one) for one in waiting]), TRANSACTION)
+        while self._waiting:
+            some, self._waiting = self._waiting[:AT_ONCE], self._waiting[AT_ONCE:]
+            self._put("".join([self._pipe.render(TRANSACTION, *one) for one in some]), TRANSACTION)
+
+    def _write_some(self) -> None:
+        """A few of the lines that wait, so that packets that come meanwhile do not; the others soon."""
+        rest, self._waiting = self._waiting[AT_ONCE:], self._waiting[:AT_ONCE]
+        self.flush()
+        self._waiting = rest
+        if rest and self._later is not None:
+            self._later(SOON_S, self._write_some)
 
     def configure(
         self,
@@ -114,10 +124,10 @@ class ServiceLog:
             self._write(TRANSACTION, event, fields)
             return
         if not self._waiting:
-            self._later(DEFERRED_S, self.flush)
+            self._later(DEFERRED_S, self._write_some)
         self._waiting.append((event, fields, time.time()))
         if len(self._waiting) >= MOST_WAITING:
-            self.flush()
+            self._write_some()
 
     def request(self, event: str, /, **fields: object) -> None:
         """3: each request, and each ignored one with its reason."""

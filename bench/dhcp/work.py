@@ -30,8 +30,8 @@ class Work:
 
     kind: Kind
     outstanding: int = 1
-    seconds: float = 2.0
-    warmup: float = 0.5
+    seconds: float = 4.0
+    warmup: float = 1.0
     bursts: bool = False
     machines: int = 0
     spread: float = 1.0

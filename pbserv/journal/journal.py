@@ -30,10 +30,10 @@ REMEMBERED_ADDRESSES: Final = 16_384
 BATCH: Final = 200
 TURN: Final = 50
 """Sessions of one transaction."""
-SLICE_S: Final = 0.004
+SLICE_S: Final = 0.001
 """How long sessions are encoded before others get the loop."""
-REST: Final = 9.0
-"""How many times as long as it worked the writer rests: it takes a tenth of a core at most."""
+REST: Final = 19.0
+"""How many times as long as it worked the writer rests: it takes a twentieth of a core at most."""
 EVERY_S: Final = 2.0
 RETRY_S = 2.0
 TIDY_AFTER: Final = 250

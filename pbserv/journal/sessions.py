@@ -15,7 +15,7 @@ from pbserv.journal.steps import Describe, DhcpLine, DhcpStep, DhcpText, Line, S
 GAP_S: Final = 300.0
 MOST_DEVICES: Final = 2048
 MOST_STEPS: Final = 200
-MOST_BYTES: Final = 32 << 20
+MOST_BYTES: Final = 64 << 20
 _ROOM_BYTES: Final = MOST_BYTES // 64  # what one search for room frees
 _LATER = ("imaging", "registry")  # what may come long after the boot that it belongs to
 

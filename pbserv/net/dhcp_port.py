@@ -87,13 +87,8 @@ class BatchPort:
 
     def receive(self) -> Sequence[Datagram]:
         inbox = self._inbox
-        count = inbox.receive(self._raw.fileno())
-        found = []
-        for n in range(count):  # -1: an ICMP error of an earlier reply, about no request
-            peer, port = inbox.sender(n)
-            local, destination, ifindex = inbox.destination(n)
-            found.append(Datagram(inbox.datagram(n), peer, port, local, destination, ifindex))
-        return found
+        count = inbox.receive(self._raw.fileno())  # -1: an ICMP error of an earlier reply, about no request
+        return [Datagram(data, *sender, *arrival) for data, sender, arrival in inbox.arrivals(count)]
 
     def queue(self, data: bytes | bytearray, peer: str, port: int, source: str, ifindex: int) -> None:
         if len(data) > COPY_BYTES:

@@ -199,6 +199,18 @@ class Inbox:
             strict=True,
         )
 
+    def arrivals(self, count: int) -> Iterator[tuple[bytes, tuple[str, int], tuple[str, str, int]]]:
+        """IPv4: :meth:`datagram`, :meth:`sender` and :meth:`destination` of the first ``count`` (the hot path)."""
+        view, lengths, words, stride = self._view, self._lengths, self._header_words, self.stride
+        names, controls = self._names, self._controls
+        for n in range(count):
+            start, name, control = n * stride, n * _NAME_BYTES, n * _CONTROL_BYTES
+            yield (
+                bytes(view[start : start + lengths[16 * n + 14]]),
+                _sender4(bytes(names[name : name + 16])),
+                _packet(bytes(controls[control : control + words[n * _MESSAGE_WORDS + 5]])),
+            )
+
     def datagram(self, n: int) -> bytes:
         start = n * self.stride
         return bytes(self._view[start : start + self._lengths[16 * n + 14]])

@@ -37,7 +37,7 @@ from pbserv.registry.records import (
 
 DeviceChanged = Callable[[Device], None]
 EVENTS_PER_DEVICE = 500
-SEEN_AT_ONCE = 100
+SEEN_AT_ONCE = 50
 """Devices per statement: packets that come meanwhile are answered in between."""
 MOST_SESSIONS = 20_000
 
