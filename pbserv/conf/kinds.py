@@ -356,11 +356,13 @@ class MenuItems(_Plain):
             label, equals, target = (part.strip() for part in item.partition("="))
             if not equals or not label or not target or not label.isascii() or not label.isprintable():
                 raise ValueError(f"{shown(item)} is not an entry such as Memory test=memtest.0 or WDS=10.0.0.9")
+            if '"' in item or "'" in item:
+                raise ValueError(f"{shown(item)}: write entries without quotes")
             if len(label) > 60:
                 raise ValueError(f"{shown(label)} is too long; at most 60 characters")
             if len(target) > 127:
                 raise ValueError(f"{shown(target)} is too long; valid is {self.allowed}")
-        if len(items) > 16 or sum(len(item.partition("=")[0]) + 13 for item in items) > 190:
+        if len(items) > 16 or sum(len(item.partition("=")[0].strip()) + 10 for item in items) > 160:
             raise ValueError("the entries do not fit into a PXE menu; make them shorter or fewer")
         return items
 

@@ -7,7 +7,7 @@ packets are read when a session is written or looked at.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from pbserv.journal.steps import Describe, DhcpLine, DhcpStep, DhcpText, Line, Step, glance
@@ -31,7 +31,19 @@ hold the loop for tens of milliseconds each time that it looks at them.
 """
 _DATA, _REPLY = DhcpStep._fields.index("data"), DhcpStep._fields.index("reply")
 _IFINDEX = DhcpStep._fields.index("ifindex")
+_BATCH_S: Final = 0.1
 _EVENT, _LINE = len(Step._fields), len(DhcpLine._fields)
+
+
+def _in_order(steps: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """A packet's time is that of its batch, and what it caused is noted before it is: cause before effect."""
+    found: list[tuple[Any, ...]] = []
+    for step in steps:
+        place = len(found)
+        while place and 0 < found[place - 1][0] - step[0] < _BATCH_S:
+            place -= 1
+        found.insert(place, step)
+    return found
 
 
 class Session:
@@ -68,7 +80,7 @@ class Session:
     def settle(self, describe: Describe, name_of: Name, packets: int) -> None:
         """Read the fresh steps and keep the bytes of the newest ``packets`` of all."""
         fresh, self.fresh = self.fresh, deque(maxlen=MOST_STEPS)
-        for step in fresh:
+        for step in _in_order(fresh):
             if len(step) == _EVENT:
                 self.kept.append(step)
             else:

@@ -88,7 +88,10 @@ class BatchPort:
     def receive(self) -> Sequence[Datagram]:
         inbox = self._inbox
         count = inbox.receive(self._raw.fileno())  # -1: an ICMP error of an earlier reply, about no request
-        return [Datagram(data, *sender, *arrival) for data, sender, arrival in inbox.arrivals(count)]
+        return [
+            Datagram(data, peer, port, local, destination, ifindex)
+            for data, (peer, port), (local, destination, ifindex) in inbox.arrivals(count)
+        ]
 
     def queue(self, data: bytes | bytearray, peer: str, port: int, source: str, ifindex: int) -> None:
         if len(data) > COPY_BYTES:

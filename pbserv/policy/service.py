@@ -36,6 +36,8 @@ SEEN_EVERY_S: Final = 60.0
 STRANGER_S: Final = 5.0
 """How long the answer to a device stands that is not registered: there may be room for it again."""
 SAME_QUESTION_S: Final = 20.0
+SAME_SCRIPT_S = 2.0
+"""A boot asks for its script once: sooner than this it is the same one (HEAD and GET)."""
 
 
 class Refused(PbservError):
@@ -233,7 +235,7 @@ class PolicyService:
             return self._repeat(answer, via)
         if len(self._told) > MAX_PENDING:
             self._told.clear()
-        self._told[key] = answer.quiet[via] = now + SAME_QUESTION_S
+        self._told[key] = answer.quiet[via] = now + (SAME_QUESTION_S if via == "dhcp" else SAME_SCRIPT_S)
         if answer.registered:
             self._journal.add(answer.mac, f"asked by {via}", f"{decision.verdict.value}: {decision.reason}")
         if self._log.level >= 2:

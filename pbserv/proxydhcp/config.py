@@ -242,7 +242,7 @@ class ProxyDhcpConf(ConfModel):
             "MinimumSecs",
             Integer(0, 65_535),
             "Only clients that have been asking for this long (their field secs) get an offer, on a server that stands"
-            " by for another.",
+            " by for another. 5 to 10 suits iPXE and UEFI: above 10 iPXE has given up.",
             unit="seconds",
             extension=True,
         ),

@@ -177,7 +177,7 @@ def _item_file(item: BootItem, menu: Menu) -> BootFile | Ignore:
     if item.wants_credentials:
         return Ignore(Reason.BOOT_ITEM_WANTS_CREDENTIALS, str(item))
     file = None if item.layer else menu.file_of(item.type)
-    return Ignore(Reason.BOOT_ITEM_NOT_OURS, str(item)) if file is None else BootFile(file)
+    return Ignore(Reason.BOOT_ITEM_NOT_OURS, str(item)) if file is None else BootFile(file, is_loader=False)
 
 
 def _network(query: Query, facts: Facts) -> str:
@@ -271,7 +271,7 @@ def _answer(query: Query, facts: Facts, settings: Settings, chosen: Plan, target
         options[dhcp.VENDOR_SPECIFIC] = vendor
     if strategy.option175 is not None:
         options[dhcp.IPXE] = strategy.option175
-    if strategy.names_tftp_server:
+    if query.client.kind is not ClientKind.HTTP:  # it has a URL
         options[dhcp.TFTP_SERVER] = server + b"\0"
     if name:
         options[dhcp.BOOT_FILE] = name + b"\0"

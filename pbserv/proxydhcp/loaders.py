@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
+from urllib.parse import quote
 
 from pbserv.proxydhcp.client import HTTP_BOOT, Client
 from pbserv.proxydhcp.outcome import ClientKind, Ignore, Reason
@@ -82,7 +83,7 @@ def _loader(client: Client, settings: Settings) -> BootFile | Ignore:
 
 def url_of(name: str, server: str, port: int) -> str:
     """Where HTTP Boot finds a boot file; edk2 wants an address in it, because a proxy names no DNS server."""
-    return name if "://" in name else f"http://{server}:{port}/files/{name.lstrip('/')}"
+    return name if "://" in name else f"http://{server}:{port}/files/{quote(name.lstrip('/'))}"
 
 
 def loaders_of(files: Mapping[str, str]) -> dict[int, Loader]:

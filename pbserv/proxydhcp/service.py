@@ -41,7 +41,6 @@ class ProxyDhcpService:
         self._journal = journal
         self._ports: Ports = {}
         self._wanted: Numbers = {}
-        self._flag = "0"
         self._desk: Desk | None = None
         self._table: InterfaceTable | None = None
         self._devices = Devices()
@@ -110,7 +109,7 @@ class ProxyDhcpService:
         wanted = listening.numbers(settings.conf)
         ports, note = listening.bind(wanted, settings.conf.local_dhcp_flag)
         self._table = InterfaceTable()
-        self.adopt(value, settings.conf.local_dhcp_flag, wanted, ports)
+        self.adopt(value, wanted, ports)
         self._log.critical("started", listeners=", ".join(self.listeners))
         self._note(note)
 
@@ -133,7 +132,7 @@ class ProxyDhcpService:
         flag, wanted = settings.conf.local_dhcp_flag, listening.numbers(settings.conf)
         changed = {listener: port for listener, port in wanted.items() if self._differs(listener, port, flag)}
         ports, note = listening.bind(changed, flag) if self.running else ({}, "")
-        return _Change(ports, functools.partial(self._commit, value, flag, wanted, ports, note))
+        return _Change(ports, functools.partial(self._commit, value, wanted, ports, note))
 
     def _differs(self, listener: Listener, port: int, flag: str) -> bool:
         if self._wanted.get(listener) != port:
@@ -141,13 +140,12 @@ class ProxyDhcpService:
         # A port that could not be had is tried again.
         return listener not in self._ports
 
-    def _commit(self, settings: Settings, flag: str, wanted: Numbers, ports: Ports, note: str) -> None:
-        self.adopt(settings, flag, wanted, ports)
+    def _commit(self, settings: Settings, wanted: Numbers, ports: Ports, note: str) -> None:
+        self.adopt(settings, wanted, ports)
         self._note(note)
 
-    def adopt(self, settings: Settings, flag: str, wanted: Numbers, ports: Ports) -> None:
+    def adopt(self, settings: Settings, wanted: Numbers, ports: Ports) -> None:
         """Decide by ``settings`` from now on, and listen on ``ports`` in the place of those they replace."""
-        self._flag = flag
         self._wanted = wanted
         self._desk = Desk(
             settings, self._devices, self._counters, self._policy, self._journal, self._log, self._later

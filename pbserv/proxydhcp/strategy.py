@@ -36,11 +36,6 @@ class Strategy:
     priority: int | None = None
 
     @property
-    def names_tftp_server(self) -> bool:
-        """Options 66 and sname: not for a client that gets a URL."""
-        return self.name != "http"
-
-    @property
     def option175(self) -> bytes | None:
         return None if self.priority is None else encapsulate({1: self.priority.to_bytes(1, "big", signed=True)})
 

@@ -131,10 +131,7 @@ def test_types_lead_to_the_files_of_the_entries() -> None:
     ]  # fmt: skip
 
 
-too_long = pytest.mark.xfail(reason="MenuItems reckons with 65 bytes around the entries; there are 95")
-LABELS = [
-    ("b" * 1, 13), ("c" * 60, 2), ("d" * 6, 10), pytest.param("a" * 50, 3, marks=too_long),
-]  # fmt: skip
+LABELS = [("b" * 1, 13), ("c" * 60, 2), ("d" * 6, 10), ("a" * 50, 3)]
 
 
 @pytest.mark.parametrize(("label", "count"), LABELS)
