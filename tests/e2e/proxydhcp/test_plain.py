@@ -61,3 +61,14 @@ def test_uefi_http_boot_loads_snponly_by_http_and_that_takes_the_script(site: Si
         what == "http" and detail.startswith("snponly.efi: completed")
         for what, detail in site.server.history(machine.mac)
     )
+
+
+def test_standby_server_answers_who_asks_again(site: Site) -> None:
+    # iPXE says 4 seconds in its first DISCOVER and 10 in its second, a second later; there is no third.
+    site.configure("proxydhcp.conf", MinimumSecs="5", ReplyDelay="300")
+    try:
+        machine, _text = site.runs_its_script(BIOS)
+    finally:
+        site.configure("proxydhcp.conf", MinimumSecs=None, ReplyDelay=None)
+    assert site.server.log_lines("proxydhcp", machine.mac, "verdict=standby", "secs 4")
+    assert len(site.server.log_lines("proxydhcp", "boot file offered", machine.mac)) == 1
