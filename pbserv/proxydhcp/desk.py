@@ -35,6 +35,8 @@ QUIET_S: Final = 60.0
 SAID_S: Final = 20.0
 WIRES_KEPT: Final = 1024
 REPEATED: Final = Ignore(Reason.REPEATED)
+_ETHERNET: Final = b"\1\1\6"  # a BOOTREQUEST with six bytes of hardware address
+_NO_MAC: Final = bytes(6)
 _TO_REPAIR: Final = frozenset((Reason.ARCH_NOT_SERVED, Reason.NO_LOCAL_ADDRESS, Reason.REPLY_TOO_LONG))
 _WORDS: Final = {reason: reason.value for reason in Reason}
 
@@ -101,9 +103,12 @@ class Desk:
         lane = wire.lanes.get(asked)
         if lane is None:
             lane = wire.lane(asked)
-        mac = sender(data, head)
-        if isinstance(mac, Ignore):
-            return self._ignored(listener, datagram, mac, now)
+        mac = data[28:34]
+        if data[:3] != _ETHERNET or data[28] & 1 or mac == _NO_MAC:  # not what nearly all packets are
+            found = sender(data, head)
+            if isinstance(found, Ignore):
+                return self._ignored(listener, datagram, found, now)
+            mac = found
         if lane.ignored is not None:
             self._ignored(listener, datagram, lane.ignored, now)
             if asked.client is not None:
@@ -116,7 +121,7 @@ class Desk:
             return self._tell(datagram, mac, lane.facts, _WORDS[refusal.reason], refusal.detail, clock)
         if refusal is not None:
             return self._refused(mac, refusal, now)
-        return self._answer(port, datagram, query_of(data, head, asked, mac, lane.answer), lane, boots, now, clock)
+        return self._answer(port, datagram, head, asked, mac, lane, boots, now, clock)
 
     def _wire(self, listener: Listener, datagram: Datagram) -> Wire | Ignore:
         key = (listener, datagram.ifindex, datagram.local, datagram.destination)
@@ -157,11 +162,16 @@ class Desk:
     # -- one answer -------------------------------------------------------------------------------------------------
 
     def _answer(
-        self, port: Port, datagram: Datagram, query: Query, lane: Lane, boots: Boots, now: Instant, clock: float
-    ) -> None:
-        mac, head = query.mac, query.head
-        decision = self._policy.decide(self._sighting(query, boots))
-        prepared = self._prepared(query, lane, boots, decision, now)
+        self, port: Port, datagram: Datagram, head: Head, asked: Asked, mac: bytes, lane: Lane, boots: Boots,
+        now: Instant, clock: float,
+    ) -> None:  # fmt: skip
+        data = datagram.data
+        uuid = data[asked.uuid_at : asked.uuid_at + 17] if asked.uuid_at else b""
+        sighting = boots.sighting
+        if sighting is None or boots.sighted != (asked, uuid, head.ciaddr):
+            sighting = self._sighting(query_of(data, head, asked, mac, lane.answer), boots)
+        decision = self._policy.decide(sighting)
+        prepared = self._prepared(data, head, asked, mac, lane, boots, decision, now)
         facts = lane.facts
         target = lane.target(head, datagram.peer, datagram.port)
         if isinstance(prepared, Ignore) or isinstance(target, Ignore):
@@ -170,7 +180,7 @@ class Desk:
                 self._ignored(facts.listener, datagram, ignored, now)
                 self._tell(datagram, mac, facts, _WORDS[ignored.reason], ignored.detail, clock)
             return
-        reply = prepared.fill(datagram.data, query.uuid, target.flag)
+        reply = prepared.fill(data, uuid, target.flag)
         summary = prepared.summary
         self._send(port, reply, target, facts, summary)
         self._remember(mac, head.xid, boots, summary, decision, now)
@@ -184,43 +194,42 @@ class Desk:
         self._journal.dhcp(
             mac,
             DhcpStep(clock, int(facts.listener), facts.ifindex, datagram.peer, datagram.port, facts.local,
-                     datagram.destination, datagram.data, word, reason, summary.strategy, summary.file,
+                     datagram.destination, data, word, reason, summary.strategy, summary.file,
                      reply, target.address, target.port),
         )  # fmt: skip
 
     def _sighting(self, query: Query, boots: Boots) -> Sighting:
         """What the policy is asked with; the same as long as the device asks in the same way."""
-        sighted = (query.asked, query.uuid, query.head.ciaddr)
-        if boots.sighting is None or boots.sighted != sighted:
-            head, client = query.head, query.client
-            address = "" if head.ciaddr == dhcp.ZERO else dotted(head.ciaddr)
-            details = (("kind", client.kind.value),)
-            uuid = system_uuid(query.uuid)
-            boots.sighting = Sighting(MacAddress(query.mac), uuid, client.arch, "dhcp", address, details)
-            boots.sighted = sighted
-        return boots.sighting
+        head, client = query.head, query.client
+        address = "" if head.ciaddr == dhcp.ZERO else dotted(head.ciaddr)
+        details = (("kind", client.kind.value),)
+        uuid = system_uuid(query.uuid)
+        boots.sighting = sighting = Sighting(MacAddress(query.mac), uuid, client.arch, "dhcp", address, details)
+        boots.sighted = (query.asked, query.uuid, head.ciaddr)
+        return sighting
 
-    def _prepared(self, query: Query, lane: Lane, boots: Boots, decision: Decision, now: Instant) -> Prepared | Ignore:
+    def _prepared(
+        self, data: bytes, head: Head, asked: Asked, mac: bytes, lane: Lane, boots: Boots, decision: Decision,
+        now: Instant,
+    ) -> Prepared | Ignore:  # fmt: skip
         """The reply to everybody who asks like this and is to be answered like this."""
         settings = self.settings
         verdict, looping, strategy, chained = decision.verdict, False, "", False
         if lane.ipxe:
-            chained = boots.chained(query.head.xid, now)
+            chained = boots.chained(head.xid, now)
         elif lane.firmware and verdict is not Verdict.SILENT and verdict is not Verdict.LOCAL:
             looping = boots.loops(settings.loop_limit, now)
-            if (
-                settings.escalation
-                and lane.answer == dhcp.OFFER
-                and boots.discovers(query.head.secs, query.head.xid, now)
-            ):
-                self._escalates(query, lane.facts, boots)
+            if settings.escalation and lane.answer == dhcp.OFFER and boots.discovers(head.secs, head.xid, now):
+                self._escalates(query_of(data, head, asked, mac, lane.answer), lane.facts, boots)
             strategy = boots.strategy
-        if self._personal or verdict is Verdict.SILENT:
-            return self._made(query, lane.facts, decision, chained, strategy, looping)
+        shared = not self._personal and verdict is not Verdict.SILENT
         key = (verdict._value_, chained, strategy, looping)  # hashing an Enum is slow
-        prepared = lane.prepared.get(key)
+        prepared = lane.prepared.get(key) if shared else None
         if prepared is None:
-            prepared = lane.prepared[key] = self._made(query, lane.facts, decision, chained, strategy, looping)
+            query = query_of(data, head, asked, mac, lane.answer)
+            prepared = self._made(query, lane.facts, decision, chained, strategy, looping)
+            if shared:
+                lane.prepared[key] = prepared
         return prepared
 
     def _made(
