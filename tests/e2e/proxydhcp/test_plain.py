@@ -10,6 +10,7 @@ import pytest
 from tests.e2e.marks import MARKS
 from tests.e2e.proxydhcp.environments import plain
 from tests.e2e.proxydhcp.site import BIOS, BIOS_E1000, UEFI, UEFI_HTTP, Firmwares, Kind, Site
+from tests.support.qemu import powered
 
 pytestmark = MARKS
 
@@ -72,3 +73,13 @@ def test_standby_server_answers_who_asks_again(site: Site) -> None:
         site.configure("proxydhcp.conf", MinimumSecs=None, ReplyDelay=None)
     assert site.server.log_lines("proxydhcp", machine.mac, "verdict=standby", "secs 4")
     assert len(site.server.log_lines("proxydhcp", "boot file offered", machine.mac)) == 1
+
+
+def test_journal_follows_a_machine_that_starts_again_at_once(site: Site) -> None:
+    machine = site.machine(BIOS)
+    for _ in range(2):
+        with powered(machine) as console:
+            console.wait_for(site.script_of(machine), timeout_s=30)
+    told = site.journal(machine)
+    assert told.count("asked by http") == 2, told
+    assert "boot menu shown" in told, told
