@@ -29,6 +29,7 @@ from pbserv.hostcheck import bound_addresses, host_problems
 from pbserv.journal.journal import Journal
 from pbserv.net.roomy import reserve
 from pbserv.net.sockets import RECEIVE_BUFFER_BYTES
+from pbserv.proxydhcp.figures import figures as proxydhcp_figures
 from pbserv.proxydhcp.reading import text_of
 from pbserv.registry.access import Access
 from pbserv.registry.migrate import migrate
@@ -38,7 +39,7 @@ from pbserv.service import ServiceStatus
 from pbserv.services import Logs, Parts, settings_of, wire
 from pbserv.settings import SERVICE_NAMES, Settings, load_settings
 from pbserv.supervisor import Supervisor
-from pbserv.tftp.figures import figures
+from pbserv.tftp.figures import figures as tftp_figures
 
 RESTART_KEYS = {"StateDirectory": "state_directory", "User": "user"}
 WANTED_FILES = 65_536
@@ -218,7 +219,7 @@ class Process:
             case "status":
                 return self._status(request.names)
             case "statistics":
-                return Response(True, data={**self._parts.imaging.figures(), "tftp": figures(self._parts.tftp.metrics)})
+                return Response(True, data=self._statistics())
         async with self._changing:
             if self._stop.is_set():
                 return Response(False, errors=("pbserv is stopping",))
@@ -233,6 +234,14 @@ class Process:
                     return await self._reload()
                 case _:
                     return Response(False, errors=(f"unknown request {request.verb}",))
+
+    def _statistics(self) -> Mapping[str, Any]:
+        parts = self._parts
+        return {
+            **parts.imaging.figures(),
+            "proxydhcp": proxydhcp_figures(parts.proxydhcp.counters),
+            "tftp": tftp_figures(parts.tftp.metrics),
+        }
 
     def _wanted(self) -> tuple[str, ...]:
         """The services that should run: those of the configuration and those started by hand."""

@@ -136,7 +136,7 @@ def status(context: typer.Context, services: Names = None, as_json: AsJson = Fal
 
 @app.command()
 def statistics(context: typer.Context, as_json: AsJson = False) -> None:
-    """Print what the running server counted: requests, transfers, bytes, repeats, round trips, the cache."""
+    """Print what the running server counted: boot offers, requests, transfers, bytes, repeats, round trips, cache."""
     from pbserv.commands import statistics
 
     raise typer.Exit(statistics.show(context.obj, as_json))

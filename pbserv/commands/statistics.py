@@ -13,7 +13,7 @@ from pbserv.errors import PbservError
 
 
 def show(conf: Path, as_json: bool) -> int:
-    """Figures of imaging and TFTP since the server started."""
+    """Figures of imaging, proxyDHCP and TFTP since the server started."""
     answer = ask(run_directory(conf) / CONTROL_SOCKET_NAME, Request("statistics"))
     if not answer.ok:
         raise PbservError("; ".join(answer.errors))
@@ -27,9 +27,26 @@ def show(conf: Path, as_json: bool) -> int:
 
 
 def _lines(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    tftp = data["tftp"]
     yield "Since", str(data["since"])
     yield "Imaging", _words(data, "pxe_requests", "images_sent", "images_received")
+    yield from _proxydhcp(data["proxydhcp"])
+    yield from _tftp(data["tftp"])
+
+
+def _proxydhcp(proxydhcp: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "ProxyDHCP", _words(proxydhcp, "offers", "acknowledgements")
+    if proxydhcp["ignored"]:
+        found = sorted(proxydhcp["ignored"].items())
+        yield "  not answered", ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in found)
+    if proxydhcp["send_failed"]:
+        yield "  not sent", f"{proxydhcp['send_failed']} answers; see: pbserv doctor"
+    if proxydhcp["loops"]:
+        yield "  loops broken", str(proxydhcp["loops"])
+    if proxydhcp["internal_errors"]:
+        yield "  internal errors", f"{proxydhcp['internal_errors']}; the server's log has the details"
+
+
+def _tftp(tftp: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "TFTP requests", _words(tftp, "read_requests", "write_requests")
     yield "  running now", str(tftp["active"])
     for title in ("sent", "received", "refused", "ignored"):

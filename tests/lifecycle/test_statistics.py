@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import time
 from collections.abc import Iterator
 
 import pytest
 
+from tests.proxydhcp.samples import recorded
 from tests.support.process import Installed
 from tests.tftp.client import fetch
 
@@ -35,6 +38,20 @@ def test_statistics_are_readable_and_agree_with_json(server: Installed) -> None:
     assert data["tftp"]["sent"] == {"completed": 1}
     assert data["tftp"]["cache_misses"] == 1
     assert data["pxe_requests"] == 0
+
+
+def test_boot_clients_are_counted_with_the_reasons_for_no_answer(server: Installed) -> None:
+    port = int(server.files["proxydhcp.conf"]["ProxyDHCPPort"])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.sendto(b"short", ("127.0.0.1", port))
+        client.sendto(recorded("asrock-bios-intel-discover"), ("127.0.0.1", port))
+    expected = {"bad_packet": 1, "policy_silent": 1}
+    end = time.monotonic() + 10
+    while (found := server.json("statistics")["proxydhcp"])["ignored"] != expected:
+        assert time.monotonic() < end, found
+    lines = [" ".join(line.split()) for line in server.ok("statistics").splitlines()]
+    at = lines.index("ProxyDHCP 0 offers, 0 acknowledgements")
+    assert lines[at + 1] == "not answered 1 bad packet, 1 policy silent"
 
 
 def test_a_stopped_server_has_none(tmp_path) -> None:
