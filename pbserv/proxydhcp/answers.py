@@ -59,7 +59,9 @@ class Answers:
         prepared = self._prepared.get(key)
         if prepared is not None:
             return prepared
-        reply = decide(query, facts, self._settings, plan)
+        # Without the addresses of this one, who may be nobody that can be answered: that says nothing about others.
+        anybody = query._replace(head=query.head._replace(ciaddr=dhcp.ZERO, giaddr=dhcp.ZERO))
+        reply = decide(anybody, facts, self._settings, plan)
         if isinstance(reply, Ignore):
             return reply
         places = dhcp.places(reply.data)
