@@ -20,7 +20,7 @@ _REQUESTS = [data for entry in RECORDED.values() if (data := bytes.fromhex(entry
 
 
 @pytest.mark.parametrize("header", [{"giaddr": b"\xff" * 4}, {"ciaddr": b"\xe0\0\0\1"}])
-def test_an_impossible_way_back_is_no_answer_for_those_who_ask_alike(header: dict[str, bytes]) -> None:
+def test_an_impossible_way_back_is_no_answer_for_those_who_ask_alike(header: dict[str, Any]) -> None:
     it = Served()
     assert it.take(asks(arch=7, mac="525400000001", **header)) == []
     assert len(it.take(asks(arch=7, mac="525400000002"))) == 1
@@ -80,4 +80,4 @@ def test_a_reply_is_at_most_a_little_longer_than_what_it_answers(seed: int) -> N
         for reply in it.take(data, listener=chance.choice(list(Listener)), peer="192.0.2.1"):
             assert len(encode(reply)) <= 2 * len(data)
             assert reply.xid.to_bytes(4, "big") == data[4:8]
-            assert reply.options.get(dhcp.RELAY_INFO, b"") in data
+            assert reply.options.get(dhcp.RELAY_INFO) == dhcp.decode(data).options.get(dhcp.RELAY_INFO)
