@@ -1,13 +1,14 @@
 """The table of strategies, quirks and overrides: TOML text to a value, and the rule that fits a client. Pure.
 
-One rule: an administrator's table is looked at first, and a mistake in it says which entry and what is valid.
+One rule: an administrator's table is looked at first, and each mistake in it says which entry and what is valid.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -24,10 +25,11 @@ _STRATEGY_KEYS: Final = {"control", "items", "timeout", "file", "option43", "pri
 _CONDITIONS: Final = {"kind", "arch", "mac", "subnet", "vendor_class"}
 _RULE_KEYS: Final = _CONDITIONS | {"strategy", "with_menu", "escalate", "local", "loader", "ignore", "source"}
 _LONGEST: Final = 255
+_FAULTS_SHOWN: Final = 5
 
 
 class TableError(PbservError):
-    """The table cannot be used; the message names the entry."""
+    """The table cannot be used; the message names the entries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,27 +92,47 @@ class Table:
 
 
 def parse(texts: Iterable[tuple[str, str]]) -> Table:
-    """The table made of (name, TOML text) pairs, the most important first; raises TableError."""
+    """The table made of (name, TOML text) pairs, the most important first; raises TableError for all wrong entries."""
     strategies: dict[str, Strategy] = {}
-    rules: list[Rule] = []
+    rules: list[tuple[str, Rule]] = []
     vendors: list[Vendor] = []
-    pending: list[tuple[str, Rule]] = []
+    faults: list[str] = []
     for name, text in texts:
-        try:
-            data = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as fault:
-            raise TableError(f"{name}: not TOML: {fault}") from None
-        _only(name, data, {"strategies", "rule", "vendor"})
+        data = _tables(name, text)
         for key, entry in _mapping(name, data.get("strategies", {})).items():
-            strategies.setdefault(key, _strategy(f"{name}: [strategies.{key}]", key, entry))
+            with _noting(faults):
+                strategies.setdefault(key, _strategy(f"{name}: [strategies.{key}]", key, entry))
         for number, entry in enumerate(_list(name, data.get("rule", [])), 1):
-            pending.append((f"{name}: rule {number}", _rule(f"{name}: rule {number}", entry)))
+            with _noting(faults):
+                rules.append((where := f"{name}: rule {number}", _rule(where, entry)))
         for number, entry in enumerate(_list(name, data.get("vendor", [])), 1):
-            vendors.append(_vendor(f"{name}: vendor {number}", entry))
-    for where, rule in pending:
-        _known(where, rule, strategies)
-        rules.append(rule)
-    return Table(strategies, tuple(rules), tuple(vendors))
+            with _noting(faults):
+                vendors.append(_vendor(f"{name}: vendor {number}", entry))
+    for where, rule in rules:
+        with _noting(faults):
+            _known(where, rule, strategies)
+    if faults:
+        more = f"; and {len(faults) - _FAULTS_SHOWN} more" if len(faults) > _FAULTS_SHOWN else ""
+        raise TableError("; ".join(faults[:_FAULTS_SHOWN]) + more)
+    return Table(strategies, tuple(rule for _where, rule in rules), tuple(vendors))
+
+
+def _tables(name: str, text: str) -> Mapping[str, Any]:
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as fault:
+        raise TableError(f"{name}: not TOML: {fault}") from None
+    _only(name, data, {"strategies", "rule", "vendor"})
+    return data
+
+
+@contextlib.contextmanager
+def _noting(faults: list[str]) -> Iterator[None]:
+    """One wrong entry does not hide the next."""
+    try:
+        yield
+    except TableError as fault:
+        faults.append(str(fault))
 
 
 def _strategy(where: str, name: str, entry: object) -> Strategy:

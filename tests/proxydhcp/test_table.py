@@ -217,6 +217,16 @@ def test_mistakes_say_which_entry_and_what_is_valid(text: str, said: str) -> Non
     assert str(caught.value).startswith(said)
 
 
+def test_each_wrong_entry_is_named() -> None:
+    rules = f'[[rule]]\nstrategy = "turbo"\n{S}[[rule]]\nkind = "uefy"\nstrategy = "binl"\n{S}'
+    with pytest.raises(TableError) as caught:
+        table(f'{rules}[[vendor]]\nprefix = "X"\n')
+    said = str(caught.value)
+    assert all(f"site.toml: {entry}: " in said for entry in ("rule 1", "rule 2", "vendor 1")), said
+    with pytest.raises(TableError, match=r"; and 3 more$"):
+        table(f'[[rule]]\nstrategy = "turbo"\n{S}' * 8)
+
+
 def test_the_second_rule_is_called_the_second() -> None:
     with pytest.raises(TableError, match="rule 2: there is no strategy"):
         table(f'[[rule]]\nstrategy = "binl"\n{SOURCE}[[rule]]\nstrategy = "x"\n{SOURCE}')
