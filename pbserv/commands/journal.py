@@ -19,6 +19,7 @@ from pbserv.journal.timeline import Row, plain, result_text, text_of
 Session = Mapping[str, Any]
 DEVICES = 50
 SESSIONS = 1
+PCAP_HEADER_BYTES = 24  # all that a file without packets has
 
 
 def show(conf: Path, mac: str | None, *, follow: bool, packets: bool, as_json: bool, limit: int | None) -> None:
@@ -49,6 +50,8 @@ def save_packets(conf: Path, mac: str | None, limit: int | None, target: Path) -
     if target.exists():
         raise PbservError(f"{target} exists; name a file that does not")
     data = Api(conf).download(named("journal", mac, "packets.pcap"), limit=limit)
+    if len(data) <= PCAP_HEADER_BYTES:
+        raise PbservError(f"no packets of {mac} are kept; see: pbserv journal, and JournalPackets in pbserv.conf")
     try:
         with target.open("xb") as file:
             file.write(data)

@@ -75,6 +75,9 @@ def test_packets_are_saved_to_a_new_file_only(booted: Installed, tmp_path: Path)
     assert "exists; name a file that does not" in again.stderr
     nowhere = booted.call("journal", MAC, "--pcap", str(tmp_path / "no" / "file"))
     assert "No such file or directory" in nowhere.stderr
+    unknown = booted.call("journal", "52:54:00:00:ee:99", "--pcap", str(tmp_path / "none.pcap"))
+    assert "no packets of 52:54:00:00:ee:99 are kept" in unknown.stderr
+    assert (unknown.returncode, (tmp_path / "none.pcap").exists()) == (1, False)
 
 
 @pytest.mark.parametrize(
