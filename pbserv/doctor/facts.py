@@ -47,6 +47,7 @@ class ServerFacts:
     pid: int | None = None
     services: Mapping[str, str] = field(default_factory=dict)  # name -> why it does not run; empty: it runs
     fault: str = ""  # it runs, but could not be asked
+    listeners: frozenset[str] = frozenset()  # of proxyDHCP, such as "udp 0.0.0.0:67"
 
     @property
     def running(self) -> bool:

@@ -63,13 +63,13 @@ def server_facts(run_directory: Path) -> ServerFacts:
         data = ask(run_directory / CONTROL_SOCKET_NAME, Request("status")).data
     except ControlError as fault:
         return ServerFacts(state.pid, fault=str(fault))
-    rows = data.get("services", [])
+    shown = data.get("services", [])
+    rows = [row for row in (shown if isinstance(shown, list) else []) if isinstance(row, dict) and "name" in row]
     services = {
-        str(row["name"]): "" if row.get("running") else str(row.get("reason") or "it was stopped")
-        for row in (rows if isinstance(rows, list) else [])
-        if isinstance(row, dict) and "name" in row
+        str(row["name"]): "" if row.get("running") else str(row.get("reason") or "it was stopped") for row in rows
     }
-    return ServerFacts(state.pid, services)
+    listeners = frozenset(str(text) for row in rows if row["name"] == "proxydhcp" for text in row.get("listeners", ()))
+    return ServerFacts(state.pid, services, listeners=listeners)
 
 
 def _ports(settings: Settings) -> frozenset[int]:

@@ -65,8 +65,7 @@ SERVERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
 def lines_for_dhcp_server(facts: Facts) -> Iterator[Finding]:
     """What to add where; the server that runs here comes first, and alone when it is known for sure."""
     flag = facts.settings.proxydhcp.local_dhcp_flag
-    taken = any(bound.protocol == "udp" and bound.port == 67 and bound.pid != facts.server.pid for bound in facts.bound)
-    if not facts.wants("proxydhcp") or flag == "0" or (flag == "auto" and not taken):
+    if not facts.wants("proxydhcp") or flag == "0" or (flag == "auto" and not _without_67(facts)):
         return
     here = [name for name in SERVERS if name in facts.dhcp_programs]
     for name in here or SERVERS:
@@ -76,3 +75,10 @@ def lines_for_dhcp_server(facts: Facts) -> Iterator[Finding]:
             f"{title} runs here" if name in here else "no DHCP server that we know runs here now",
             *lines,
         )
+
+
+def _without_67(facts: Facts) -> bool:
+    """Port 67 is another program's, and ours could not be opened beside it (net.tap): it serves 4011 alone."""
+    taken = any(bound.protocol == "udp" and bound.port == 67 and bound.pid != facts.server.pid for bound in facts.bound)
+    heard = any(listener.endswith(f":{facts.settings.proxydhcp.proxydhcp_port}") for listener in facts.server.listeners)
+    return taken and facts.server.runs("proxydhcp") and not heard

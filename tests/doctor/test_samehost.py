@@ -24,9 +24,16 @@ def test_only_where_the_dhcp_server_is_here() -> None:
     assert list(samehost.lines_for_dhcp_server(own)) == []
 
 
+def test_not_where_its_packets_are_read_beside_it() -> None:
+    beside = ServerFacts(500, {"proxydhcp": ""}, listeners=frozenset(("udp 0.0.0.0:67", "udp 0.0.0.0:4011")))
+    about = facts(proxydhcp(LocalDHCPFlag="auto"), bound=TAKEN, server=beside)
+    assert list(samehost.lines_for_dhcp_server(about)) == []
+
+
 def test_the_one_that_runs_here() -> None:
+    alone = ServerFacts(500, {"proxydhcp": ""}, listeners=frozenset(("udp 0.0.0.0:4011",)))
     for flag in ("1", "auto"):
-        about = facts(proxydhcp(LocalDHCPFlag=flag), bound=TAKEN, dhcp_programs=("dnsmasq",))
+        about = facts(proxydhcp(LocalDHCPFlag=flag), bound=TAKEN, dhcp_programs=("dnsmasq",), server=alone)
         found = only(samehost.lines_for_dhcp_server, about)
         assert found.remedy == samehost.DNSMASQ
         assert found.evidence == "dnsmasq runs here"
