@@ -177,7 +177,7 @@ def _no_address(seen: Progress) -> Result:
 
 def _offered(seen: Progress) -> Result:
     shown = {"bios": "PXE-E53", "uefi": "PXE-E16", "http": "no boot file"}.get(seen.client, "")
-    why = f"a {seen.client or 'PXE'} client got the strategy {seen.strategy} and asked for nothing"
+    why = f"this {seen.client or 'PXE'} client got the strategy {seen.strategy} and asked for nothing"
     why += f" ({shown})" if shown and seen.requests else ""
     why += f"; {seen.tried} has its turn now" if seen.tried and seen.tried != seen.strategy else ""
     expected = _PORTS.get(seen.strategy, "UDP 69")
