@@ -15,7 +15,7 @@ from pbserv.journal.steps import Describe, DhcpLine, DhcpStep, DhcpText, Line, S
 GAP_S: Final = 300.0
 MOST_DEVICES: Final = 2048
 MOST_STEPS: Final = 200
-MOST_BYTES: Final = 64 << 20
+MOST_BYTES: Final = 32 << 20
 _ROOM_BYTES: Final = MOST_BYTES // 64  # what one search for room frees
 _LATER = ("imaging", "registry")  # what may come long after the boot that it belongs to
 
@@ -31,6 +31,7 @@ hold the loop for tens of milliseconds each time that it looks at them.
 """
 _DATA, _REPLY = DhcpStep._fields.index("data"), DhcpStep._fields.index("reply")
 _IFINDEX = DhcpStep._fields.index("ifindex")
+SPARED: Final = 8
 _BATCH_S: Final = 0.1
 _EVENT, _LINE = len(Step._fields), len(DhcpLine._fields)
 
@@ -97,6 +98,15 @@ class Session:
                 if whole > packets:
                     self.kept[index] = (_bare(one[0]), one[1], one[2])
         self.weigh()
+
+    def thin(self) -> int:
+        """Forget all fresh packets but the newest ``SPARED``; how many bytes that were."""
+        before = self.size
+        steps = list(self.fresh)
+        old, new = steps[:-SPARED], steps[-SPARED:]
+        self.fresh = deque([step for step in old if len(step) == _EVENT] + new, maxlen=MOST_STEPS)
+        self.weigh()
+        return before - self.size
 
     def weigh(self) -> None:
         """Find out ``size``, the bytes of the packets that it holds."""
@@ -209,9 +219,16 @@ class SessionTable:
         session.hot = False
 
     def _make_room(self) -> None:
-        """The devices that were heard longest ago give up the bytes of their packets."""
+        """The devices that were heard longest ago give up the bytes of their packets; of a device that sends and sends
+        only the newest packets are kept at all."""
         wanted = MOST_BYTES - _ROOM_BYTES
         while self._size > wanted and self._heavy:
+            chatty = next(iter(self._heavy))
+            freed = chatty.thin() if len(chatty.fresh) > SPARED else 0
+            if freed:
+                self._size -= freed
+                self._heavy.move_to_end(chatty)
+                continue
             session = self._heavy.popitem(last=False)[0]
             self._settle(session, glance, lambda ifindex: f"if{ifindex}", 0)
             session.hot = False
