@@ -104,7 +104,7 @@ def place() -> Iterator[Path]:
         shutil.rmtree(kept, ignore_errors=True)
         kept.mkdir(parents=True)
         for log in made.rglob("*.log"):
-            shutil.copyfile(log, kept / log.name)
+            shutil.copyfile(log, kept / "-".join(log.relative_to(made).parts))
         if not os.environ.get("PBSERV_TEST_KEEP"):
             shutil.rmtree(made)
 
