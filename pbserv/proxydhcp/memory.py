@@ -12,6 +12,8 @@ from typing import Final
 from pbserv.types import Instant, Sighting
 
 MOST_DEVICES: Final = 16_384
+MOST_LEARNED: Final = 16_384
+"""Strategies of devices that are not in memory now."""
 FORGOTTEN_AT_ONCE: Final = 1024
 CHAIN_S: Final = 120.0
 REPEATED_WITHIN_S: Final = 0.5
@@ -164,7 +166,13 @@ class Devices:
 
     def remember(self, learned: dict[bytes, str]) -> None:
         """What was found to work before this process began."""
-        self._learned.update(learned)
+        for mac, name in learned.items():
+            self._keep(mac, name)
+
+    def _keep(self, mac: bytes, name: str) -> None:
+        self._learned[mac] = name
+        if len(self._learned) > MOST_LEARNED:
+            del self._learned[next(iter(self._learned))]
 
     def of(self, mac: bytes) -> Boots:
         boots = self._boots.get(mac)
@@ -173,7 +181,7 @@ class Devices:
                 for old in list(self._boots)[:FORGOTTEN_AT_ONCE]:
                     gone = self._boots.pop(old)
                     if gone.learned:
-                        self._learned[old] = gone.learned
+                        self._keep(old, gone.learned)
             boots = self._boots[mac] = Boots(self._learned.pop(mac, ""))
         return boots
 

@@ -40,6 +40,9 @@ EVENTS_PER_DEVICE = 500
 SEEN_AT_ONCE = 50
 """Devices per statement: packets that come meanwhile are answered in between."""
 MOST_SESSIONS = 20_000
+MOST_EVENTS = 1_000_000
+"""Of all devices together: MAC addresses are easily made up, and need not be registered to have a history."""
+MOST_STRATEGIES = 16_384
 
 
 def first_line(fault: Exception) -> str:
@@ -328,7 +331,7 @@ class Registry:
     # history
 
     async def record(self, events: Sequence[Event]) -> None:
-        """Append to the histories of devices and keep the newest ``EVENTS_PER_DEVICE`` of each."""
+        """Append to the histories of devices; the newest ``EVENTS_PER_DEVICE`` of each stay, ``MOST_EVENTS`` in all."""
         if not events:
             return
         rows = [{"time": e.time, "mac": e.mac, "what": e.what, "detail": e.detail} for e in events]
@@ -339,6 +342,8 @@ class Registry:
                 newest = select(EventRow.id).where(EventRow.mac == mac).order_by(EventRow.id.desc())
                 oldest_kept = newest.offset(EVENTS_PER_DEVICE - 1).limit(1).scalar_subquery()
                 await session.execute(delete(EventRow).where(EventRow.mac == mac, EventRow.id < oldest_kept))
+            newest_id = select(func.max(EventRow.id)).scalar_subquery()
+            await session.execute(delete(EventRow).where(EventRow.id <= newest_id - MOST_EVENTS))
 
     async def history(self, mac: str, limit: int = 200) -> list[Event]:
         """The newest ``limit`` events of a device, oldest first."""
@@ -378,7 +383,7 @@ class Registry:
             return {row.mac: row.name for row in (await session.scalars(select(StrategyRow))).all()}
 
     async def remember_strategies(self, learned: Mapping[str, str]) -> None:
-        """MAC address -> name; an empty name forgets what was learned."""
+        """MAC address -> name; an empty name forgets what was learned. The newest ``MOST_STRATEGIES`` stay."""
         kept = [{"mac": mac, "name": name, "learned": _now()} for mac, name in learned.items() if name]
         async with self._write() as session:
             if kept:
@@ -386,6 +391,9 @@ class Registry:
             await session.execute(
                 delete(StrategyRow).where(StrategyRow.mac.in_([m for m in learned if not learned[m]]))
             )
+            newest = select(StrategyRow.mac).order_by(StrategyRow.learned.desc()).limit(MOST_STRATEGIES)
+            if (await session.scalar(select(func.count()).select_from(StrategyRow)) or 0) > MOST_STRATEGIES:
+                await session.execute(delete(StrategyRow).where(StrategyRow.mac.not_in(newest)))
 
     # tokens
 

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pbserv.proxydhcp import memory
 from pbserv.proxydhcp import packet as dhcp
 from pbserv.proxydhcp.outcome import Listener
 from pbserv.proxydhcp.packet import encode
 from pbserv.types import Verdict
 from tests.proxydhcp.samples import RECORDED, asks
-from tests.proxydhcp.served import Served
+from tests.proxydhcp.served import OWN, Served
 
 _REQUESTS = [data for entry in RECORDED.values() if (data := bytes.fromhex(entry["hex"]))[:1] == b"\1"]
 
@@ -81,3 +82,19 @@ def test_a_reply_is_at_most_a_little_longer_than_what_it_answers(seed: int) -> N
             assert len(encode(reply)) <= 2 * len(data)
             assert reply.xid.to_bytes(4, "big") == data[4:8]
             assert reply.options.get(dhcp.RELAY_INFO) == dhcp.decode(data).options.get(dhcp.RELAY_INFO)
+
+
+def test_strategies_of_made_up_devices_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "MOST_DEVICES", 8)
+    monkeypatch.setattr(memory, "FORGOTTEN_AT_ONCE", 4)
+    monkeypatch.setattr(memory, "MOST_LEARNED", 6)
+    it = Served()
+    for number in range(40):
+        mac = f"52540a0000{number:02x}"
+        for secs in (60, 50, 40, 30):  # bursts that begin anew at once: the strategy is the next one
+            it.take(asks(arch=7, mac=mac, secs=secs, xid=secs), after=0.001)
+        it.request(asks(dhcp.REQUEST, 7, mac=mac, ciaddr=OWN), after=0.001)
+    learned = [boots for boots in it.devices if boots.learned]
+    assert len(learned) == len(it.devices) <= 8
+    back = sum(bool(it.devices.of(bytes.fromhex(f"52540a0000{number:02x}")).learned) for number in range(24, 40))
+    assert 6 <= back <= 14
