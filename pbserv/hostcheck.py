@@ -5,10 +5,13 @@ Each is a Problem with file and line where the file sets the key, so that `check
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import os
 import pwd
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pbserv.conf.load import Problem
 from pbserv.errors import StartError
@@ -105,13 +108,46 @@ def _boot_files(settings: Settings) -> Iterator[Problem]:
         return
     names = [*boot_files(conf).items(), ("NBPiPXE", conf.nbp_ipxe)]
     names += [("MenuEntries", entry.file) for entry in map(menu_entry, conf.menu_entries)]
+    names += [("StrategyTable", name) for name in _loaders_of_rules(settings)]
     for key, name in names:
-        if not name or "://" in name or name in VIRTUAL_FILES:
+        if "://" in name:
+            if why := _url_fault(key, name):
+                yield settings.problem(ProxyDhcpConf, key, why)
+            continue
+        if not name or name in VIRTUAL_FILES:
             continue
         candidates = (name, LOADER_ALIASES.get(name, name))
         if not any((directory / candidate.lstrip("/")).is_file() for candidate in candidates):
             why = f"there is no file {name} in {directory}; see: pbserv loaders install"
             yield settings.problem(ProxyDhcpConf, key, why)
+
+
+def _loaders_of_rules(settings: Settings) -> list[str]:
+    """Of a table that cannot be read there are none; that is told elsewhere."""
+    with contextlib.suppress(StartError):
+        rules = read_table(table_path(settings.proxydhcp, settings.directory)).rules
+        return sorted({rule.loader for rule in rules})
+    return []
+
+
+def _url_fault(key: str, url: str) -> str:
+    """Why firmware cannot use this URL; empty: it can. Rules and iPXE may name any."""
+    if key.startswith("NBPHTTP"):
+        host = urlsplit(url).hostname or ""
+        if _is_address(host):
+            return ""
+        return f"{host or url} is no address: firmware looks up names only where the DHCP server names a DNS server"
+    if key.startswith("NBP") and key != "NBPiPXE":
+        return f"{url} is a URL, but firmware fetches this file by TFTP: name one in TFTPDirectory"
+    return ""
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _proxydhcp(settings: Settings) -> Iterator[Problem]:
