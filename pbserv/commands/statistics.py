@@ -29,7 +29,8 @@ def show(conf: Path, as_json: bool) -> int:
 def _lines(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "Since", str(data["since"])
     yield "Imaging", _words(data, "pxe_requests", "images_sent", "images_received")
-    yield from _proxydhcp(data["proxydhcp"])
+    if "proxydhcp" in data:  # not in the answer of a server that has run since before an upgrade
+        yield from _proxydhcp(data["proxydhcp"])
     yield from _tftp(data["tftp"])
 
 
