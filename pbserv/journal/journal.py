@@ -114,9 +114,12 @@ class Journal:
             self._followers.tell(octets, step)
         self._wake.set()
 
-    def learn(self, address: str, mac: str) -> None:
-        """Remember which device spoke from ``address``; TFTP knows addresses only."""
-        if not address or address == "0.0.0.0":
+    def learn(self, address: str, mac: str, *, sure: bool = True) -> None:
+        """Remember which device spoke from ``address``; TFTP knows addresses only.
+
+        Not ``sure``: it only says that the address is its own, so another device that spoke from there keeps it.
+        """
+        if not address or address == "0.0.0.0" or (not sure and self._macs.get(address, mac) != mac):
             return
         self._macs.pop(address, None)
         if len(self._macs) >= REMEMBERED_ADDRESSES:

@@ -167,9 +167,11 @@ class Desk:
     ) -> None:  # fmt: skip
         data = datagram.data
         uuid = data[asked.uuid_at : asked.uuid_at + 17] if asked.uuid_at else b""
+        # Whose an address is decides who gets files. Anybody can name another's: only what came from it says so.
+        address = "" if head.ciaddr == dhcp.ZERO or dotted(head.ciaddr) != datagram.peer else datagram.peer
         sighting = boots.sighting
-        if sighting is None or boots.sighted != (asked, uuid, head.ciaddr):
-            sighting = self._sighting(query_of(data, head, asked, mac, lane.answer), boots)
+        if sighting is None or boots.sighted != (asked, uuid, address):
+            sighting = self._sighting(query_of(data, head, asked, mac, lane.answer), boots, address)
         decision = self._policy.decide(sighting)
         prepared = self._prepared(data, head, asked, mac, lane, boots, decision, now)
         facts = lane.facts
@@ -198,14 +200,13 @@ class Desk:
                      reply, target.address, target.port),
         )  # fmt: skip
 
-    def _sighting(self, query: Query, boots: Boots) -> Sighting:
+    def _sighting(self, query: Query, boots: Boots, address: str) -> Sighting:
         """What the policy is asked with; the same as long as the device asks in the same way."""
-        head, client = query.head, query.client
-        address = "" if head.ciaddr == dhcp.ZERO else dotted(head.ciaddr)
+        client = query.client
         details = (("kind", client.kind.value),)
         uuid = system_uuid(query.uuid)
         boots.sighting = sighting = Sighting(MacAddress(query.mac), uuid, client.arch, "dhcp", address, details)
-        boots.sighted = (query.asked, query.uuid, head.ciaddr)
+        boots.sighted = (query.asked, query.uuid, address)
         return sighting
 
     def _prepared(
@@ -313,7 +314,7 @@ class Desk:
         if self._devices.known(mac) is None:
             return  # only those that ask proxies are kept: the rest of the LAN is not our concern
         if ignored.reason is Reason.ORDINARY_REQUEST_ON_67 and asked.wanted:
-            self._journal.learn(dotted(asked.wanted), mac.hex(":"))
+            self._journal.learn(dotted(asked.wanted), mac.hex(":"), sure=False)
         self._tell(datagram, mac, facts, _WORDS[ignored.reason], ignored.detail, clock)
 
     def _say(

@@ -23,8 +23,8 @@ class Journal(Protocol):
     def add(self, mac: str, what: str, detail: str = "") -> None:
         """Anything else that happened to the device."""
 
-    def learn(self, address: str, mac: str) -> None:
-        """The device has this address now."""
+    def learn(self, address: str, mac: str, *, sure: bool = True) -> None:
+        """The device has this address now; ``sure``: its packet came from there."""
 
     def strategy_learned(self, mac: str, name: str) -> None:
         """Keep the strategy that works for a device; an empty name: the usual one does."""

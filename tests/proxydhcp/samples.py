@@ -146,7 +146,7 @@ class Book:
     def add(self, mac: str, what: str, detail: str = "") -> None:
         self.events.append((what, mac, detail))
 
-    def learn(self, address: str, mac: str) -> None:
+    def learn(self, address: str, mac: str, *, sure: bool = True) -> None:
         self.events.append(("learn", address, mac))
 
     def strategy_learned(self, mac: str, name: str) -> None:

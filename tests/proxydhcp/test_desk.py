@@ -160,7 +160,9 @@ def test_whatever_came_before_each_packet_is_answered_as_the_rules_say(
 
 def test_the_policy_is_asked_about_the_device() -> None:
     it = Served()
-    it.request(decode(recorded("ovmf-x64-4011-request-try1-bz387")))
+    it.take(
+        recorded("ovmf-x64-4011-request-try1-bz387"), listener=Listener.BOOT_SERVER, peer="192.168.122.63", port=4011
+    )
     it.take(recorded("asrock-bios-intel-discover"))
     it.take(asks(arch=16, vendor_class=HTTP))
     first, second, third = it.asked
