@@ -120,7 +120,7 @@ def parse(texts: Iterable[tuple[str, str]]) -> Table:
 def _tables(name: str, text: str) -> Mapping[str, Any]:
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as fault:
+    except (ValueError, RecursionError) as fault:  # ValueError: also a number of thousands of digits
         raise TableError(f"{name}: not TOML: {fault}") from None
     _only(name, data, {"strategies", "rule", "vendor"})
     return data
@@ -254,6 +254,8 @@ def _text(where: str, data: Mapping[str, Any], key: str, *, needed: bool = True)
     value = data.get(key, "")
     if not isinstance(value, str) or (needed and not value):
         raise TableError(f"{where}: {key}: a text is wanted")
+    if "\0" in value:  # it would end a name in a packet
+        raise TableError(f"{where}: {key}: has a zero byte")
     return value
 
 

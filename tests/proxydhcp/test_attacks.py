@@ -13,6 +13,7 @@ from pbserv.proxydhcp import memory
 from pbserv.proxydhcp import packet as dhcp
 from pbserv.proxydhcp.outcome import Listener
 from pbserv.proxydhcp.packet import encode
+from pbserv.proxydhcp.table import TableError, parse
 from pbserv.types import Verdict
 from tests.proxydhcp.samples import RECORDED, asks
 from tests.proxydhcp.served import OWN, Served
@@ -98,3 +99,16 @@ def test_strategies_of_made_up_devices_are_forgotten(monkeypatch: pytest.MonkeyP
     assert len(learned) == len(it.devices) <= 8
     back = sum(bool(it.devices.of(bytes.fromhex(f"52540a0000{number:02x}")).learned) for number in range(24, 40))
     assert 6 <= back <= 14
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x = " + "[" * 100_000, "x = " + "9" * 5000,
+        '[[rule]]\nstrategy = "direct"\nloader = "a\\u0000b"\nsource = "x"',
+    ],
+    ids=("deep", "number", "zero"),
+)  # fmt: skip
+def test_a_table_that_cannot_be_served_is_refused_when_it_is_read(text: str) -> None:
+    with pytest.raises(TableError):
+        parse([("site.toml", text)])
