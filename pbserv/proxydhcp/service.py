@@ -80,9 +80,10 @@ class ProxyDhcpService:
         if name != boots.loader.lstrip("/"):
             boots.progressed()
         else:
-            now = Instant(time.monotonic())
+            now, limit = Instant(time.monotonic()), self._desk.settings.loop_limit
+            looped = boots.loops(limit, now)
             boots.fetched_loader(name, now)
-            if boots.loops(self._desk.settings.loop_limit, now):
+            if boots.loops(limit, now) and not looped:
                 self._loops(mac, name, boots.fetches)
 
     def progressed(self, mac: str) -> None:

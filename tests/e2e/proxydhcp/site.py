@@ -95,6 +95,17 @@ class Site:
         assert any(what == "asked by http" for what, _detail in self.server.history(machine.mac))
         return machine, text
 
+    def hands_undionly_over(self, where: int = 0) -> Machine:
+        """As :meth:`runs_its_script`, for a BIOS machine whose ROM is given undionly.kpxe, which then asks itself."""
+        self.configure("proxydhcp.conf", NBPiPXE="")
+        try:
+            machine, text = self.runs_its_script(BIOS, where)
+        finally:
+            self.configure("proxydhcp.conf", NBPiPXE=None)
+        assert "using undionly on" in text
+        assert text.index("undionly.kpxe... ok") < text.index("boot.ipxe... ok")
+        return machine
+
     def script_of(self, machine: Machine, where: int = 0) -> str:
         """What iPXE prints when it has fetched the machine's script from our address in that room."""
         return f"http://{self.addresses[where]}:{HTTP_PORT}/boot/{machine.mac.replace(':', '-')}.ipxe... ok"

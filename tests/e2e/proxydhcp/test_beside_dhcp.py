@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.marks import MARKS
 from tests.e2e.proxydhcp.environments import same_host
-from tests.e2e.proxydhcp.site import BIOS, UEFI, Firmwares, Kind, Site
+from tests.e2e.proxydhcp.site import BIOS, BIOS_E1000, UEFI, UEFI_HTTP, Firmwares, Kind, Site
 
 pytestmark = MARKS
 
@@ -20,10 +20,14 @@ def site(directory: Path, firmwares: Firmwares) -> Iterator[Site]:
         yield made
 
 
-@pytest.mark.parametrize("kind", [BIOS, UEFI], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", [BIOS, BIOS_E1000, UEFI, UEFI_HTTP], ids=lambda kind: kind.name)
 def test_offer_reaches_the_machine(site: Site, kind: Kind) -> None:
     machine, _text = site.runs_its_script(kind)
     assert site.server.log_lines("proxydhcp", "boot file offered", machine.mac)
+
+
+def test_undionly(site: Site) -> None:
+    site.hands_undionly_over()
 
 
 def test_automatic_flag_hears_broadcasts_beside_the_dhcp_server_too(site: Site) -> None:

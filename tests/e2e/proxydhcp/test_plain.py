@@ -30,13 +30,7 @@ def test_rom_that_is_ipxe_takes_the_script(site: Site, kind: Kind) -> None:
 
 
 def test_rom_is_handed_undionly_and_that_takes_the_script(site: Site) -> None:
-    site.configure("proxydhcp.conf", NBPiPXE="")
-    try:
-        machine, text = site.runs_its_script(BIOS)
-    finally:
-        site.configure("proxydhcp.conf", NBPiPXE=None)
-    assert "using undionly on" in text
-    assert text.index("undionly.kpxe... ok") < text.index("boot.ipxe... ok")
+    machine = site.hands_undionly_over()
     assert site.server.log_lines("proxydhcp", "boot file offered", machine.mac, "file=undionly.kpxe")
 
 

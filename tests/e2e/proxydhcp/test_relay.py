@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.marks import MARKS
 from tests.e2e.proxydhcp.environments import relayed
-from tests.e2e.proxydhcp.site import BIOS, UEFI, Firmwares, Kind, Site
+from tests.e2e.proxydhcp.site import BIOS, BIOS_E1000, UEFI, UEFI_HTTP, Firmwares, Kind, Site
 
 pytestmark = MARKS
 
@@ -20,8 +20,12 @@ def site(directory: Path, firmwares: Firmwares) -> Iterator[Site]:
         yield made
 
 
-@pytest.mark.parametrize("kind", [BIOS, UEFI], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", [BIOS, BIOS_E1000, UEFI, UEFI_HTTP], ids=lambda kind: kind.name)
 def test_machine_behind_a_relay_runs_its_script(site: Site, kind: Kind) -> None:
     machine, _text = site.runs_its_script(kind)
     relay = f"to={site.rooms[0].net}.254:67"
     assert site.server.log_lines("proxydhcp", "boot file offered", machine.mac, relay)
+
+
+def test_undionly_behind_a_relay(site: Site) -> None:
+    site.hands_undionly_over()

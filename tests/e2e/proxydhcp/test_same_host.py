@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.marks import MARKS
 from tests.e2e.proxydhcp.environments import same_host
-from tests.e2e.proxydhcp.site import BIOS, UEFI, Firmwares, Kind, Site, boots_own_disk
+from tests.e2e.proxydhcp.site import BIOS, BIOS_E1000, UEFI, Firmwares, Kind, Site, boots_own_disk
 from tests.support.qemu import powered
 
 pytestmark = MARKS
@@ -22,7 +22,7 @@ def site(directory: Path, firmwares: Firmwares) -> Iterator[Site]:
         yield made
 
 
-@pytest.mark.parametrize("kind", [BIOS, UEFI], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", [BIOS, BIOS_E1000, UEFI], ids=lambda kind: kind.name)
 def test_machine_asks_port_4011_and_runs_its_script(site: Site, kind: Kind) -> None:
     machine, _text = site.runs_its_script(kind)
     assert site.server.log_lines("proxydhcp", "boot file acknowledged", machine.mac)

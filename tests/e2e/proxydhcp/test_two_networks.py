@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.marks import MARKS
 from tests.e2e.proxydhcp.environments import two_networks
-from tests.e2e.proxydhcp.site import BIOS, UEFI, Firmwares, Kind, Site
+from tests.e2e.proxydhcp.site import BIOS, BIOS_E1000, UEFI, UEFI_HTTP, Firmwares, Kind, Site
 
 pytestmark = MARKS
 
@@ -21,7 +21,9 @@ def site(directory: Path, firmwares: Firmwares) -> Iterator[Site]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "where"), [(BIOS, 0), (BIOS, 1), (UEFI, 1)], ids=["bios-first", "bios-second", "uefi-second"]
+    ("kind", "where"),
+    [(BIOS, 0), (BIOS, 1), (BIOS_E1000, 1), (UEFI, 1), (UEFI_HTTP, 1)],
+    ids=["bios-first", "bios-second", "bios-e1000-second", "uefi-second", "uefi-http-second"],
 )
 def test_machine_is_told_the_address_on_its_side(site: Site, kind: Kind, where: int) -> None:
     machine, text = site.runs_its_script(kind, where)
@@ -29,3 +31,7 @@ def test_machine_is_told_the_address_on_its_side(site: Site, kind: Kind, where: 
     offers = site.server.log_lines("proxydhcp", "boot file offered", machine.mac)
     assert offers
     assert all(f"server={site.addresses[where]} " in line for line in offers)
+
+
+def test_undionly_is_told_the_address_on_its_side(site: Site) -> None:
+    site.hands_undionly_over(1)
