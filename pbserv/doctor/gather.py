@@ -150,7 +150,10 @@ def _receive_buffer(port: int) -> int | None:
     """Of the socket that holds ``port``, from ss(8); None when nothing does, or there is no ss."""
     command = ["ss", "-H", "-u", "-l", "-n", "-m", f"sport = :{port}"]
     try:
-        shown = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=5, check=False).stdout
+        shown = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=5, check=False,
+            env={"PATH": rulesets.PATH, "LC_ALL": "C"},
+        ).stdout  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return None
     found = re.search(r"\brb(\d+)", shown)

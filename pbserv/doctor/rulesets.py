@@ -11,6 +11,8 @@ from pbserv.doctor import iptables, nft
 from pbserv.doctor.filters import Ruleset
 from pbserv.doctor.holders import programs_here
 
+PATH: Final = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
+"""Where programs are looked for: the doctor is often root, whose PATH may be another user's."""
 _LIMIT_S: Final = 10
 _LEGACY_TABLES: Final = Path("/proc/net/ip_tables_names")
 _UFW: Final = Path("/etc/ufw/ufw.conf")
@@ -38,12 +40,12 @@ def firewalls() -> Firewalls:
 
 def _run(command: list[str], unread: list[str]) -> str:
     """What the program prints; nothing when it is not installed or fails."""
-    if shutil.which(command[0], path=_path()) is None:
+    if shutil.which(command[0], path=PATH) is None:
         return ""
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", timeout=_LIMIT_S, check=False,
-            env={"PATH": _path(), "LC_ALL": "C"},
+            env={"PATH": PATH, "LC_ALL": "C"},
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as fault:
         unread.append(f"{command[0]}: {fault}")
@@ -52,10 +54,6 @@ def _run(command: list[str], unread: list[str]) -> str:
         unread.append(f"{command[0]}: {(done.stderr.strip() or 'no message').splitlines()[0]}")
         return ""
     return done.stdout
-
-
-def _path() -> str:
-    return "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
 
 
 def _has_legacy_tables() -> bool:
