@@ -119,7 +119,8 @@ class Journal:
 
         Not ``sure``: it only says that the address is its own, so another device that spoke from there keeps it.
         """
-        if not address or address == "0.0.0.0" or (not sure and self._macs.get(address, mac) != mac):
+        known = self._macs.get(address)
+        if known == mac or not address or address == "0.0.0.0" or (known is not None and not sure):
             return
         self._macs.pop(address, None)
         if len(self._macs) >= REMEMBERED_ADDRESSES:

@@ -147,6 +147,7 @@ class Inbox:
         self._head_stride = self.stride // 4
         self._name_words = memoryview(self._names).cast("Q")
         self._start = address_of(self._headers)
+        self._used = BATCH
         self._prepare()
 
     def _prepare(self) -> None:
@@ -163,15 +164,18 @@ class Inbox:
 
     def receive(self, fd: int) -> int:
         """How many datagrams were waiting, at most BATCH; -1 for an error that waits in the error queue."""
+        used = self._used * _MESSAGE_WORDS  # the kernel wrote lengths into those, and into no others
         if self._packet_info:
             words = self._header_words
-            for at in range(5, BATCH * _MESSAGE_WORDS, _MESSAGE_WORDS):
+            for at in range(5, used, _MESSAGE_WORDS):
                 words[at] = _CONTROL_BYTES
         if self.family == socket.AF_INET6:
             words = self._header_words
-            for at in range(1, BATCH * _MESSAGE_WORDS, _MESSAGE_WORDS):
+            for at in range(1, used, _MESSAGE_WORDS):
                 words[at] = _NAME_BYTES
         found: int = _recvmmsg(fd, self._start, BATCH, socket.MSG_DONTWAIT, None)
+        # One more than were filled: the kernel may have begun with the next when it failed.
+        self._used = BATCH if found < 0 else min(found + 1, BATCH)
         if found >= 0:
             return found
         return 0 if ctypes.get_errno() in (errno.EAGAIN, errno.EINTR) else -1

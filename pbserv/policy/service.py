@@ -36,6 +36,7 @@ SEEN_EVERY_S: Final = 60.0
 STRANGER_S: Final = 5.0
 """How long the answer to a device stands that is not registered: there may be room for it again."""
 SAME_QUESTION_S: Final = 20.0
+SAID_FULL_S: Final = 60.0
 SAME_SCRIPT_S = 2.0
 """A boot asks for its script once: sooner than this it is the same one (HEAD and GET)."""
 
@@ -98,6 +99,7 @@ class PolicyService:
         self._told: dict[tuple[str, str, str, int | None], float] = {}
         self._whose: Attribution | None = None
         self._watchers: list[Progress] = []
+        self._said_full = float("-inf")
         registry.subscribe(self._changed)
 
     def watch(self, progress: Progress) -> None:
@@ -221,7 +223,8 @@ class PolicyService:
         count, limit = (
             (len(self._devices), MAX_DEVICES) if new_devices == "accept" else (self._devices.pending, MAX_PENDING)
         )
-        if count >= limit:
+        if count >= limit and self._clock() >= self._said_full + SAID_FULL_S:
+            self._said_full = self._clock()
             self._log.warning("new device refused", reason=f"{count} devices are registered; see: pbserv device forget")
         return count >= limit
 
@@ -323,8 +326,9 @@ class PolicyService:
         scripts = self._running()
         mac = str(sighting.mac)
         decision = self.decide(sighting)
-        for watcher in self._watchers:
-            watcher.progressed(mac)
+        if self._mac_at(sighting.address) in (None, mac):  # nobody gets on for another
+            for watcher in self._watchers:
+                watcher.progressed(mac)
         device = self._devices.get(mac)
         reason = refusal(mac, device, self._engine)
         if reason:

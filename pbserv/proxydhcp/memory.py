@@ -28,7 +28,8 @@ class Boots:
     """One device. ``sighting`` is what the policy was asked with, about the packet that ``sighted`` stands for."""
 
     __slots__ = (
-        "_burst_at", "_burst_secs", "_burst_xid", "_count", "_handed_at", "_handed_ipxe", "_handed_xid", "_ladder",
+        "_burst_at", "_burst_secs", "_burst_xid", "_count", "_fresh", "_handed_at", "_handed_ipxe", "_handed_xid",
+        "_ladder",
         "_last", "_last_at", "_offered", "_reached", "_second", "_step", "_stops", "fetched", "fetches", "first_fetch",
         "learned", "loader", "said", "said_at", "sighted", "sighting",
     )  # fmt: skip
@@ -49,6 +50,7 @@ class Boots:
         self._stops = self._step = 0
         self._ladder: tuple[str, ...] = ()
         self.loader = ""
+        self._fresh = False  # a loader was handed out and not fetched yet
         self.fetched, self.fetches, self.first_fetch = "", 0, NEVER
 
     # -- how often it asks ----------------------------------------------------------------------------------------
@@ -73,6 +75,7 @@ class Boots:
     def handed(self, file: str, xid: int, ipxe: bool, now: Instant) -> None:
         """It was handed the loader of its architecture; ``ipxe``: it was iPXE already (a network ROM)."""
         self.loader = file
+        self._fresh = True
         self._handed_xid, self._handed_ipxe, self._handed_at = xid, ipxe, now
 
     def chained(self, xid: int, now: Instant) -> bool:
@@ -136,7 +139,10 @@ class Boots:
     # -- loops --------------------------------------------------------------------------------------------------------
 
     def fetched_loader(self, name: str, now: Instant) -> None:
-        """It fetched a loader to the end."""
+        """It fetched a loader to the end: counted once each time that it was told one, or others could fetch for it."""
+        if not self._fresh:
+            return
+        self._fresh = False
         if name != self.fetched or now - self.first_fetch > LOOP_WINDOW_S:
             self.fetched, self.fetches, self.first_fetch = name, 0, now
         self.fetches += 1

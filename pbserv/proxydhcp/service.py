@@ -10,11 +10,11 @@ import functools
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Final
 
 from pbserv.log import ServiceLog
 from pbserv.net.dhcp_port import Port
 from pbserv.net.interfaces import InterfaceTable
+from pbserv.net.ready import ReadySet
 from pbserv.proxydhcp import listening
 from pbserv.proxydhcp.desk import Desk
 from pbserv.proxydhcp.listening import Numbers, Ports
@@ -25,8 +25,6 @@ from pbserv.proxydhcp.ports import Journal, Policy
 from pbserv.proxydhcp.settings import ProxyDhcpSettings, settings_of
 from pbserv.service import Reload
 from pbserv.types import Instant
-
-_BATCHES_PER_TURN: Final = 4  # so that a storm cannot keep the other services from the loop
 
 
 class ProxyDhcpService:
@@ -46,6 +44,7 @@ class ProxyDhcpService:
         self._devices = Devices()
         self._counters: Counter[str] = Counter()
         self._delayed: set[asyncio.TimerHandle] = set()
+        self._ready: ReadySet | None = None
 
     @property
     def running(self) -> bool:
@@ -122,6 +121,9 @@ class ProxyDhcpService:
         for handle in self._delayed:
             handle.cancel()
         self._delayed.clear()
+        if self._ready is not None:
+            self._ready.close()
+            self._ready = None
         if self._table is not None:
             self._table.close()
             self._table = None
@@ -159,21 +161,22 @@ class ProxyDhcpService:
 
     def _listen(self, ports: Ports, drop: tuple[Listener, ...] = ()) -> None:
         """Put ``ports`` in the place of those that served the same purpose."""
-        loop = asyncio.get_running_loop()
         for listener in (*ports, *drop):
             old = self._ports.pop(listener, None)
             if old is not None:
-                loop.remove_reader(old.fileno())
+                if self._ready is not None:
+                    self._ready.remove(old.fileno())
                 old.close()
         for listener, port in ports.items():
             self._ports[listener] = port
-            loop.add_reader(port.fileno(), functools.partial(self._drain, listener, port))
+            if self._ready is None:
+                self._ready = ReadySet()
+            self._ready.add(port.fileno(), functools.partial(self._drain, listener, port))
 
     def _drain(self, listener: Listener, port: Port) -> None:
-        for _ in range(_BATCHES_PER_TURN):
-            datagrams = port.receive()
-            if not datagrams or self._desk is None:
-                return
+        """One batch; the set of ready ports asks again at once, and gives the loop its turn every few milliseconds."""
+        datagrams = port.receive()
+        if datagrams and self._desk is not None:
             now = Instant(time.monotonic())
             host = () if self._table is None else self._table.addresses(now)
             self._desk.take(listener, port, datagrams, host, now)

@@ -115,6 +115,7 @@ def loop(it: Served, times: int = 5) -> None:
     boots = it.devices.known(bytes.fromhex(MAC.replace(":", "")))
     assert boots is not None
     for _ in range(times):
+        boots.handed("ipxe.efi", 1, False, Instant(it.now))
         boots.fetched_loader("ipxe.efi", Instant(it.now))
 
 

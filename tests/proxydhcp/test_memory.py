@@ -204,11 +204,27 @@ def test_whatever_comes_a_strategy_of_the_ladder_follows(
 # Loops ---------------------------------------------------------------------------------------------------------------
 
 
+def fetch(boots: Boots, name: str, now: Instant) -> None:
+    """It is told the loader and has it."""
+    boots.handed(name, 1, False, now)
+    boots.fetched_loader(name, now)
+
+
+def test_a_loader_counts_once_each_time_that_it_was_told() -> None:
+    boots = Boots()
+    boots.fetched_loader("undionly.kpxe", at(0))
+    assert boots.fetches == 0, "nobody told it to"
+    for _ in range(3):
+        fetch(boots, "undionly.kpxe", at(1))
+        boots.fetched_loader("undionly.kpxe", at(2))
+    assert boots.fetches == 3
+
+
 def test_the_same_loader_again_and_again_is_a_loop() -> None:
     boots = Boots()
     for number in range(5):
         assert not boots.loops(5, at(number))
-        boots.fetched_loader("undionly.kpxe", at(number))
+        fetch(boots, "undionly.kpxe", at(number))
     assert boots.loops(5, at(5))
     assert boots.loops(5, at(LOOP_WINDOW_S))
     assert not boots.loops(5, at(LOOP_WINDOW_S + 1))
@@ -220,17 +236,17 @@ def test_a_loop_is_over_with_another_file_or_any_progress_or_after_ten_minutes()
     def looping() -> Boots:
         boots = Boots()
         for number in range(5):
-            boots.fetched_loader("undionly.kpxe", at(number))
+            fetch(boots, "undionly.kpxe", at(number))
         return boots
 
     boots = looping()
     boots.progressed()
     assert not boots.loops(5, at(5))
     boots = looping()
-    boots.fetched_loader("snponly.efi", at(5))
+    fetch(boots, "snponly.efi", at(5))
     assert (boots.fetches, boots.loops(5, at(5))) == (1, False)
     boots = looping()
-    boots.fetched_loader("undionly.kpxe", at(LOOP_WINDOW_S + 1))
+    fetch(boots, "undionly.kpxe", at(LOOP_WINDOW_S + 1))
     assert (boots.fetches, boots.loops(5, at(LOOP_WINDOW_S + 2))) == (1, False)
 
 
