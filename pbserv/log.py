@@ -70,11 +70,14 @@ class ServiceLog:
 
     def _write_some(self) -> None:
         """A few of the lines that wait, so that packets that come meanwhile do not; the others soon."""
+        self._write_lot()
+        if self._waiting and self._later is not None:
+            self._later(SOON_S, self._write_some)
+
+    def _write_lot(self) -> None:
         rest, self._waiting = self._waiting[AT_ONCE:], self._waiting[:AT_ONCE]
         self.flush()
         self._waiting = rest
-        if rest and self._later is not None:
-            self._later(SOON_S, self._write_some)
 
     def configure(
         self,
@@ -127,7 +130,7 @@ class ServiceLog:
             self._later(DEFERRED_S, self._write_some)
         self._waiting.append((event, fields, time.time()))
         if len(self._waiting) >= MOST_WAITING:
-            self._write_some()
+            self._write_lot()
 
     def request(self, event: str, /, **fields: object) -> None:
         """3: each request, and each ignored one with its reason."""

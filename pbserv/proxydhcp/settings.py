@@ -14,7 +14,7 @@ from pbserv.proxydhcp.strategy import DEFAULT_TIMEOUT_S, Menu, menu_entry
 from pbserv.proxydhcp.table import Table, TableError, parse
 
 TABLE_NAME: Final = "strategies.toml"
-_LARGEST_TABLE: Final = 1 << 20
+_LARGEST_TABLE: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ def test_the_table_that_is_used(tmp_path: Path) -> None:
         (b"\xff\xfe", r"StrategyTable .*own\.toml: not UTF-8 text \(invalid start byte at byte 0\)"),
         (b"x = 1", r"StrategyTable: .*own\.toml: 'x' is not known; there are: rule, strategies, vendor"),
         (b"[", r"StrategyTable: .*own\.toml: not TOML"),
-        (b"#" * ((1 << 20) + 1), r"StrategyTable .*own\.toml: larger than 1048576 bytes"),
+        (b"#" * ((1 << 20) + 1), r"StrategyTable .*own\.toml: larger than 65536 bytes"),
         (
             b'[[rule]]\nstrategy = "x"\nsource = "y"',
             r"own\.toml: rule 1: there is no strategy 'x'; there are: binl, dir",
