@@ -39,6 +39,11 @@ WIRES_KEPT: Final = 1024
 REPEATED: Final = Ignore(Reason.REPEATED)
 _ETHERNET: Final = b"\1\1\6"  # a BOOTREQUEST with six bytes of hardware address
 _NO_MAC: Final = bytes(6)
+_SILENT, _LOCAL, _IPXE = (
+    Verdict.SILENT,
+    Verdict.LOCAL,
+    ClientKind.IPXE,
+)  # to look up a member takes longer than to use it
 _TO_REPAIR: Final = frozenset((Reason.ARCH_NOT_SERVED, Reason.NO_LOCAL_ADDRESS, Reason.REPLY_TOO_LONG))
 _WORDS: Final = {reason: reason.value for reason in Reason}
 
@@ -179,7 +184,10 @@ class Desk:
         decision = self._policy.decide(sighting)
         prepared = self._prepared(data, head, asked, mac, lane, boots, decision, now)
         facts = lane.facts
-        target = lane.target(head, datagram.peer, datagram.port)
+        way = (lane, datagram.peer, datagram.port, head.giaddr, head.ciaddr)
+        if boots.way != way:
+            boots.way, boots.target = way, lane.target(head, datagram.peer, datagram.port)
+        target = boots.target
         if isinstance(prepared, Ignore) or isinstance(target, Ignore):
             ignored = prepared if isinstance(prepared, Ignore) else target
             if isinstance(ignored, Ignore):
@@ -191,7 +199,7 @@ class Desk:
         self._send(port, reply, target, facts, summary)
         self._remember(mac, head.xid, boots, summary, decision, now)
         word = "ack" if prepared.acknowledges else "offer"
-        ended = summary.strategy == LOCAL_MENU and decision.verdict is not Verdict.LOCAL
+        ended = summary.strategy == LOCAL_MENU and decision.verdict is not _LOCAL
         reason = f"{boots.fetched} was fetched again and again" if ended else decision.reason
         self._counters[word] += 1
         self._say(mac, boots, prepared, decision, target, now)
@@ -199,7 +207,7 @@ class Desk:
             self._show("reply", datagram, reply)
         self._journal.dhcp(
             mac,
-            DhcpStep(clock, int(facts.listener), facts.ifindex, datagram.peer, datagram.port, facts.local,
+            DhcpStep(clock, lane.port, facts.ifindex, datagram.peer, datagram.port, facts.local,
                      datagram.destination, data, word, reason, summary.strategy, summary.file,
                      reply, target.address, target.port),
         )  # fmt: skip
@@ -222,12 +230,12 @@ class Desk:
         verdict, looping, strategy, chained = decision.verdict, False, "", False
         if lane.ipxe:
             chained = boots.chained(head.xid, now)
-        elif lane.firmware and verdict is not Verdict.SILENT and verdict is not Verdict.LOCAL:
+        elif lane.firmware and verdict is not _SILENT and verdict is not _LOCAL:
             looping = boots.loops(settings.loop_limit, now)
             if settings.escalation and lane.answer == dhcp.OFFER and boots.discovers(head.secs, head.xid, now):
                 self._escalates(query_of(data, head, asked, mac, lane.answer), lane.facts, boots)
             strategy = boots.strategy
-        shared = not self._personal and verdict is not Verdict.SILENT
+        shared = not self._personal and verdict is not _SILENT
         key = (verdict._value_, chained, strategy, looping)  # hashing an Enum is slow
         prepared = lane.prepared.get(key) if shared else None
         if prepared is None:
@@ -262,10 +270,10 @@ class Desk:
 
     def _remember(self, mac: bytes, xid: int, boots: Boots, summary: Summary, decision: Decision, now: Instant) -> None:
         if summary.loader:
-            boots.handed(summary.file, xid, summary.kind is ClientKind.IPXE, now)
-        if summary.acknowledged or summary.kind is ClientKind.IPXE:
+            boots.handed(summary.file, xid, summary.kind is _IPXE, now)
+        if summary.acknowledged or summary.kind is _IPXE:
             self._reached(mac, boots)  # an iPXE that asks was loaded, or is a ROM that takes offers as they are
-        elif summary.loader and decision.verdict is not Verdict.LOCAL:
+        elif summary.loader and decision.verdict is not _LOCAL:
             boots.offered()
 
     # -- what a device did after our answer ---------------------------------------------------------------------------

@@ -16,8 +16,6 @@ from pbserv.proxydhcp.outcome import ClientKind, Ignore
 from pbserv.proxydhcp.packet import Head
 
 LANES_KEPT: Final = 4096
-WAYS_KEPT: Final = 8192
-Way = tuple[str, int, bytes, bytes]
 _NOBODY: Final = Head(
     dhcp.BOOTREQUEST, 1, 6, 0, 0, 0, 0, dhcp.ZERO, dhcp.ZERO, dhcp.ZERO, dhcp.ZERO, bytes(16)
 )  # fmt: skip
@@ -26,14 +24,14 @@ _NOBODY: Final = Head(
 class Lane:
     """Packets that ask alike. ``ignored`` says why they are none of ours; else ``answer`` is the type of the answer.
 
-    ``broadcast`` is the way back to a client without an address, ``targets`` those to others on the wire; ``prepared``
-    are the answers that were made already.
+    ``broadcast`` is the way back to a client without an address; ``prepared`` are the answers that were made already.
     """
 
-    __slots__ = ("answer", "broadcast", "facts", "firmware", "ignored", "ipxe", "prepared", "targets")
+    __slots__ = ("answer", "broadcast", "facts", "firmware", "ignored", "ipxe", "port", "prepared")
 
-    def __init__(self, asked: Asked, facts: Facts, targets: dict[Way, Target | Ignore]) -> None:
+    def __init__(self, asked: Asked, facts: Facts) -> None:
         self.facts = facts
+        self.port = facts.listener.value
         found = purpose(asked, facts)
         self.ignored = found if isinstance(found, Ignore) else None
         self.answer = 0 if isinstance(found, Ignore) else found
@@ -41,37 +39,26 @@ class Lane:
         self.ipxe = kind is ClientKind.IPXE
         self.firmware = kind in (ClientKind.BIOS, ClientKind.UEFI)
         self.broadcast: Target | Ignore = route(_NOBODY, facts)
-        self.targets = targets
         self.prepared: dict[tuple[str, bool, str, bool], Prepared | Ignore] = {}
 
     def target(self, head: Head, source: str, port: int) -> Target | Ignore:
         """The way back to whoever sent a packet with this head from ``source``:``port``."""
         if head.giaddr == dhcp.ZERO == head.ciaddr and self.answer == dhcp.OFFER:
             return self.broadcast
-        way = (source, port, head.giaddr, head.ciaddr)
-        target = self.targets.get(way)
-        if target is None:
-            if len(self.targets) >= WAYS_KEPT:
-                self.targets.clear()
-            target = self.targets[way] = route(head, self.facts._replace(source=source, source_port=port))
-        return target
+        return route(head, self.facts._replace(source=source, source_port=port))
 
 
 class Wire:
-    """One interface and address: ``facts`` are those of its packets but for their source, which is any one's.
+    """One interface and address: ``facts`` are those of its packets but for their source, which is any one's."""
 
-    The ways back are kept here and not per lane: who invents addresses and options can fill this once, not once each.
-    """
-
-    __slots__ = ("facts", "lanes", "targets")
+    __slots__ = ("facts", "lanes")
 
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
         self.lanes: dict[Asked, Lane] = {}
-        self.targets: dict[Way, Target | Ignore] = {}
 
     def lane(self, asked: Asked) -> Lane:
         if len(self.lanes) >= LANES_KEPT:
             self.lanes.clear()
-        lane = self.lanes[asked] = Lane(asked, self.facts, self.targets)
+        lane = self.lanes[asked] = Lane(asked, self.facts)
         return lane

@@ -9,6 +9,8 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 from typing import Final
 
+from pbserv.proxydhcp.decide import Target
+from pbserv.proxydhcp.outcome import Ignore, Reason
 from pbserv.types import Instant, Sighting
 
 MOST_DEVICES: Final = 16_384
@@ -22,6 +24,7 @@ BURST_GAP_S: Final = 120.0
 STOPS_BEFORE_NEXT: Final = 2
 LOOP_WINDOW_S: Final = 600.0
 NEVER: Final = Instant(float("-inf"))
+_NOWHERE: Final = Ignore(Reason.BAD_RETURN_ADDRESS)
 
 
 class Boots:
@@ -31,12 +34,15 @@ class Boots:
         "_burst_at", "_burst_secs", "_burst_xid", "_count", "_fresh", "_handed_at", "_handed_ipxe", "_handed_xid",
         "_ladder",
         "_last", "_last_at", "_offered", "_reached", "_second", "_step", "_stops", "fetched", "fetches", "first_fetch",
-        "learned", "loader", "said", "said_at", "sighted", "sighting",
+        "learned", "loader", "said", "said_at", "sighted", "sighting", "target", "way",
     )  # fmt: skip
 
     def __init__(self, learned: str = "") -> None:
         self.sighting: Sighting | None = None
         self.sighted: object = None
+        self.way: object = None
+        self.target: Target | Ignore = _NOWHERE
+        """The way back to it, as long as it asks by the same ``way``."""
         self.said: object = None
         self.said_at = NEVER
         self.learned = learned

@@ -15,7 +15,7 @@ from pbserv.proxydhcp import packet as dhcp
 from pbserv.proxydhcp.asked import AskedOf
 from pbserv.proxydhcp.decide import route
 from pbserv.proxydhcp.facts import gather
-from pbserv.proxydhcp.lanes import LANES_KEPT, WAYS_KEPT, Wire
+from pbserv.proxydhcp.lanes import LANES_KEPT, Wire
 from pbserv.proxydhcp.outcome import Ignore, Listener
 from pbserv.proxydhcp.packet import decode, encode
 from pbserv.proxydhcp.strategy import Menu
@@ -78,14 +78,20 @@ def test_what_is_kept_of_a_wire_is_bounded() -> None:
     wire = Wire(facts)
     first = wire.lane(reader.read(data))
     head = dhcp.head_of(data)
-    for number in range(WAYS_KEPT + LANES_KEPT):
-        lane = first if number % 2 else wire.lane(AskedOf().read(data))
+    for number in range(LANES_KEPT + 10):
+        wire.lane(AskedOf().read(data))
         ciaddr = number.to_bytes(4, "big")
-        found = lane.target(head._replace(ciaddr=ciaddr), "10.1.0.50", 4011)
+        found = first.target(head._replace(ciaddr=ciaddr), "10.1.0.50", 4011)
         assert found == route(head._replace(ciaddr=ciaddr), facts._replace(source="10.1.0.50", source_port=4011))
-        assert len(wire.targets) <= WAYS_KEPT
         assert len(wire.lanes) <= LANES_KEPT
-    assert first.targets is wire.targets
+
+
+def test_a_device_that_asks_from_elsewhere_is_answered_there() -> None:
+    it = Served()
+    for source, port in (("10.1.0.50", 4011), ("10.1.0.50", 68), ("10.1.0.51", 4011), ("10.1.0.50", 4011)):
+        packet = asks(dhcp.REQUEST, 7, ciaddr=dhcp.undotted(source))
+        assert it.take(packet, listener=Listener.BOOT_SERVER, peer=source, port=port, to="10.1.0.1")
+        assert it.out.sent[-1][1:3] == (source, port)
 
 
 def test_one_fault_stops_no_other_packet(tmp_path: Path) -> None:
