@@ -6,12 +6,10 @@ stands between the two markers in that file.
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from bench import page
 from bench.dhcp.judge import asked, judge_replay, judge_row, lost, replies_per_s
 from bench.tftp.judge import OURS, Round, Run, Verdict, fault, faults, idle, median_of
 from bench.tftp.table import preface
@@ -135,42 +133,16 @@ def head(results: Results) -> str:
 
 
 def text(results: Results) -> str:
-    parts = [head(results)]
-    for title, lines in tables(results):
-        widths = [max(len(line[n]) for line in lines) for n in range(len(lines[0]))]
-        rows = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
-        parts.append("\n".join([title, *(row.rstrip() for row in rows)]))
-    return "\n\n".join(parts)
+    return page.text(head(results), tables(results))
 
 
 def markdown(results: Results) -> str:
-    parts = [head(results)]
-    for title, (columns, *lines) in tables(results):
-        table = ["| " + " | ".join(line) + " |" for line in (columns, ["---"] * len(columns), *lines)]
-        parts.append("\n".join([f"**{title}**", "", *table]))
-    return "\n\n".join(parts)
+    return page.markdown(head(results), tables(results))
 
 
-def replace_block(page: str, block: str) -> str:
-    before, begin, rest = page.partition(BEGIN)
-    _old, end, after = rest.partition(END)
-    if not begin or not end:
-        raise SystemExit(f"the file has no {BEGIN} ... {END}")
-    return f"{before}{BEGIN}\n{block}\n{END}{after}"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("results", type=Path)
-    parser.add_argument("--markdown", action="store_true")
-    parser.add_argument("--readme", type=Path)
-    given = parser.parse_args()
-    results = json.loads(given.results.read_text())
-    if given.readme:
-        given.readme.write_text(replace_block(given.readme.read_text(), markdown(results)))
-    else:
-        print(markdown(results) if given.markdown else text(results))
+def replace_block(whole: str, block: str) -> str:
+    return page.replace_block(whole, BEGIN, END, block)
 
 
 if __name__ == "__main__":
-    main()
+    page.main(__doc__, text, markdown, replace_block)

@@ -6,12 +6,10 @@ stands between the two markers in that file.
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from bench import page
 from bench.tftp import judge
 from bench.tftp.judge import OURS, SINGLE, Round, Run, Verdict, cpu_per_gb, idle, median_of, rate, speed
 from bench.tftp.work import BLOCK, MEMORY_EACH_KB, PROBE_LIMIT_MS
@@ -185,44 +183,16 @@ def preface(results: Results) -> str:
 
 
 def text(results: Results) -> str:
-    parts = [preface(results)]
-    for title, lines in tables(results):
-        widths = [max(len(line[n]) for line in lines) for n in range(len(lines[0]))]
-        rows = (
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-        )
-        parts.append("\n".join([title, *rows]))
-    return "\n\n".join(parts)
+    return page.text(preface(results), tables(results))
 
 
 def markdown(results: Results) -> str:
-    parts = [preface(results)]
-    for title, (head, *lines) in tables(results):
-        table = ["| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *lines)]
-        parts.append("\n".join([f"**{title}**", "", *table]))
-    return "\n\n".join(parts)
+    return page.markdown(preface(results), tables(results))
 
 
-def replace_block(page: str, block: str) -> str:
-    before, begin, rest = page.partition(BEGIN)
-    _old, end, after = rest.partition(END)
-    if not begin or not end:
-        raise SystemExit(f"the file has no {BEGIN} ... {END}")
-    return f"{before}{BEGIN}\n{block}\n{END}{after}"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("results", type=Path)
-    parser.add_argument("--markdown", action="store_true")
-    parser.add_argument("--readme", type=Path)
-    given = parser.parse_args()
-    results = json.loads(given.results.read_text())
-    if given.readme:
-        given.readme.write_text(replace_block(given.readme.read_text(), markdown(results)))
-    else:
-        print(markdown(results) if given.markdown else text(results))
+def replace_block(whole: str, block: str) -> str:
+    return page.replace_block(whole, BEGIN, END, block)
 
 
 if __name__ == "__main__":
-    main()
+    page.main(__doc__, text, markdown, replace_block)
