@@ -42,7 +42,8 @@ def test_a_blank_machine_restores_it(lab: Lab, story: Story) -> None:
 def test_local_disk_reaches_the_restored_system_without_the_boot_manager(lab: Lab, story: Story) -> None:
     console = lab.boots_own_disk(story.target, story.guest)
     assert "Start PXE over IPv4" in console
-    assert "booting from the local disk" in console
+    assert "PXE-E21: Remote boot cancelled" in console, "the offer says so; nothing is loaded"
+    assert "snponly" not in console
     assert "pbclient" not in console
 
 
