@@ -31,8 +31,6 @@ from pbserv.proxydhcp.packet import Head, dotted
 from pbserv.proxydhcp.ports import Journal, Policy
 from pbserv.types import Decision, Instant, MacAddress, Sighting, Verdict
 
-SENT_AT_ONCE: Final = 8
-"""Replies that leave together: the first clients go on while the last packets of a batch are served."""
 QUIET_S: Final = 60.0
 SAID_S: Final = 20.0
 WIRES_KEPT: Final = 1024
@@ -88,13 +86,11 @@ class Desk:
             self._host = host
             self._wires.clear()
         clock = time.time()
-        for number, datagram in enumerate(datagrams, 1):
+        for datagram in datagrams:
             try:
                 self._serve(listener, port, datagram, now, clock)
             except Exception as fault:
                 self._faulted(fault, datagram, now)
-            if not number % SENT_AT_ONCE:
-                self.flushed(port.flush(), now)
         self.flushed(port.flush(), now)
 
     def _serve(self, listener: Listener, port: Port, datagram: Datagram, now: Instant, clock: float) -> None:
