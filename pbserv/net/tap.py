@@ -149,7 +149,7 @@ def _is_loopback(address: str) -> bool:
 
 
 class PacketTap:
-    """Hears and sends as :class:`pbserv.net.udp.PacketInfoSocket` does, on a port that somebody else holds."""
+    """Hears and sends as :class:`pbserv.net.dhcp_port.BatchPort` does, on a port that somebody else holds."""
 
     def __init__(self, heard: socket.socket, raw: socket.socket, table: InterfaceTable, port: int) -> None:
         self._heard = heard

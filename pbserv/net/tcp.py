@@ -7,7 +7,9 @@ import socket
 from collections.abc import Iterator
 
 from pbserv.errors import StartError
-from pbserv.net.udp import IP_FREEBIND, bind_fault
+from pbserv.net.udp import bind_fault
+
+IP_FREEBIND = 15  # linux/in.h; missing from the socket module of CPython 3.11
 
 
 def listen(address: str, port: int, *, share: bool = False) -> socket.socket:

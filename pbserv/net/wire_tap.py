@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pbserv.errors import StartError
-from pbserv.net.udp import IP_PKTINFO
+from pbserv.net.mmsg import IP_PKTINFO
 
 ETHERNET: Final = 1  # ARPHRD_ETHER of if_arp.h
 ETH_P_ALL: Final = 0x0003

@@ -37,11 +37,8 @@ WIRES_KEPT: Final = 1024
 REPEATED: Final = Ignore(Reason.REPEATED)
 _ETHERNET: Final = b"\1\1\6"  # a BOOTREQUEST with six bytes of hardware address
 _NO_MAC: Final = bytes(6)
-_SILENT, _LOCAL, _IPXE = (
-    Verdict.SILENT,
-    Verdict.LOCAL,
-    ClientKind.IPXE,
-)  # to look up a member takes longer than to use it
+# To look a member up takes longer than to use it.
+_SILENT, _LOCAL, _IPXE = Verdict.SILENT, Verdict.LOCAL, ClientKind.IPXE
 _TO_REPAIR: Final = frozenset((Reason.ARCH_NOT_SERVED, Reason.NO_LOCAL_ADDRESS, Reason.REPLY_TOO_LONG))
 _WORDS: Final = {reason: reason.value for reason in Reason}
 

@@ -18,9 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pbserv.errors import StartError, WireError
+from pbserv.net.dhcp_port import BatchPort
 from pbserv.net.interfaces import InterfaceAddress
 from pbserv.net.tap import MAX_DATA_BYTES, PacketTap, Places, UdpPacket, unwrap, wrap
-from pbserv.net.udp import Datagram, PacketInfoSocket
+from pbserv.net.udp import Datagram
 from tests.daemon.programs import report_of
 from tests.proxydhcp.wires import Card, Wires, wires
 
@@ -242,7 +243,7 @@ def dnsmasq(room: Wires, directory: Path) -> Iterator[None]:
 def test_beside_a_dhcp_server_that_holds_the_port(tmp_path: Path) -> None:
     with wires(1) as room, dnsmasq(room, tmp_path), tapped(room) as tap:
         with room.server(), pytest.raises(StartError, match="in use"):
-            PacketInfoSocket.bind("0.0.0.0", 67)
+            BatchPort.bind("0.0.0.0", 67)
         card = room.card(0)
         try:
             card.broadcast(DISCOVER)
