@@ -8,6 +8,7 @@ from fastapi import Request
 
 from pbserv.errors import PbservError
 from pbserv.registry.access import Access, Caller
+from pbserv.registry.records import Role
 
 
 class ApiError(PbservError):
@@ -24,16 +25,16 @@ def bearer(request: Request) -> str | None:
     return token.strip() or None if scheme.lower() == "bearer" else None
 
 
-def admin_only(access: Access) -> Callable[[Request], Caller]:
-    """A dependency that lets only administrators pass."""
+def requires(access: Access, role: Role) -> Callable[[Request], Caller]:
+    """A dependency that lets only those pass who may do what ``role`` may."""
 
     def check(request: Request) -> Caller:
         caller = access.authorize(bearer(request))
         if caller is None:
             came = "the token that came is not valid; " if "authorization" in request.headers else ""
-            raise ApiError(401, f"{came}a token is needed: Authorization: Bearer <the administrator's token>")
-        if caller.kind != "admin":
-            raise ApiError(403, "this needs the administrator's token")
+            raise ApiError(401, f"{came}a token is needed: Authorization: Bearer TOKEN (see: pbserv token)")
+        if not caller.may(role):
+            raise ApiError(403, f"this needs a token of role {role}; the one that came is of role {caller.kind}")
         return caller
 
     return check

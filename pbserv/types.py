@@ -94,12 +94,19 @@ class Verdict(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The policy's answer for one device, with the steps that led to it (newest last)."""
+    """The policy's answer for one device, with the steps that led to it (newest last).
+
+    ``later``: another server is being asked; the same question has its answer within two seconds. ``file``: the boot
+    file that this device gets instead of its architecture's, below TFTPDirectory.
+    """
 
     verdict: Verdict
     reason: str
     steps: tuple[str, ...] = ()
     work: int | None = None
+    bundle: str = ""
+    file: str = ""
+    later: bool = False
 
 
 class Sighting(NamedTuple):  # one per DHCP packet: a frozen dataclass takes three times as long to make

@@ -22,7 +22,7 @@ from pbserv.imaging.jobs import Jobs
 from pbserv.imaging.manifest import MAX_BYTES, print_manifest
 from pbserv.imaging.transfer import Transfers, receive_item
 from pbserv.registry.access import Access, Caller
-from pbserv.registry.records import Job, Work, WorkKind
+from pbserv.registry.records import BundleKind, Job, Work
 from pbserv.registry.registry import Progress
 from pbserv.types import MacAddress
 
@@ -74,7 +74,7 @@ def _work_route(routes: APIRouter, jobs: Jobs, captures: Captures, transfers: Tr
         given = await jobs.begin(order, _mac(mac), peer_address(request), version, refusal)
         if given.job is None:
             return _shell(ACTION="local", REASON=given.reason)
-        if order.kind is WorkKind.CAPTURE:
+        if order.kind is BundleKind.CAPTURE:
             captures.begin(given.job, overwrite=order.overwrite)
         return _shell(
             ACTION=order.kind.value,
@@ -87,7 +87,7 @@ def _work_route(routes: APIRouter, jobs: Jobs, captures: Captures, transfers: Tr
 
 def _find_image(order: Work, transfers: Transfers) -> tuple[int | None, str]:
     """The version to restore, or why it cannot be."""
-    if order.kind is not WorkKind.RESTORE:
+    if order.kind is not BundleKind.RESTORE:
         return None, ""
     try:
         return transfers.store.info(order.image).version, ""
@@ -119,13 +119,13 @@ def _report_routes(routes: APIRouter, jobs: Jobs, caller: Any) -> None:
 def _image_routes(routes: APIRouter, jobs: Jobs, captures: Captures, transfers: Transfers, caller: Any) -> None:
     async def restoring(job_id: Number, who: Caller) -> Job:
         job = await jobs.running(job_id, _work_of(who))
-        if job.kind is not WorkKind.RESTORE:
+        if job.kind is not BundleKind.RESTORE:
             raise ApiError(409, f"job {job_id} is a {job.kind}, not a restore")
         return job
 
     async def capturing(job_id: Number, who: Caller) -> Job:
         job = await jobs.running(job_id, _work_of(who))
-        if job.kind is not WorkKind.CAPTURE:
+        if job.kind is not BundleKind.CAPTURE:
             raise ApiError(409, f"job {job_id} is a {job.kind}, not a capture")
         return job
 

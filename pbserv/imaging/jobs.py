@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from pbserv.log import ServiceLog
-from pbserv.registry.records import Job, Work, WorkKind, WorkState
+from pbserv.registry.records import BundleKind, Job, Work, WorkState
 from pbserv.registry.registry import ConflictError, Progress, Registry
 
 SILENT_AFTER_S = 120.0
@@ -102,7 +102,7 @@ class Jobs:
         job = await self.of_work(job_id, work_id)
         if job.state is not WorkState.RUNNING:
             return job
-        if ok and job.kind is WorkKind.CAPTURE and job.version is None:
+        if ok and job.kind is BundleKind.CAPTURE and job.version is None:
             ok, reason = False, "the device reported success, but no image was committed"
         return await self._close(job, ok=ok, reason=reason, log=log)
 

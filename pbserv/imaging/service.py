@@ -21,7 +21,7 @@ from pbserv.imaging.statistics import RequestRecord, Statistics
 from pbserv.imaging.transfer import Transfers
 from pbserv.log import ServiceLog
 from pbserv.registry.access import Access
-from pbserv.registry.records import WorkKind
+from pbserv.registry.records import BundleKind
 from pbserv.registry.registry import Registry
 from pbserv.service import Reload
 
@@ -77,15 +77,15 @@ class ImagingService:
         """Whether a device is at work."""
         return self._jobs.busy
 
-    def check_work(self, kind: WorkKind, image: str, *, overwrite: bool) -> None:
+    def check_work(self, kind: BundleKind, image: str, *, overwrite: bool) -> None:
         """Refuse work that could only fail on the device: raises an ImagingFault with the reason."""
         try:
             found = self._store.info(image)
         except UnknownImage:
-            if kind is WorkKind.RESTORE:
+            if kind is BundleKind.RESTORE:
                 raise UnknownImage(f"no image {image}; see: pbserv image list") from None
             return
-        if kind is WorkKind.RESTORE:
+        if kind is BundleKind.RESTORE:
             if any(item.kind == "file" for item in found.manifest.items):
                 raise NotRestorable(f"image {image} is one opaque file, not a disk: no device can restore it")
             return

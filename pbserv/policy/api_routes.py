@@ -10,10 +10,10 @@ from typing import Annotated, Protocol
 from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, Field, field_validator
 
-from pbserv.httpapi import ApiError, admin_only
+from pbserv.httpapi import ApiError, requires
 from pbserv.policy.service import PolicyService
 from pbserv.registry.access import Access
-from pbserv.registry.records import Device, DeviceState, Event, Finish, Job, Work, WorkKind, WorkState
+from pbserv.registry.records import BundleKind, Device, DeviceState, Event, Finish, Job, Role, Work, WorkState
 from pbserv.registry.registry import Registry, WorkOrder
 from pbserv.types import ClientArch, MacAddress
 
@@ -24,7 +24,7 @@ Number = Annotated[int, Path(ge=1, lt=2**63)]
 class Images(Protocol):
     """What the policy wants to know of the imaging service before it promises work."""
 
-    def check_work(self, kind: WorkKind, image: str, *, overwrite: bool) -> None:
+    def check_work(self, kind: BundleKind, image: str, *, overwrite: bool) -> None:
         """Raises a PbservError that says why a job of that kind could not succeed."""
 
     @property
@@ -34,7 +34,7 @@ class Images(Protocol):
 class WorkView(BaseModel):
     id: int
     mac: str
-    kind: WorkKind
+    kind: BundleKind
     image: str
     target_disk: str
     finish: Finish
@@ -66,7 +66,7 @@ class JobView(BaseModel):
     id: int
     work_id: int
     mac: str
-    kind: WorkKind
+    kind: BundleKind
     image: str
     version: int | None
     address: str
@@ -93,7 +93,7 @@ class WorkBody(BaseModel):
     """``target_disk``: empty, ``/dev/X``, ``by-id:NAME``, ``serial:S``, ``model:M`` or ``size:BYTES``."""
 
     mac: str
-    kind: WorkKind
+    kind: BundleKind
     image: str
     target_disk: str = Field("", max_length=200)
     finish: Finish = Finish.REBOOT
@@ -130,7 +130,7 @@ def mac_text(mac: str) -> str:
 
 
 def router(registry: Registry, policy: PolicyService, access: Access, images: Images) -> APIRouter:
-    routes = APIRouter(prefix="/api/v1", dependencies=[Depends(admin_only(access))])
+    routes = APIRouter(prefix="/api/v1", dependencies=[Depends(requires(access, Role.ADMIN))])
     _device_routes(routes, registry, policy)
     _work_routes(routes, registry, images)
     return routes

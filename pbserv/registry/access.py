@@ -1,33 +1,58 @@
-"""Who is calling: an administrator, a device with the token of its work, or nobody."""
+"""Who is calling: the bearer of an API token with its role, a device with the token of its work, or nobody."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final
 
-from pbserv.registry.tokens import ADMIN_ROLE, WorkTokens, digest
+from pbserv.registry.records import Role
+from pbserv.registry.tokens import WorkTokens, digest
+
+_RANK: Final = {Role.VIEWER: 1, Role.OPERATOR: 2, Role.ADMIN: 3}
+"""Who may more may also do what those below may. ``site`` stands apart: it may resolve policies, and nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """``work`` is the number of the work whose token was shown; None for an administrator."""
+    """``role`` of an API token; None for a device, which shows the token of its ``work``."""
 
-    kind: Literal["admin", "work"]
+    role: Role | None
     work: int | None = None
+
+    @property
+    def kind(self) -> str:
+        """The role, or ``work``."""
+        return "work" if self.role is None else self.role.value
+
+    def may(self, role: Role) -> bool:
+        """Whether the caller may do what ``role`` may."""
+        if self.role is None:
+            return False
+        return self.role is role or _RANK.get(self.role, 0) >= _RANK.get(role, 99)
 
 
 class Access:
-    """Checks bearer tokens in memory. The digests of administrators' tokens come from the registry at start."""
+    """Checks bearer tokens in memory. ``roles``: digest -> role; read from the registry at start, then kept in step."""
 
-    def __init__(self, digests: dict[str, str], tokens: WorkTokens) -> None:
-        self._digests = digests
+    def __init__(self, roles: Mapping[str, str], tokens: WorkTokens) -> None:
+        self._roles = {mark: Role(role) for mark, role in roles.items()}
         self._tokens = tokens
+
+    def put(self, mark: str, role: Role) -> None:
+        """A token was made; ``mark`` is its digest."""
+        self._roles[mark] = role
+
+    def drop(self, mark: str) -> None:
+        """A token was revoked: its next call is refused."""
+        self._roles.pop(mark, None)
 
     def authorize(self, token: str | None) -> Caller | None:
         """None when the token is missing or not ours. That a work's token is genuine does not say that it is active."""
         if not token or len(token) > 512:
             return None
-        if self._digests.get(digest(token)) == ADMIN_ROLE:
-            return Caller("admin")
+        role = self._roles.get(digest(token))
+        if role is not None:
+            return Caller(role)
         work = self._tokens.work_of(token)
-        return None if work is None else Caller("work", work)
+        return None if work is None else Caller(None, work)

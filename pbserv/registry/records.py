@@ -8,23 +8,52 @@ from datetime import datetime
 
 
 class DeviceState(enum.StrEnum):
+    """A device without a record is unknown. ``retired``: its record is kept, it gets nothing any more."""
+
     PENDING = "pending"
     KNOWN = "known"
     DENIED = "denied"
+    RETIRED = "retired"
 
 
-class WorkKind(enum.StrEnum):
+class BundleKind(enum.StrEnum):
+    """What a device can be told to do, as a bundle or as one piece of work."""
+
     RESTORE = "restore"
+    MULTICAST = "multicast"
     CAPTURE = "capture"
+    SCRIPT = "script"
+    MAINTENANCE = "maintenance"
+    LINUX = "linux"
+    INSTALL = "install"
+    EFI = "efi"
+    ISO = "iso"
+    IPXE = "ipxe"
+    CHAIN = "chain"
+    MEMTEST = "memtest"
+    WINPE = "winpe"
+    LOCAL = "local"
+    NOTHING = "nothing"
+
+
+CLIENT_KINDS = frozenset(
+    (BundleKind.RESTORE, BundleKind.MULTICAST, BundleKind.CAPTURE, BundleKind.SCRIPT, BundleKind.MAINTENANCE)
+)
+"""What the imaging client does. All else is done by the loader alone."""
 
 
 class WorkState(enum.StrEnum):
-    """``queued`` and ``running`` work makes the device boot the imaging client; the rest is history."""
+    """``queued`` and ``running`` work is what the device boots for; ``held`` waits for an administrator's retry.
+
+    ``failed`` is work of which no run is left and that was not held (its device was denied, its bundle is gone).
+    """
 
     QUEUED = "queued"
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"
+    HELD = "held"
+    EXPIRED = "expired"
     CANCELLED = "cancelled"
 
 
@@ -41,11 +70,16 @@ class Finish(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One thing a device is to do once; cleared by the completion report of its job."""
+    """One thing a device is to do once; cleared by its completion report.
+
+    ``document``: the bundle as it was when the work was made (the JSON of a ``policy.model.Bundle``), so that it does
+    not change under the device; empty for a plain restore or capture. ``assignment``: the name of the one that led to
+    it. ``retries``: further runs after one that failed. ``attempts``: runs that were begun.
+    """
 
     id: int
     mac: str
-    kind: WorkKind
+    kind: BundleKind
     image: str
     target_disk: str
     finish: Finish
@@ -53,6 +87,12 @@ class Work:
     state: WorkState
     reason: str
     created: datetime
+    bundle: str = ""
+    document: str = ""
+    assignment: str = ""
+    expires: datetime | None = None
+    retries: int = 0
+    attempts: int = 0
 
     @property
     def active(self) -> bool:
@@ -60,8 +100,27 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
+class Run:
+    """How an assignment's newest work on a device ended, and when."""
+
+    assignment: str
+    state: WorkState
+    ended: datetime
+
+
+Labels = tuple[tuple[str, str], ...]
+"""Names and values, sorted by name, each name once."""
+
+
+@dataclass(frozen=True, slots=True)
 class Device:
-    """A machine that boots, with the one active work it has, if any."""
+    """A machine that boots, with the one active work it has, if any.
+
+    ``mac`` is the first address that was seen of it, and its name in the registry; ``macs`` are its further ones.
+    ``labels`` were given by administrators and win over ``learned`` ones (from DHCP, the loader, the imaging client).
+    ``folder``: ``/`` is the zone. ``menu``, ``loader`` and ``arguments``: its own menu policy, boot file and kernel
+    arguments; empty: inherited. ``runs``: one for each assignment whose work ended.
+    """
 
     mac: str
     uuid: str | None
@@ -72,6 +131,17 @@ class Device:
     first_seen: datetime
     last_seen: datetime
     work: Work | None = None
+    macs: tuple[str, ...] = ()
+    serial: str = ""
+    asset: str = ""
+    folder: str = "/"
+    groups: tuple[str, ...] = ()
+    labels: Labels = ()
+    learned: Labels = ()
+    menu: str = ""
+    loader: str = ""
+    arguments: str = ""
+    runs: tuple[Run, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +151,7 @@ class Job:
     id: int
     work_id: int
     mac: str
-    kind: WorkKind
+    kind: BundleKind
     image: str
     version: int | None
     address: str
@@ -95,6 +165,42 @@ class Job:
     started: datetime
     finished: datetime | None
     log: str
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One policy object: a bundle, group, folder, assignment, rule or menu. ``body`` is JSON, without the name.
+
+    ``revision`` grows by one with every change; it is the ETag of the object.
+    """
+
+    kind: str
+    name: str
+    body: str
+    revision: int
+    changed: datetime
+
+
+class Role(enum.StrEnum):
+    """What the bearer of a token may do: look; change devices and work; change everything.
+
+    ``site``: a server of another place that resolves policies here (PrebootServer), and nothing else.
+    """
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+    SITE = "site"
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What is kept of an API token: never the token itself."""
+
+    id: int
+    name: str
+    role: Role
+    created: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,13 +25,13 @@ from pbserv.registry.models import BootSessionRow, DeviceRow, EventRow, JobRow, 
 from pbserv.registry.records import (
     ACTIVE_WORK,
     BootSession,
+    BundleKind,
     Device,
     DeviceState,
     Event,
     Finish,
     Job,
     Work,
-    WorkKind,
     WorkState,
 )
 
@@ -63,7 +63,7 @@ class WorkOrder:
     """What an administrator asks for; an empty ``target_disk`` means the only disk that fits."""
 
     mac: str
-    kind: WorkKind
+    kind: BundleKind
     image: str
     target_disk: str = ""
     finish: Finish = Finish.REBOOT
@@ -202,7 +202,7 @@ class Registry:
                     f"device {order.mac} has work {active.id} ({active.kind} {active.image}) already; "
                     f"cancel it first: pbserv work cancel {active.id}"
                 )
-            if order.kind is WorkKind.CAPTURE:
+            if order.kind is BundleKind.CAPTURE:
                 await _refuse_second_capture(session, order.image)
             row = WorkRow(
                 mac=order.mac,
@@ -438,7 +438,7 @@ def _seen(device: Device) -> dict[str, object]:
 
 async def _refuse_second_capture(session: AsyncSession, image: str) -> None:
     query = select(WorkRow).where(
-        WorkRow.kind == WorkKind.CAPTURE, WorkRow.image == image, WorkRow.state.in_(ACTIVE_WORK)
+        WorkRow.kind == BundleKind.CAPTURE, WorkRow.image == image, WorkRow.state.in_(ACTIVE_WORK)
     )
     other = await session.scalar(query.limit(1))
     if other is not None:
@@ -468,7 +468,7 @@ def _device(row: DeviceRow, work: Work | None) -> Device:
 
 def _work(row: WorkRow) -> Work:
     return Work(
-        id=row.id, mac=row.mac, kind=WorkKind(row.kind), image=row.image, target_disk=row.target_disk or "",
+        id=row.id, mac=row.mac, kind=BundleKind(row.kind), image=row.image, target_disk=row.target_disk or "",
         finish=Finish(row.finish), overwrite=row.overwrite, state=WorkState(row.state), reason=row.reason or "",
         created=row.created,
     )  # fmt: skip
@@ -476,7 +476,7 @@ def _work(row: WorkRow) -> Work:
 
 def _job(row: JobRow) -> Job:
     return Job(
-        id=row.id, work_id=row.work_id, mac=row.mac, kind=WorkKind(row.kind), image=row.image, version=row.version,
+        id=row.id, work_id=row.work_id, mac=row.mac, kind=BundleKind(row.kind), image=row.image, version=row.version,
         address=row.address, state=WorkState(row.state), reason=row.reason, stage=row.stage, item=row.item,
         bytes_done=row.bytes_done, bytes_total=row.bytes_total, rate=row.rate, started=row.started,
         finished=row.finished, log=row.log,

@@ -12,14 +12,14 @@ from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
-from pbserv.httpapi import ApiError, admin_only
+from pbserv.httpapi import ApiError, requires
 from pbserv.journal.journal import Journal
 from pbserv.journal.pcap import pcap_of
 from pbserv.journal.record import unpack
 from pbserv.journal.steps import DhcpStep, Spell, Step
 from pbserv.journal.timeline import Row, rows
 from pbserv.registry.access import Access
-from pbserv.registry.records import BootSession
+from pbserv.registry.records import BootSession, Role
 from pbserv.types import MacAddress
 
 _LINE_TYPE: Final = "application/x-ndjson"
@@ -65,7 +65,9 @@ class TimelineView(SessionView):
 
 def router(journal: Journal, access: Access, spell: Spell) -> APIRouter:
     """``spell`` reads every option of a packet."""
-    routes = APIRouter(prefix="/api/v1/journal", tags=["journal"], dependencies=[Depends(admin_only(access))])
+    routes = APIRouter(
+        prefix="/api/v1/journal", tags=["journal"], dependencies=[Depends(requires(access, Role.VIEWER))]
+    )
 
     @routes.get("")
     async def sessions(mac: str | None = None, limit: Limit = 50) -> list[SessionView]:

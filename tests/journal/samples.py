@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pbserv.journal.sessions import Session
-from pbserv.journal.steps import DhcpStep, Line, Step, source_of
+from pbserv.journal.steps import DhcpStep, Line, Step, source_of, told_of
 from pbserv.proxydhcp import packet as dhcp
 from pbserv.proxydhcp.packet import Packet, encode
 from pbserv.proxydhcp.reading import text_of
@@ -82,7 +82,9 @@ def lines(*steps: DhcpStep | Step, packets: int = 32) -> list[Line]:
     """The steps as a session keeps them."""
     session = Session(MAC, steps[0].at)
     for step in steps:
-        session.fresh.append(tuple(step))
-        session.seen += 1
+        if isinstance(step, Step):
+            session.event(step)
+        else:
+            session.packet(step.at, told_of(step), step.data)
     session.settle(text_of, lambda ifindex: f"eth{ifindex}", packets)
     return session.lines

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pbserv.errors import StartError
-from pbserv.net.dhcp_port import BatchPort, SinglePort
+from pbserv.net.dhcp_port import BatchPort, SinglePort, Way
 from pbserv.net.mmsg import BATCH, COPY_BYTES
 from pbserv.net.udp import Datagram
 from tests.proxydhcp.wires import wires
@@ -53,8 +53,8 @@ def test_what_comes_in_says_from_where_and_for_whom() -> None:
 
 def test_a_queued_reply_leaves_with_the_flush() -> None:
     with pair() as (port, client, number):
-        port.queue(b"first", HERE, client.getsockname()[1], HERE, LOOPBACK)
-        port.queue(bytearray(b"second"), HERE, client.getsockname()[1], HERE, 0)
+        port.queue(b"first", Way(HERE, client.getsockname()[1], HERE, LOOPBACK))
+        port.queue(bytearray(b"second"), Way(HERE, client.getsockname()[1], HERE, 0))
         client.setblocking(False)
         with pytest.raises(BlockingIOError):
             client.recv(100)
@@ -67,7 +67,7 @@ def test_a_queued_reply_leaves_with_the_flush() -> None:
 def test_what_is_queued_is_a_copy() -> None:
     with pair() as (port, client, _):
         data = bytearray(b"as it was")
-        port.queue(data, HERE, client.getsockname()[1], HERE, LOOPBACK)
+        port.queue(data, Way(HERE, client.getsockname()[1], HERE, LOOPBACK))
         data[:] = b"something else"
         port.flush()
         assert client.recv(100) == b"as it was"
@@ -81,7 +81,7 @@ def test_more_than_a_batch(count: int) -> None:
         found = heard(port, count)
         assert [datagram.data for datagram in found] == [one.to_bytes(2, "big") for one in range(count)]
         for datagram in found:
-            port.queue(b"re:" + datagram.data, datagram.peer, datagram.port, HERE, LOOPBACK)
+            port.queue(b"re:" + datagram.data, Way(datagram.peer, datagram.port, HERE, LOOPBACK))
         assert list(port.flush()) == []
         assert [client.recv(10)[3:] for _ in range(count)] == [one.data for one in found]
 
@@ -92,7 +92,7 @@ def test_replies_of_all_sizes(sizes: list[int]) -> None:
     with pair() as (port, client, _):
         peer = client.getsockname()[1]
         for size in sizes:
-            port.queue(bytes((size & 255,)) * size, HERE, peer, HERE, LOOPBACK)
+            port.queue(bytes((size & 255,)) * size, Way(HERE, peer, HERE, LOOPBACK))
         assert list(port.flush()) == []
         # A long one does not wait for the short ones.
         assert sorted(len(client.recv(2000)) for _ in sizes) == sorted(sizes)
@@ -102,7 +102,7 @@ def test_short_and_long_replies_both_arrive_whole() -> None:
     with pair() as (port, client, _):
         for size in (COPY_BYTES, COPY_BYTES + 1, 1472):
             data = os.urandom(size)
-            port.queue(data, HERE, client.getsockname()[1], HERE, LOOPBACK)
+            port.queue(data, Way(HERE, client.getsockname()[1], HERE, LOOPBACK))
             assert list(port.flush()) == []
             assert client.recv(2000) == data
 
@@ -120,9 +120,9 @@ def test_one_refused_reply_stops_no_other() -> None:
     with pair() as (port, client, _):
         peer = client.getsockname()[1]
         for number in range(3):
-            port.queue(b"%d" % number, HERE, peer, HERE, LOOPBACK)
-            port.queue(b"nowhere", HERE, peer, "192.0.2.77", LOOPBACK)  # not our address
-            port.queue(bytes(1000), HERE, peer, "192.0.2.77", LOOPBACK)
+            port.queue(b"%d" % number, Way(HERE, peer, HERE, LOOPBACK))
+            port.queue(b"nowhere", Way(HERE, peer, "192.0.2.77", LOOPBACK))  # not our address
+            port.queue(bytes(1000), Way(HERE, peer, "192.0.2.77", LOOPBACK))
         unsent = port.flush()
         assert [client.recv(10) for _ in range(3)] == [b"0", b"1", b"2"]
         assert len(unsent) == 6
@@ -137,9 +137,9 @@ def test_the_error_that_an_earlier_reply_brought_back_costs_no_later_one() -> No
             gone.bind((HERE, 0))
             closed = gone.getsockname()[1]
         for _ in range(3):
-            port.queue(b"to nobody", HERE, closed, HERE, LOOPBACK)
+            port.queue(b"to nobody", Way(HERE, closed, HERE, LOOPBACK))
             port.flush()
-            port.queue(b"to you", HERE, client.getsockname()[1], HERE, LOOPBACK)
+            port.queue(b"to you", Way(HERE, client.getsockname()[1], HERE, LOOPBACK))
             assert list(port.flush()) == []
             assert client.recv(100) == b"to you"
         client.sendto(b"still there", (HERE, number))
@@ -154,7 +154,7 @@ def test_a_port_that_is_taken_says_so() -> None:
 def test_a_closed_port_refuses_what_was_queued() -> None:
     port = BatchPort.bind(HERE, 0)
     port.close()
-    port.queue(b"late", HERE, 9, HERE, LOOPBACK)
+    port.queue(b"late", Way(HERE, 9, HERE, LOOPBACK))
     assert len(port.flush()) == 1
 
 
@@ -189,8 +189,8 @@ def test_a_listener_that_sends_one_at_a_time_as_a_port() -> None:
     slow = Slow()
     port = SinglePort(slow)
     assert (port.name, port.fileno(), len(port.receive()), slow.limit) == (("0.0.0.0", 67), 77, 1, BATCH)
-    port.queue(bytearray(b"one"), "255.255.255.255", 68, HERE, 3)
-    port.queue(b"two", "192.0.2.1", 67, HERE, 0)
+    port.queue(bytearray(b"one"), Way("255.255.255.255", 68, HERE, 3))
+    port.queue(b"two", Way("192.0.2.1", 67, HERE, 0))
     assert slow.sent == [(b"one", "255.255.255.255", 68, HERE, 3), (b"two", "192.0.2.1", 67, HERE, 0)]
     assert [one[:3] for one in port.flush()] == [("192.0.2.1", 67, 0)]
     assert list(port.flush()) == []
@@ -212,12 +212,12 @@ def test_a_broadcast_leaves_by_the_wire_that_is_named() -> None:
                 own = f"10.{number + 1}.0.1"
                 assert datagram == Datagram(b"question", "0.0.0.0", 68, own, "255.255.255.255", places[number])
                 for turn in range(2):
-                    port.queue(f"wire {number} {turn}".encode(), "255.255.255.255", 68, own, places[number])
+                    port.queue(f"wire {number} {turn}".encode(), Way("255.255.255.255", 68, own, places[number]))
                 assert list(port.flush()) == []
                 got = [cards[number].frame().data.data.data for _ in range(2)]
                 assert got == [f"wire {number} {turn}".encode() for turn in range(2)]
-            port.queue(b"x", "255.255.255.255", 68, "10.1.0.1", 1 << 20)  # no such interface
-            port.queue(b"to card 0", "255.255.255.255", 68, "10.1.0.1", places[0])
+            port.queue(b"x", Way("255.255.255.255", 68, "10.1.0.1", 1 << 20))  # no such interface
+            port.queue(b"to card 0", Way("255.255.255.255", 68, "10.1.0.1", places[0]))
             unsent = port.flush()
             assert [one.ifindex for one in unsent] == [1 << 20]
             assert cards[0].frame().data.data.data == b"to card 0"

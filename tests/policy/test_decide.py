@@ -9,7 +9,7 @@ import pytest
 from pbserv.policy.decide import decide, refusal
 from pbserv.policy.devices import DeviceTable
 from pbserv.policy.render import BootFacts, boot_script, bootstrap
-from pbserv.registry.records import Device, DeviceState, Finish, Work, WorkKind, WorkState
+from pbserv.registry.records import BundleKind, Device, DeviceState, Finish, Work, WorkState
 from pbserv.types import Decision, Verdict
 
 MAC = "52:54:00:00:00:01"
@@ -22,7 +22,7 @@ def device(state: DeviceState = DeviceState.KNOWN, work: Work | None = None) -> 
 
 
 def work(state: WorkState = WorkState.QUEUED) -> Work:
-    return Work(7, MAC, WorkKind.RESTORE, "debian", "", Finish.REBOOT, False, state, "", NOW)
+    return Work(7, MAC, BundleKind.RESTORE, "debian", "", Finish.REBOOT, False, state, "", NOW)
 
 
 @pytest.mark.parametrize(

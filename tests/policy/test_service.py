@@ -16,7 +16,7 @@ from pbserv.policy.config import PolicyConf
 from pbserv.policy.ports import Neighbours
 from pbserv.policy.service import PolicyService, PolicySettings, Refused
 from pbserv.registry.migrate import migrate
-from pbserv.registry.records import DeviceState, WorkKind
+from pbserv.registry.records import BundleKind, DeviceState
 from pbserv.registry.registry import Registry, WorkOrder
 from pbserv.registry.tokens import WorkTokens
 from pbserv.types import ClientArch, MacAddress, Sighting, Verdict
@@ -112,7 +112,7 @@ async def test_virtual_files_over_tftp(registry: Registry, tmp_path: Path) -> No
     assert service.find("boot/nonsense.ipxe", "10.0.0.7", "10.0.0.2") is None
     assert service.find("pxelinux.cfg/default", "10.0.0.7", "10.0.0.2") is None
     await registry.set_device(MAC, DeviceState.KNOWN)
-    work = await registry.add_work(WorkOrder(MAC, WorkKind.CAPTURE, "debian"))
+    work = await registry.add_work(WorkOrder(MAC, BundleKind.CAPTURE, "debian"))
     script = service.find("boot/52-54-00-00-00-01.ipxe", "10.0.0.7", "10.0.0.2")
     assert script is not None
     assert f"pb.token={WorkTokens(b's' * 32).issue(work.id)}".encode() in script
@@ -255,7 +255,7 @@ async def test_settings_and_records_that_change_are_not_answered_from_memory(
     service = await started(registry, tmp_path)
     await registry.set_device(MAC, DeviceState.KNOWN)
     assert service.decide(SIGHTING).verdict is Verdict.LOCAL
-    work = await registry.add_work(WorkOrder(MAC, WorkKind.CAPTURE, "debian"))
+    work = await registry.add_work(WorkOrder(MAC, BundleKind.CAPTURE, "debian"))
     assert service.decide(SIGHTING).verdict is Verdict.BOOT
     await registry.cancel_work(work.id)
     (await service.prepare(PolicySettings(PolicyConf(zone_default="menu"), None, 8067))).commit()

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pbserv.journal.steps import DhcpStep
+from pbserv.journal.steps import DhcpStep, Told, step_of
 from pbserv.proxydhcp import packet as dhcp
 from pbserv.proxydhcp.asked import AskedOf
 from pbserv.proxydhcp.config import ProxyDhcpConf
@@ -142,6 +142,9 @@ class Book:
 
     def dhcp(self, mac: bytes, step: DhcpStep) -> None:
         self.steps.append((mac.hex(":"), step))
+
+    def packet(self, mac: bytes, at: float, told: Told, data: bytes) -> None:
+        self.dhcp(mac, step_of(at, told, data))
 
     def add(self, mac: str, what: str, detail: str = "") -> None:
         self.events.append((what, mac, detail))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pbserv.log import ServiceLog
-from pbserv.net.dhcp_port import Unsent
+from pbserv.net.dhcp_port import Unsent, Way
 from pbserv.net.interfaces import InterfaceAddress
 from pbserv.net.udp import Datagram
 from pbserv.proxydhcp import packet as dhcp
@@ -42,8 +42,8 @@ class Out:
     def receive(self) -> Sequence[Datagram]:
         return ()
 
-    def queue(self, data: bytes | bytearray, peer: str, port: int, source: str, ifindex: int) -> None:
-        self.sent.append((decode(bytes(data)), peer, port, source, ifindex))
+    def queue(self, data: bytes | bytearray, way: Way) -> None:
+        self.sent.append((decode(bytes(data)), way.peer, way.port, way.source_address, way.ifindex))
 
     def flush(self) -> Sequence[Unsent]:
         self.flushes += 1

@@ -17,7 +17,7 @@ from pbserv.errors import PbservError
 from pbserv.registry.journal_rows import SESSIONS_PER_DEVICE
 from pbserv.registry.migrate import migrate
 from pbserv.registry.models import Base
-from pbserv.registry.records import BootSession, Device, DeviceState, Event, WorkKind, WorkState
+from pbserv.registry.records import BootSession, BundleKind, Device, DeviceState, Event, WorkState
 from pbserv.registry.registry import (
     EVENTS_PER_DEVICE,
     ConflictError,
@@ -30,7 +30,7 @@ from pbserv.registry.registry import (
 MAC = "52:54:00:00:00:01"
 OTHER = "52:54:00:00:00:02"
 START = datetime(2026, 1, 1, tzinfo=UTC)
-ORDER = WorkOrder(MAC, WorkKind.RESTORE, "debian")
+ORDER = WorkOrder(MAC, BundleKind.RESTORE, "debian")
 
 
 def session_of(mac: str, minutes: int = 0) -> BootSession:
@@ -176,9 +176,9 @@ async def test_orders_that_cross_each_other_make_one_piece_of_work(registry: Reg
 async def test_two_devices_cannot_be_captured_to_one_name(registry: Registry) -> None:
     for mac in (MAC, OTHER):
         await registry.set_device(mac, DeviceState.KNOWN)
-    await registry.add_work(WorkOrder(MAC, WorkKind.CAPTURE, "debian"))
+    await registry.add_work(WorkOrder(MAC, BundleKind.CAPTURE, "debian"))
     with pytest.raises(ConflictError, match=MAC):
-        await registry.add_work(WorkOrder(OTHER, WorkKind.CAPTURE, "debian"))
+        await registry.add_work(WorkOrder(OTHER, BundleKind.CAPTURE, "debian"))
 
 
 async def test_denying_a_device_cancels_its_work(registry: Registry) -> None:
