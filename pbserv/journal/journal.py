@@ -20,7 +20,7 @@ from pbserv.journal.follow import Follower, Followers
 from pbserv.journal.record import pack
 from pbserv.journal.result import result_of
 from pbserv.journal.sessions import GAP_S, Session, SessionTable
-from pbserv.journal.steps import Describe, DhcpLine, DhcpStep, Line, Step, glance, source_of
+from pbserv.journal.steps import Describe, DhcpLine, DhcpStep, Line, Step, Told, glance, source_of, step_of
 from pbserv.net.interfaces import name_of
 from pbserv.registry.records import BootSession, Event
 
@@ -53,7 +53,7 @@ class Store(Protocol):
 
 
 class Journal:
-    """``dhcp``, ``add`` and ``learn`` are cheap and callable from packet handlers; :meth:`run` is the writer's task.
+    """What takes steps is cheap and callable from packet handlers; :meth:`run` is the writer's task.
 
     ``describe`` reads a packet (see :data:`pbserv.journal.steps.Describe`); ``days`` and ``packets`` are JournalDays
     and JournalPackets; ``clock`` gives seconds since the epoch.
@@ -96,10 +96,16 @@ class Journal:
     # what happens
 
     def dhcp(self, mac: bytes, step: DhcpStep) -> None:
-        """A DHCP packet of a boot client, with the answer that it got; about half a microsecond."""
+        """A DHCP packet of a boot client, with the answer that it got."""
         self._table.dhcp(mac, step)
         if self._watching:
             self._followers.tell(mac, step)
+
+    def packet(self, mac: bytes, at: float, told: Told, data: bytes) -> None:
+        """The same for a packet that is answered as others of this device are; about half a microsecond."""
+        self._table.packet(mac, at, told, data)
+        if self._watching:
+            self._followers.tell(mac, step_of(at, told, data))
 
     def add(self, mac: str, what: str, detail: str = "") -> None:
         """Anything else: a line of the device's history, and a step of its session. ``mac`` in its canonical form."""

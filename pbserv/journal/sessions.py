@@ -1,6 +1,6 @@
 """The boot sessions of devices in memory: which step belongs to which session, and what is given up for room. Pure.
 
-One rule: everything is bounded (devices, steps, bytes, what waits to be written), and ``dhcp`` does next to nothing:
+One rule: everything is bounded (devices, steps, bytes, what waits to be written), and ``packet`` does next to nothing:
 packets are read when a session is written or looked at.
 """
 
@@ -10,7 +10,20 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from pbserv.journal.steps import Describe, DhcpLine, DhcpStep, DhcpText, Line, Step, glance
+from pbserv.journal.steps import (
+    IFINDEX,
+    REPLY,
+    Describe,
+    DhcpLine,
+    DhcpStep,
+    DhcpText,
+    Line,
+    Step,
+    Told,
+    glance,
+    step_of,
+    told_of,
+)
 
 GAP_S: Final = 300.0
 MOST_DEVICES: Final = 2048
@@ -23,22 +36,24 @@ Name = Callable[[int], str]
 """The name of an interface by its index."""
 
 
-Kept = tuple[Any, ...]
-"""A :class:`Step`, or step, text and interface of a :class:`DhcpLine`, as plain tuples all the way down.
+Event = tuple[str, str, str]
+"""A :class:`Step` without its time."""
+Fresh = tuple[float, Told | Event, bytes]
+"""When, what, and the bytes of the packet."""
+Kept = tuple[float, Any, bytes, tuple[Any, ...], str]
+"""The same with the text and the interface of a :class:`DhcpLine`; an event has none.
 
-The collector looks away from plain tuples of texts and numbers for good. Half a million named ones, in a storm, would
-hold the loop for tens of milliseconds each time that it looks at them.
+All of it is plain: the collector looks away from plain tuples of texts and numbers for good. Half a million named
+ones, in a storm, would hold the loop for tens of milliseconds each time that it looks at them.
 """
-_DATA, _REPLY = DhcpStep._fields.index("data"), DhcpStep._fields.index("reply")
-_IFINDEX = DhcpStep._fields.index("ifindex")
 SPARED: Final = 8
 _BATCH_S: Final = 0.1
-_EVENT, _LINE = len(Step._fields), len(DhcpLine._fields)
+_EVENT: Final = len(Step._fields) - 1
 
 
-def _in_order(steps: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+def _in_order(steps: Iterable[Fresh]) -> list[Fresh]:
     """A packet's time is that of its batch, and what it caused is noted before it is: cause before effect."""
-    found: list[tuple[Any, ...]] = []
+    found: list[Fresh] = []
     for step in steps:
         place = len(found)
         while place and 0 < found[place - 1][0] - step[0] < _BATCH_S:
@@ -50,18 +65,21 @@ def _in_order(steps: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 class Session:
     """One boot of one device. ``fresh`` are steps that nobody has read yet, ``kept`` those before them.
 
+    ``fresh`` is flat, three places for each :data:`Fresh`: a packet that is noted makes nothing that stays but its
+    bytes. ``told`` is that of the newest packet; packets that share it have one reply between them.
     ``hot``: it is known that this session has to be written and that it holds bytes.
     """
 
-    __slots__ = ("fresh", "hot", "kept", "last", "mac", "seen", "size", "started")
+    __slots__ = ("fresh", "hot", "kept", "last", "mac", "seen", "size", "started", "told")
 
     def __init__(self, mac: bytes, started: float) -> None:
         self.mac = mac
         self.started = started
         self.last = started
         self.hot = False
-        self.fresh: deque[Kept] = deque(maxlen=MOST_STEPS)
+        self.fresh: deque[Any] = deque(maxlen=3 * MOST_STEPS)
         self.kept: list[Kept] = []
+        self.told: Told | None = None
         self.seen = 0
         self.size = 0
 
@@ -74,51 +92,82 @@ class Session:
     def lines(self) -> list[Line]:
         """The steps as they are shown. Settle first."""
         return [
-            Step._make(one) if len(one) == _EVENT else DhcpLine(DhcpStep._make(one[0]), DhcpText._make(one[1]), one[2])
-            for one in self.kept
+            Step(at, *told)
+            if len(told) == _EVENT
+            else DhcpLine(step_of(at, told, data), DhcpText._make(text), interface)
+            for at, told, data, text, interface in self.kept
         ]
+
+    def packet(self, at: float, told: Told, data: bytes) -> int:
+        """Note a packet; how many bytes more are held now (the hot path)."""
+        self.seen += 1
+        self.fresh.extend((at, told, data))
+        size = len(data)
+        if told is not self.told:
+            self.told = told
+            size += len(told[REPLY] or b"")
+        self.size += size
+        return size
+
+    def event(self, step: Step) -> None:
+        """Note anything else."""
+        self.seen += 1
+        self.fresh.extend((step.at, tuple(step[1:]), b""))
+
+    def _fresh(self) -> list[Fresh]:
+        flat = iter(self.fresh)
+        return list(zip(flat, flat, flat, strict=True))
 
     def settle(self, describe: Describe, name_of: Name, packets: int) -> None:
         """Read the fresh steps and keep the bytes of the newest ``packets`` of all."""
-        fresh, self.fresh = self.fresh, deque(maxlen=MOST_STEPS)
-        for step in _in_order(fresh):
-            if len(step) == _EVENT:
-                self.kept.append(step)
+        fresh = self._fresh()
+        self.fresh.clear()
+        for at, told, data in _in_order(fresh):
+            if len(told) == _EVENT:
+                self.kept.append((at, told, data, (), ""))
             else:
-                self.kept.append((step, tuple(describe(step[_DATA])), name_of(step[_IFINDEX])))
+                ifindex: Any = told[IFINDEX]
+                self.kept.append((at, told, data, tuple(describe(data)), name_of(ifindex)))
         del self.kept[:-MOST_STEPS]
         self._strip(packets)
 
     def _strip(self, packets: int) -> None:
         whole = 0
         for index in range(len(self.kept) - 1, -1, -1):
-            one = self.kept[index]
-            if len(one) == _LINE and one[0][_DATA]:
+            at, told, data, text, interface = self.kept[index]
+            if data:
                 whole += 1
                 if whole > packets:
-                    self.kept[index] = (_bare(one[0]), one[1], one[2])
+                    self.kept[index] = (at, _bare(told), b"", text, interface)
         self.weigh()
 
     def thin(self) -> int:
         """Forget all fresh packets but the newest ``SPARED``; how many bytes that were."""
         before = self.size
-        steps = list(self.fresh)
-        old, new = steps[:-SPARED], steps[-SPARED:]
-        self.fresh = deque([step for step in old if len(step) == _EVENT] + new, maxlen=MOST_STEPS)
+        steps = self._fresh()
+        self.fresh.clear()
+        for number, step in enumerate(steps, SPARED - len(steps)):
+            if number >= 0 or len(step[1]) == _EVENT:
+                self.fresh.extend(step)
         self.weigh()
         return before - self.size
 
     def weigh(self) -> None:
         """Find out ``size``, the bytes of the packets that it holds."""
-        steps = [step for step in self.fresh if len(step) != _EVENT]
-        steps += [one[0] for one in self.kept if len(one) == _LINE]
-        self.size = sum(len(step[_DATA]) + len(step[_REPLY] or b"") for step in steps)
+        self.size, self.told = 0, None
+        for _at, told, data in [*(one[:3] for one in self.kept), *self._fresh()]:
+            if len(told) == _EVENT:
+                continue
+            self.size += len(data)
+            if told is not self.told:
+                self.told = told
+                self.size += len(told[REPLY] or b"")
 
 
-def _bare(step: Kept) -> Kept:
-    """The step without the bytes of its packets; that there was a reply is still known."""
-    reply = None if step[_REPLY] is None else b""
-    return (*step[:_DATA], b"", *step[_DATA + 1 : _REPLY], reply, *step[_REPLY + 1 :])
+def _bare(told: Any) -> Told:
+    """Without the bytes of the reply; that there was one is still known."""
+    bare: Told = told if told[REPLY] is None else (*told[:REPLY], b"", *told[REPLY + 1 :])
+    return bare
 
 
 class SessionTable:
@@ -149,19 +198,19 @@ class SessionTable:
         """How many sessions have to be written."""
         return len(self._dirty)
 
-    def dhcp(self, mac: bytes, step: DhcpStep) -> None:
+    def packet(self, mac: bytes, at: float, told: Told, data: bytes) -> None:
         """The hot path: about half a microsecond while the device's session is open and waits to be written."""
         session = self._live.get(mac)
-        if session is None or not session.hot or step.at - session.last > GAP_S:
-            session = self._touch(mac, step.at)
-        session.last = step.at
-        session.seen += 1
-        session.fresh.append(tuple(step))
-        size = len(step.data) + len(step.reply or b"")
-        session.size += size
-        self._size += size
+        if session is None or not session.hot or at - session.last > GAP_S:
+            session = self._touch(mac, at)
+        session.last = at
+        self._size += session.packet(at, told, data)
         if self._size > MOST_BYTES:
             self._make_room()
+
+    def dhcp(self, mac: bytes, step: DhcpStep) -> None:
+        """A packet that shares nothing with others."""
+        self.packet(mac, step.at, told_of(step), step.data)
 
     def add(self, mac: bytes, step: Step) -> None:
         """Anything but a DHCP packet. What an administrator does to a device that is not booting begins no session."""
@@ -171,8 +220,7 @@ class SessionTable:
         later = live is not None and step.source in _LATER
         session = self._touch(mac, live.last if live is not None and later else step.at)
         session.last = max(session.last, step.at)
-        session.seen += 1
-        session.fresh.append(tuple(step))
+        session.event(step)
 
     def _touch(self, mac: bytes, at: float) -> Session:
         """The session that a step at this time belongs to, marked as one to be written."""
@@ -224,7 +272,7 @@ class SessionTable:
         wanted = MOST_BYTES - _ROOM_BYTES
         while self._size > wanted and self._heavy:
             chatty = next(iter(self._heavy))
-            freed = chatty.thin() if len(chatty.fresh) > SPARED else 0
+            freed = chatty.thin() if len(chatty.fresh) > 3 * SPARED else 0
             if freed:
                 self._size -= freed
                 self._heavy.move_to_end(chatty)

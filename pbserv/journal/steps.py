@@ -6,7 +6,7 @@ One rule: a step is written down as it came. Whoever shows it decodes it; the pa
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 
 class DhcpStep(NamedTuple):
@@ -33,6 +33,33 @@ class DhcpStep(NamedTuple):
     reply: bytes | None = None
     reply_to: str = ""
     reply_port: int = 0
+
+
+Told = tuple[int, int, str, int, str, str, str, str, str, str, bytes | None, str, int, bool]
+"""What packets of a device have in common that are answered alike: a :class:`DhcpStep` without ``at`` and ``data``, and
+whether ``reply`` is to have the transaction id of the packet (see :func:`answering`).
+
+Plain, as all that is kept by the ten thousand: the collector looks away from plain tuples of texts and numbers.
+"""
+IFINDEX: Final = 1
+REPLY: Final = 10
+
+
+def told_of(step: DhcpStep) -> Told:
+    """For a step that shares nothing with others."""
+    return (*step[1:7], *step[8:], False)
+
+
+def step_of(at: float, told: Told, data: bytes) -> DhcpStep:
+    reply = told[REPLY]
+    if reply and told[-1]:
+        reply = answering(reply, data)
+    return DhcpStep(at, *told[:6], data, *told[6:10], reply, *told[11:13])
+
+
+def answering(reply: bytes, data: bytes) -> bytes:
+    """The reply to another packet of a device whose packets differ in their transaction id alone."""
+    return b"".join((reply[:4], data[4:8], reply[8:]))
 
 
 class Step(NamedTuple):

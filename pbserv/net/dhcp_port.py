@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from pbserv.errors import StartError
@@ -30,6 +29,19 @@ class Unsent(NamedTuple):
     reason: str
 
 
+class Way(Endpoint):
+    """To ``peer``:``port`` from our address ``source_address`` out of interface ``ifindex`` (0: by route).
+
+    It costs more than a packet: keep it for all replies that go there.
+    """
+
+    __slots__ = ("ifindex", "peer", "port", "source_address")
+
+    def __init__(self, peer: str, port: int, source_address: str, ifindex: int) -> None:
+        super().__init__((peer, port), route_control(source_address, ifindex))
+        self.peer, self.port, self.source_address, self.ifindex = peer, port, source_address, ifindex
+
+
 class Port(Protocol):
     """Where packets are heard and answered."""
 
@@ -42,8 +54,8 @@ class Port(Protocol):
     def receive(self) -> Sequence[Datagram]:
         """One batch; empty when nothing waits."""
 
-    def queue(self, data: bytes | bytearray, peer: str, port: int, source: str, ifindex: int) -> None:
-        """To ``peer``:``port`` from ``source`` out of interface ``ifindex`` (0: by route), at the next flush."""
+    def queue(self, data: bytes | bytearray, way: Way) -> None:
+        """To be sent at the next flush."""
 
     def flush(self) -> Sequence[Unsent]:
         """Send what is queued; what the kernel refused."""
@@ -57,9 +69,8 @@ class BatchPort:
     def __init__(self, raw: socket.socket) -> None:
         self._raw = raw
         self._inbox = Inbox(socket.AF_INET, _SLOT_BYTES, packet_info=True)
-        self._outbox = Outbox(socket.AF_INET, self._overflow)
+        self._outbox = Outbox(socket.AF_INET, self._send)
         self._unsent: list[Unsent] = []
-        self._ways: list[tuple[str, int, int]] = []
 
     @classmethod
     def bind(cls, address: str, port: int) -> BatchPort:
@@ -93,24 +104,23 @@ class BatchPort:
             for data, (peer, port), (local, destination, ifindex) in inbox.arrivals(count)
         ]
 
-    def queue(self, data: bytes | bytearray, peer: str, port: int, source: str, ifindex: int) -> None:
+    def queue(self, data: bytes | bytearray, way: Way) -> None:
         if len(data) > COPY_BYTES:
-            self._send_large(data, peer, port, source, ifindex)
-            return
-        self._outbox.put_copy(_endpoint(peer, port, source, ifindex), data)
-        self._ways.append((peer, port, ifindex))
+            self._send_large(data, way)
+        else:
+            self._outbox.put_copy(way, data)
 
-    def _send_large(self, data: bytes | bytearray, peer: str, port: int, source: str, ifindex: int) -> None:
+    def _send_large(self, data: bytes | bytearray, way: Way) -> None:
         try:
-            self._raw.sendmsg([data], _endpoint(peer, port, source, ifindex).source, 0, (peer, port))
+            self._raw.sendmsg([data], way.source, 0, (way.peer, way.port))
         except OSError as fault:
-            self._unsent.append(Unsent(peer, port, ifindex, fault.strerror or str(fault)))
+            self._refused(way, fault.strerror or str(fault))
 
-    def _overflow(self) -> None:
-        self._send()
+    def _refused(self, way: Way, reason: str) -> None:
+        self._unsent.append(Unsent(way.peer, way.port, way.ifindex, reason))
 
     def flush(self) -> Sequence[Unsent]:
-        if self._ways:
+        if self._outbox.waiting:
             self._send()
         if not self._unsent:
             return ()
@@ -127,10 +137,11 @@ class BatchPort:
             elif again:  # it may be the ICMP error of an earlier reply: ask once more
                 again = False
             else:
-                self._unsent.append(Unsent(*self._ways[done], os.strerror(fault)))
+                way = box.waiting[done]
+                if isinstance(way, Way):  # there is nothing else
+                    self._refused(way, os.strerror(fault))
                 done, again = done + 1, True
         box.clear()
-        self._ways.clear()
 
     def close(self) -> None:
         self._raw.close()
@@ -153,8 +164,9 @@ class SinglePort:
     def receive(self) -> Sequence[Datagram]:
         return self._listener.receive(BATCH)
 
-    def queue(self, data: bytes | bytearray, peer: str, port: int, source: str, ifindex: int) -> None:
-        if not self._listener.send(bytes(data), peer, port, source=source, ifindex=ifindex):
+    def queue(self, data: bytes | bytearray, way: Way) -> None:
+        peer, port, ifindex = way.peer, way.port, way.ifindex
+        if not self._listener.send(bytes(data), peer, port, source=way.source_address, ifindex=ifindex):
             self._unsent.append(Unsent(peer, port, ifindex, "refused by the kernel"))
 
     def flush(self) -> Sequence[Unsent]:
@@ -174,9 +186,3 @@ class Listener(Protocol):
     def receive(self, limit: int = 64) -> Sequence[Datagram]: ...
     def send(self, data: bytes, peer: str, port: int, *, source: str | None = None, ifindex: int = 0) -> bool: ...
     def close(self) -> None: ...
-
-
-@lru_cache(maxsize=8192)
-def _endpoint(peer: str, port: int, source: str, ifindex: int) -> Endpoint:
-    """The way to a peer; machines of a room share that of the broadcast."""
-    return Endpoint((peer, port), route_control(source, ifindex))

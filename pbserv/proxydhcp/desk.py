@@ -6,15 +6,16 @@ machines of a room (xid, MAC address, UUID) is looked at each time.
 
 from __future__ import annotations
 
+import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from pbserv.errors import WireError
-from pbserv.journal.steps import DhcpStep
+from pbserv.journal.steps import DhcpStep, Told, answering
 from pbserv.log import ServiceLog
-from pbserv.net.dhcp_port import Port, Unsent
+from pbserv.net.dhcp_port import Port, Unsent, Way
 from pbserv.net.interfaces import InterfaceAddress, name_of
 from pbserv.net.udp import Datagram
 from pbserv.proxydhcp import packet as dhcp
@@ -27,7 +28,7 @@ from pbserv.proxydhcp.lanes import Lane, Wire
 from pbserv.proxydhcp.loaders import Settings
 from pbserv.proxydhcp.memory import Boots, Devices, Quiet
 from pbserv.proxydhcp.outcome import ClientKind, Ignore, Listener, Reason, Summary
-from pbserv.proxydhcp.packet import Head, dotted
+from pbserv.proxydhcp.packet import dotted
 from pbserv.proxydhcp.ports import Journal, Policy
 from pbserv.types import Decision, Instant, MacAddress, Sighting, Verdict
 
@@ -37,6 +38,7 @@ WIRES_KEPT: Final = 1024
 REPEATED: Final = Ignore(Reason.REPEATED)
 _ETHERNET: Final = b"\1\1\6"  # a BOOTREQUEST with six bytes of hardware address
 _NO_MAC: Final = bytes(6)
+_XID_SECS: Final = struct.Struct("!IH")
 # To look a member up takes longer than to use it.
 _SILENT, _LOCAL, _IPXE = Verdict.SILENT, Verdict.LOCAL, ClientKind.IPXE
 _TO_REPAIR: Final = frozenset((Reason.ARCH_NOT_SERVED, Reason.NO_LOCAL_ADDRESS, Reason.REPLY_TOO_LONG))
@@ -93,7 +95,7 @@ class Desk:
     def _serve(self, listener: Listener, port: Port, datagram: Datagram, now: Instant, clock: float) -> None:
         data = datagram.data
         try:
-            head = dhcp.head_of(data)
+            dhcp.check(data)
             asked = self._asked.read(data)
         except WireError as fault:
             return self._ignored(listener, datagram, Ignore(Reason.BAD_PACKET, str(fault)), now)
@@ -107,7 +109,7 @@ class Desk:
             lane = wire.lane(asked)
         mac = data[28:34]
         if data[:3] != _ETHERNET or data[28] & 1 or mac == _NO_MAC:  # not what nearly all packets are
-            found = sender(data, head)
+            found = sender(data, dhcp.head_of(data))
             if isinstance(found, Ignore):
                 return self._ignored(listener, datagram, found, now)
             mac = found
@@ -117,13 +119,14 @@ class Desk:
                 self._tell_ignored(mac, asked, wire.facts, datagram, lane.ignored, clock)
             return None
         boots = self._devices.of(mac)
-        refusal = self._limited(boots, lane, head, now)
-        if refusal is not None and refusal.reason is Reason.STANDBY:
+        xid, secs = _XID_SECS.unpack_from(data, 4)
+        refusal = self._limited(boots, lane, (lane, xid, secs, data[24:28]), secs, now)
+        if refusal is None:
+            return self._answer(port, datagram, xid, secs, asked, mac, lane, boots, now, clock)
+        if refusal.reason is Reason.STANDBY:
             self._ignored(listener, datagram, refusal, now)
             return self._tell(datagram, mac, lane.facts, _WORDS[refusal.reason], refusal.detail, clock)
-        if refusal is not None:
-            return self._refused(mac, refusal, now)
-        return self._answer(port, datagram, head, asked, mac, lane, boots, now, clock)
+        return self._refused(mac, refusal, now)
 
     def _wire(self, listener: Listener, datagram: Datagram) -> Wire | Ignore:
         key = (listener, datagram.ifindex, datagram.local, datagram.destination)
@@ -135,17 +138,17 @@ class Desk:
             wire = self._wires[key] = facts if isinstance(facts, Ignore) else Wire(facts)
         return wire
 
-    def _limited(self, boots: Boots, lane: Lane, head: Head, now: Instant) -> Ignore | None:
-        """Limits per device and interface, repetitions, and what a standby server leaves to others."""
+    def _limited(self, boots: Boots, lane: Lane, packet: object, secs: int, now: Instant) -> Ignore | None:
+        """Limits per device and interface, repetitions of ``packet``, and what a standby server leaves to others."""
         settings = self.settings
         if boots.too_many(settings.per_device, now):
             return Ignore(Reason.TOO_MANY, f"more than RequestsPerDevice = {settings.per_device} in a second")
         if settings.per_interface and self._busy(lane.facts.ifindex, now):
             return Ignore(Reason.TOO_MANY, f"more than RequestsPerInterface = {settings.per_interface} in a second")
-        if boots.repeated((lane, head.xid, head.secs, head.giaddr), now):
+        if boots.repeated(packet, now):
             return REPEATED
-        if lane.answer == dhcp.OFFER and head.secs < settings.minimum_secs:
-            return Ignore(Reason.STANDBY, f"secs {head.secs} is below MinimumSecs = {settings.minimum_secs}")
+        if lane.answer == dhcp.OFFER and secs < settings.minimum_secs:
+            return Ignore(Reason.STANDBY, f"secs {secs} is below MinimumSecs = {settings.minimum_secs}")
         return None
 
     def _busy(self, ifindex: int, now: Instant) -> bool:
@@ -164,46 +167,74 @@ class Desk:
     # -- one answer -------------------------------------------------------------------------------------------------
 
     def _answer(
-        self, port: Port, datagram: Datagram, head: Head, asked: Asked, mac: bytes, lane: Lane, boots: Boots,
+        self, port: Port, datagram: Datagram, xid: int, secs: int, asked: Asked, mac: bytes, lane: Lane, boots: Boots,
         now: Instant, clock: float,
     ) -> None:  # fmt: skip
         data = datagram.data
         uuid = data[asked.uuid_at : asked.uuid_at + 17] if asked.uuid_at else b""
+        # htype and hlen, flags and ciaddr, giaddr and chaddr: all that Prepared.fill takes but the xid
+        kin = (lane, datagram.peer, datagram.port, uuid, data[1:3], data[10:16], data[24:44])
+        sighting = boots.sighting
+        if sighting is None or boots.kin != kin:
+            sighting = self._met(datagram, asked, uuid, mac, lane, boots)
+            boots.kin = kin
+        decision = self._policy.decide(sighting)
+        prepared = self._prepared(data, xid, secs, asked, mac, lane, boots, decision, now)
+        target = boots.target
+        if isinstance(prepared, Ignore) or isinstance(target, Ignore):
+            self._not_answered(prepared, target, datagram, mac, lane, clock, now)
+            return
+        summary = prepared.summary
+        ended = summary.strategy == LOCAL_MENU and decision.verdict is not _LOCAL
+        reason = f"{boots.fetched} was fetched again and again" if ended else decision.reason
+        told = boots.told
+        if told is None or boots.prepared is not prepared or boots.reason != reason:
+            reply = prepared.fill(data, uuid, target.flag)
+            told = self._told(datagram, lane, boots, prepared, target, reply, reason)
+        else:
+            reply = answering(boots.reply, data)
+        self._send(port, reply, boots.way or lane.way_to(target), summary)
+        self._remember(mac, xid, boots, summary, decision, now)
+        self._counters[told[6]] += 1
+        self._say(mac, boots, prepared, decision, target, now)
+        if self._log.level >= 4:
+            self._show("reply", datagram, reply)
+        self._journal.packet(mac, clock, told, data)
+
+    def _met(self, datagram: Datagram, asked: Asked, uuid: bytes, mac: bytes, lane: Lane, boots: Boots) -> Sighting:
+        """It asks in another way than last time: where the answer goes, and what the policy is asked with."""
+        data = datagram.data
+        head = dhcp.head_of(data)
+        boots.target = target = lane.target(head, datagram.peer, datagram.port)
+        boots.way = None if isinstance(target, Ignore) else lane.way_to(target)
+        boots.told = None
         # Whose an address is decides who gets files. Anybody can name another's: only what came from it says so.
         address = "" if head.ciaddr == dhcp.ZERO or dotted(head.ciaddr) != datagram.peer else datagram.peer
         sighting = boots.sighting
         if sighting is None or boots.sighted != (asked, uuid, address):
             sighting = self._sighting(query_of(data, head, asked, mac, lane.answer), boots, address)
-        decision = self._policy.decide(sighting)
-        prepared = self._prepared(data, head, asked, mac, lane, boots, decision, now)
-        facts = lane.facts
-        way = (lane, datagram.peer, datagram.port, head.giaddr, head.ciaddr)
-        if boots.way != way:
-            boots.way, boots.target = way, lane.target(head, datagram.peer, datagram.port)
-        target = boots.target
-        if isinstance(prepared, Ignore) or isinstance(target, Ignore):
-            ignored = prepared if isinstance(prepared, Ignore) else target
+        return sighting
+
+    def _told(
+        self, datagram: Datagram, lane: Lane, boots: Boots, prepared: Prepared, target: Target, reply: bytes,
+        reason: str,
+    ) -> Told:  # fmt: skip
+        """What all packets are told from now on that are of the same kin and answered alike."""
+        facts, summary, word = lane.facts, prepared.summary, "ack" if prepared.acknowledges else "offer"
+        told = (lane.port, facts.ifindex, datagram.peer, datagram.port, facts.local, datagram.destination, word,
+                reason, summary.strategy, summary.file, reply, target.address, target.port, True)  # fmt: skip
+        boots.told, boots.prepared, boots.reason, boots.reply = told, prepared, reason, reply
+        return told
+
+    def _not_answered(
+        self, prepared: Prepared | Ignore, target: Target | Ignore, datagram: Datagram, mac: bytes, lane: Lane,
+        clock: float, now: Instant,
+    ) -> None:  # fmt: skip
+        for ignored in (prepared, target):
             if isinstance(ignored, Ignore):
-                self._ignored(facts.listener, datagram, ignored, now)
-                self._tell(datagram, mac, facts, _WORDS[ignored.reason], ignored.detail, clock)
-            return
-        reply = prepared.fill(data, uuid, target.flag)
-        summary = prepared.summary
-        self._send(port, reply, target, facts, summary)
-        self._remember(mac, head.xid, boots, summary, decision, now)
-        word = "ack" if prepared.acknowledges else "offer"
-        ended = summary.strategy == LOCAL_MENU and decision.verdict is not _LOCAL
-        reason = f"{boots.fetched} was fetched again and again" if ended else decision.reason
-        self._counters[word] += 1
-        self._say(mac, boots, prepared, decision, target, now)
-        if self._log.level >= 4:
-            self._show("reply", datagram, reply)
-        self._journal.dhcp(
-            mac,
-            DhcpStep(clock, lane.port, facts.ifindex, datagram.peer, datagram.port, facts.local,
-                     datagram.destination, data, word, reason, summary.strategy, summary.file,
-                     reply, target.address, target.port),
-        )  # fmt: skip
+                self._ignored(lane.facts.listener, datagram, ignored, now)
+                self._tell(datagram, mac, lane.facts, _WORDS[ignored.reason], ignored.detail, clock)
+                break
 
     def _sighting(self, query: Query, boots: Boots, address: str) -> Sighting:
         """What the policy is asked with; the same as long as the device asks in the same way."""
@@ -215,24 +246,24 @@ class Desk:
         return sighting
 
     def _prepared(
-        self, data: bytes, head: Head, asked: Asked, mac: bytes, lane: Lane, boots: Boots, decision: Decision,
-        now: Instant,
+        self, data: bytes, xid: int, secs: int, asked: Asked, mac: bytes, lane: Lane, boots: Boots,
+        decision: Decision, now: Instant,
     ) -> Prepared | Ignore:  # fmt: skip
         """The reply to everybody who asks like this and is to be answered like this."""
         settings = self.settings
         verdict, looping, strategy, chained = decision.verdict, False, "", False
         if lane.ipxe:
-            chained = boots.chained(head.xid, now)
+            chained = boots.chained(xid, now)
         elif lane.firmware and verdict is not _SILENT and verdict is not _LOCAL:
             looping = boots.loops(settings.loop_limit, now)
-            if settings.escalation and lane.answer == dhcp.OFFER and boots.discovers(head.secs, head.xid, now):
-                self._escalates(query_of(data, head, asked, mac, lane.answer), lane.facts, boots)
+            if settings.escalation and lane.answer == dhcp.OFFER and boots.discovers(secs, xid, now):
+                self._escalates(query_of(data, dhcp.head_of(data), asked, mac, lane.answer), lane.facts, boots)
             strategy = boots.strategy
         shared = not self._personal and verdict is not _SILENT
         key = (verdict._value_, chained, strategy, looping)  # hashing an Enum is slow
         prepared = lane.prepared.get(key) if shared else None
         if prepared is None:
-            query = query_of(data, head, asked, mac, lane.answer)
+            query = query_of(data, dhcp.head_of(data), asked, mac, lane.answer)
             prepared = self._made(query, lane.facts, decision, chained, strategy, looping)
             if shared:
                 lane.prepared[key] = prepared
@@ -249,14 +280,14 @@ class Desk:
         )  # fmt: skip
         return chosen if isinstance(chosen, Ignore) else self._answers.prepare(query, facts, chosen)
 
-    def _send(self, port: Port, reply: bytes, target: Target, facts: Facts, summary: Summary) -> None:
+    def _send(self, port: Port, reply: bytes, way: Way, summary: Summary) -> None:
         delay_s = 0.0 if summary.acknowledged else self.settings.reply_delay_s
         if not delay_s:
-            port.queue(reply, target.address, target.port, facts.local, target.ifindex)
+            port.queue(reply, way)
             return
 
         def send() -> None:
-            port.queue(reply, target.address, target.port, facts.local, target.ifindex)
+            port.queue(reply, way)
             self.flushed(port.flush(), Instant(time.monotonic()))
 
         self._later(delay_s, send)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from pbserv.net.dhcp_port import Way
 from pbserv.proxydhcp import packet as dhcp
 from pbserv.proxydhcp.answers import Prepared
 from pbserv.proxydhcp.asked import Asked
@@ -24,10 +25,11 @@ _NOBODY: Final = Head(
 class Lane:
     """Packets that ask alike. ``ignored`` says why they are none of ours; else ``answer`` is the type of the answer.
 
-    ``broadcast`` is the way back to a client without an address; ``prepared`` are the answers that were made already.
+    ``broadcast`` is the target of clients without an address, ``way`` the way there; ``prepared`` are the answers that
+    were made already.
     """
 
-    __slots__ = ("answer", "broadcast", "facts", "firmware", "ignored", "ipxe", "port", "prepared")
+    __slots__ = ("answer", "broadcast", "facts", "firmware", "ignored", "ipxe", "port", "prepared", "way")
 
     def __init__(self, asked: Asked, facts: Facts) -> None:
         self.facts = facts
@@ -39,6 +41,7 @@ class Lane:
         self.ipxe = kind is ClientKind.IPXE
         self.firmware = kind in (ClientKind.BIOS, ClientKind.UEFI)
         self.broadcast: Target | Ignore = route(_NOBODY, facts)
+        self.way = None if isinstance(self.broadcast, Ignore) else self._way(self.broadcast)
         self.prepared: dict[tuple[str, bool, str, bool], Prepared | Ignore] = {}
 
     def target(self, head: Head, source: str, port: int) -> Target | Ignore:
@@ -46,6 +49,13 @@ class Lane:
         if head.giaddr == dhcp.ZERO == head.ciaddr and self.answer == dhcp.OFFER:
             return self.broadcast
         return route(head, self.facts._replace(source=source, source_port=port))
+
+    def way_to(self, target: Target) -> Way:
+        """All that broadcast share one."""
+        return self.way if self.way is not None and target is self.broadcast else self._way(target)
+
+    def _way(self, target: Target) -> Way:
+        return Way(target.address, target.port, self.facts.local, target.ifindex)
 
 
 class Wire:

@@ -9,6 +9,8 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 from typing import Final
 
+from pbserv.journal.steps import Told
+from pbserv.net.dhcp_port import Way
 from pbserv.proxydhcp.decide import Target
 from pbserv.proxydhcp.outcome import Ignore, Reason
 from pbserv.types import Instant, Sighting
@@ -32,17 +34,24 @@ class Boots:
 
     __slots__ = (
         "_burst_at", "_burst_secs", "_burst_xid", "_count", "_fresh", "_handed_at", "_handed_ipxe", "_handed_xid",
-        "_ladder",
-        "_last", "_last_at", "_offered", "_reached", "_second", "_step", "_stops", "fetched", "fetches", "first_fetch",
-        "learned", "loader", "said", "said_at", "sighted", "sighting", "target", "way",
+        "_ladder", "_last", "_last_at", "_offered", "_reached", "_second", "_step", "_stops", "fetched", "fetches",
+        "first_fetch", "kin", "learned", "loader", "prepared", "reason", "reply", "said", "said_at", "sighted",
+        "sighting", "target", "told", "way",
     )  # fmt: skip
 
     def __init__(self, learned: str = "") -> None:
         self.sighting: Sighting | None = None
         self.sighted: object = None
-        self.way: object = None
+        self.kin: object = None
+        """What its packets have in common that it sends now: all that the answer depends on but their time and xid."""
         self.target: Target | Ignore = _NOWHERE
-        """The way back to it, as long as it asks by the same ``way``."""
+        self.way: Way | None = None
+        """The way back to it, as long as its packets are of one ``kin``."""
+        self.told: Told | None = None
+        """What those were told, by ``prepared`` and for ``reason``, and one of the replies; None: nothing yet."""
+        self.prepared: object = None
+        self.reason = ""
+        self.reply = b""
         self.said: object = None
         self.said_at = NEVER
         self.learned = learned

@@ -81,8 +81,8 @@ class Head(NamedTuple):
 _FIXED = struct.Struct("!BBBBIHH4s4s4s4s16s")
 
 
-def head_of(data: bytes) -> Head:
-    """The fixed fields; raises WireError as :func:`decode` does for what is no DHCP message."""
+def check(data: bytes) -> None:
+    """Raises WireError as :func:`decode` does for what is no DHCP message."""
     if len(data) < _FIRST_OPTION:
         raise WireError(len(data), "header", f"a DHCP message has at least {_FIRST_OPTION} bytes")
     if len(data) > MAX_INPUT:
@@ -91,6 +91,11 @@ def head_of(data: bytes) -> Head:
         raise WireError(236, "magic cookie", f"{data[236:240].hex()} instead of {COOKIE.hex()}")
     if data[2] > 16:
         raise WireError(2, "hlen", f"{data[2]} bytes do not fit into chaddr")
+
+
+def head_of(data: bytes) -> Head:
+    """The fixed fields; raises WireError, see :func:`check`."""
+    check(data)
     return Head._make(_FIXED.unpack_from(data))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from pbserv.journal.steps import DhcpStep
+from pbserv.journal.steps import DhcpStep, Told
 from pbserv.types import Decision, Sighting
 
 
@@ -19,6 +19,9 @@ class Journal(Protocol):
     """Told of every packet of a boot client; must not wait."""
 
     def dhcp(self, mac: bytes, step: DhcpStep) -> None: ...
+
+    def packet(self, mac: bytes, at: float, told: Told, data: bytes) -> None:
+        """The same for one of many packets of a device that are answered alike; ``at`` and ``data`` are its own."""
 
     def add(self, mac: str, what: str, detail: str = "") -> None:
         """Anything else that happened to the device."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -312,3 +314,16 @@ def test_a_log_line_per_acknowledged_boot_and_one_warning_a_minute_of_what_is_to
     lines = (tmp_path / "log").read_text().splitlines()
     assert len([line for line in lines if "boot file acknowledged" in line]) == 2
     assert len([line for line in lines if "set NBPARM64 in proxydhcp.conf" in line]) == 1
+
+
+@pytest.mark.parametrize("change", [{"xid": 7}, {"flags": 0}, {"giaddr": OWN}, {"secs": 9}, {"hops": 1}])
+def test_a_packet_that_differs_is_answered_as_if_it_were_the_first(change: dict[str, Any]) -> None:
+    """Also what the journal has of it, and of the one before."""
+    first = asks(arch=7)
+    second = dataclasses.replace(first, **({"xid": first.xid + 1} | change))
+    it = Served()
+    for one in (first, second, first):
+        alone = Served()
+        assert it.take(one) == alone.take(one)
+        (_, step), (_, wanted) = it.book.steps[-1], alone.book.steps[-1]
+        assert step._replace(at=0.0) == wanted._replace(at=0.0)
