@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from pbserv.conf.grammar import shown
 
@@ -268,6 +269,39 @@ class Host(_Plain):
             return Address().parse(text)
         if len(text) > 253 or not all(_HOST_LABEL.fullmatch(label) for label in labels):
             raise ValueError(f"{shown(text)} is neither an IPv4 address nor a host name")
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class HostPort(_Plain):
+    """What :class:`Host` allows, or that with ``:port``."""
+
+    @property
+    def allowed(self) -> str:
+        return "an IPv4 address or a host name, with or without :port"
+
+    def parse(self, text: str) -> str:
+        host, colon, port = text.partition(":")
+        return Host().parse(host) + (f":{Integer(1, 65_535).parse(port)}" if colon else "")
+
+
+@dataclass(frozen=True, slots=True)
+class MacUrl(_Plain):
+    """An http or https URL with ``{mac}`` in its path or query; the host is a literal."""
+
+    @property
+    def allowed(self) -> str:
+        return "an http or https URL with {mac} in its path or query"
+
+    def parse(self, text: str) -> str:
+        try:
+            parts = urlsplit(text)
+            HostPort().parse(parts.netloc)
+        except ValueError as fault:
+            raise ValueError(f"{shown(text)}: {fault}; valid is {self.allowed}") from None
+        rest = text.replace("{mac}", "")
+        if not _URL.fullmatch(text) or not text.isascii() or parts.fragment or rest == text or set("{}") & set(rest):
+            raise ValueError(f"{shown(text)} is not {self.allowed}, such as http://10.0.0.7:8080/v1/boot/{{mac}}")
         return text
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pbserv.conf.kinds import Address, Choice, Host, Integer, LogFile, Text, YesNo
+from pbserv.conf.kinds import Address, Choice, Directory, HostPort, Integer, LogFile, MacUrl, Text, YesNo
 from pbserv.conf.model import ConfFile, ConfModel, Key
 
 
@@ -51,10 +51,10 @@ class PolicyConf(ConfModel):
         str | None,
         Key(
             "PrebootServer",
-            Host(),
-            "The imaging server that resolves policies.",
+            HostPort(),
+            "The imaging server that resolves policies: this one asks it what each device is to do. It needs"
+            " PrebootServerToken. The port is that of its HTTP server.",
             unset="this server",
-            later=True,
         ),
     ] = None
     enable_amt_support: Annotated[
@@ -96,6 +96,48 @@ class PolicyConf(ConfModel):
             extension=True,
         ),
     ] = "console=ttyS0,115200 console=tty0"
+    preboot_server_token: Annotated[
+        Path | None,
+        Key(
+            "PrebootServerToken",
+            Directory(),
+            "A file that holds a token of the server that PrebootServer names, of role site (there: pbserv token"
+            " create). Others must not be able to read it.",
+            extension=True,
+            unset="none",
+        ),
+    ] = None
+    hook: Annotated[
+        str | None,
+        Key(
+            "PolicyHook",
+            MacUrl(),
+            "A server that is asked for each device before this server's own policy, as pixiecore asks its API"
+            " server: GET of this URL, {mac} replaced; 404 leaves the device to the own policy.",
+            extension=True,
+            unset="none",
+        ),
+    ] = None
+    hook_timeout_ms: Annotated[
+        int,
+        Key(
+            "PolicyHookTimeout",
+            Integer(100, 5_000),
+            "How long an answer of PolicyHook is waited for.",
+            unit="ms",
+            extension=True,
+        ),
+    ] = 1_000
+    hook_failure: Annotated[
+        Literal["open", "closed"],
+        Key(
+            "PolicyHookFailure",
+            Choice(("open", "closed")),
+            "What a device gets when PolicyHook does not answer, or not as it should: open what this server's own policy"
+            " says, closed nothing.",
+            extension=True,
+        ),
+    ] = "open"
 
 
 FILE = ConfFile(("preboot-policy", "novell-zmgprebootpolicy"), PolicyConf)

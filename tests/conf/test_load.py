@@ -188,7 +188,6 @@ def test_warnings(tmp_path: Path) -> None:
     assert warnings(loaded) == [
         ("pbserv.conf", 1, "LIBRARY_NAME", "libzenimgweb.so belongs to the original and is not loaded; the built-in"
          " backend is used"),
-        ("preboot-policy.conf", 1, "PrebootServer", "the value zen.example has no effect yet"),
         ("preboot-policy.conf", 2, "EnableAMTSupport", "Yes: Intel AMT is not supported; the value is ignored"),
     ]  # fmt: skip
     assert loaded.get(PbservConf).library_name == ""

@@ -54,7 +54,6 @@ TABLES: dict[str, tuple[ConfFile[Any], tuple[str, ...]]] = {
 }
 # What the manual prints as an example and this server cannot do (yet). Nothing else may be complained about.
 EXPECTED = {
-    "PrebootServer": "the value 10.0.0.5 has no effect yet",
     "EnableAMTSupport": "Yes: Intel AMT is not supported; the value is ignored",
 }
 
