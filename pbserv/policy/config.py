@@ -133,8 +133,8 @@ class PolicyConf(ConfModel):
         Key(
             "PolicyHookFailure",
             Choice(("open", "closed")),
-            "What a device gets when PolicyHook does not answer, or not as it should: open what this server's own policy"
-            " says, closed nothing.",
+            "What a device gets when PolicyHook does not answer, or not as it should: open what this server's own"
+            " policy says, closed nothing.",
             extension=True,
         ),
     ] = "open"
