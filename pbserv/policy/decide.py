@@ -1,7 +1,7 @@
 """What is this device to do? A pure function over a snapshot; the order of its steps is the policy.
 
-One rule: denied -> one-shot work -> device -> group -> folder -> rules -> zone default -> unknown policy; the first step
-that has an answer wins, and every step that was passed is named in the decision.
+One rule: denied -> one-shot work -> device -> group -> folder -> rules -> zone default -> unknown policy; the first
+step that has an answer wins, and every step that was passed is named in the decision.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
+from immutables import Map
+
 from pbserv.policy.labels import labels_of
 from pbserv.policy.model import Assignment, Bundle, Menu, Rule
 from pbserv.policy.schedule import Schedule
@@ -18,7 +20,7 @@ from pbserv.policy.snapshot import Snapshot, distance, folders_up
 from pbserv.registry.records import CLIENT_KINDS, BundleKind, Device, DeviceState, Run, Work, WorkState
 from pbserv.types import Decision, Verdict
 
-NO_LABELS: Final[Mapping[str, str]] = {}
+NO_LABELS: Final[Mapping[str, str]] = Map()
 _RUN_AT_ALL: Final = (WorkState.DONE, WorkState.HELD, WorkState.FAILED, WorkState.CANCELLED, WorkState.EXPIRED)
 """An assignment whose work ended like this has had its run: one that was held must not begin again by itself."""
 
@@ -185,8 +187,7 @@ def _candidates(query: Query, device: Device, snapshot: Snapshot) -> Iterator[_C
             where = "the zone" if folder == "/" else f"folder {folder}"
             for ready in placed.get(("folder", folder), ()):
                 yield _Candidate(f"assignment {ready.assignment.name} to {where}", ready.assignment, ready.schedule)
-    for rule in _matching(query, snapshot, unknown=False):
-        yield rule
+    yield from _matching(query, snapshot, unknown=False)
 
 
 def groups_of(device: Device, snapshot: Snapshot) -> tuple[str, ...]:
