@@ -16,8 +16,6 @@ from pbserv.policy.snapshot import Objects
 from pbserv.registry.records import Device
 from pbserv.types import MacAddress
 
-ALWAYS: Final = frozenset(("mac", "uuid", "serial", "asset", "name", "state", "folder", "group", "arch", "firmware"))
-"""Labels that a device has by its record."""
 _NAMED: Final = 3
 """So many devices are named one by one; of further ones the number is said."""
 
@@ -32,7 +30,7 @@ def warnings(objects: Objects, devices: Iterable[Device] = ()) -> list[str]:
 
     ``devices``: their own labels count as known.
     """
-    known = {*ALWAYS, *KNOWN, *(name for device in devices for name, _ in device.labels)}
+    known = {*KNOWN, *(name for device in devices for name, _ in device.labels)}
     return [*_strange_labels(objects, known), *_never_asked(objects)]
 
 
@@ -98,7 +96,8 @@ def _strange_labels(objects: Objects, known: set[str]) -> Iterator[str]:
 
 
 def _never_asked(objects: Objects) -> Iterator[str]:
-    named: Counter[str] = Counter(each.bundle for each in (*objects.assignments.values(), *objects.rules.values()))
+    named = Counter(assignment.bundle for assignment in objects.assignments.values())
+    named.update(rule.bundle for rule in objects.rules.values())
     named.update(item.bundle for menu in objects.menus.values() for item in menu.items)
     for bundle in objects.bundles.values():
         if not named[bundle.name]:
@@ -110,7 +109,7 @@ def _placing(objects: Objects, field: Literal["bundle", "group", "folder"], name
         if getattr(assignment, field) == name:
             yield f"assignment {assignment.name!r}"
     if field == "bundle":
-        yield from (f"rule {each.name!r}" for each in objects.rules.values() if each.bundle == name)
+        yield from (f"rule {rule.name!r}" for rule in objects.rules.values() if rule.bundle == name)
 
 
 def _of_menus(objects: Objects, bundle: str) -> Iterator[str]:
