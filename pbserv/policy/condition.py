@@ -81,7 +81,7 @@ def _tree(text: str) -> ast.expr:
             warnings.simplefilter("ignore")
             return ast.parse(text.strip(), mode="eval").body
     except SyntaxError as fault:
-        column = (fault.offset or 1) + start
+        column = fault.offset + start if fault.offset else len(text.rstrip()) + 1  # 0: more should follow
         raise ConditionError(f"column {column}: {fault.msg}; {_ALLOWED}") from None
     except (ValueError, RecursionError, MemoryError) as fault:
         raise ConditionError(f"cannot be read ({fault or 'nested too deep'}); {_ALLOWED}") from None
