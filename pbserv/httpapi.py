@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any, Final  # Any: what FastAPI takes for the answers of a route
 
 from fastapi import Request
+from fastapi.responses import Response
+from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
 
 from pbserv.errors import PbservError
 from pbserv.registry.access import Access, Caller
 from pbserv.registry.records import Role
+
+BEARER: Final = HTTPBearer(auto_error=False, description="An API token (see: pbserv token), or that of a device's work")
+"""For the description of the API alone; :func:`requires` is what checks."""
+_FAULTS: Final = {
+    400: "something in the request cannot be used",
+    401: "no token came, or one that nobody gave out",
+    403: "the token's role may not do this, or a rule of this server forbids it",
+    404: "there is no such thing",
+    409: "it contradicts what is there",
+    412: "the object is another one than If-Match or If-None-Match say",
+    413: "the body is too large",
+    422: "a value cannot be used; the sentence names it",
+    503: "a service that this needs is not running",
+}
+
+
+class ErrorBody(BaseModel):
+    """What is wrong, where, and what to do."""
+
+    error: str
 
 
 class ApiError(PbservError):
@@ -38,6 +64,35 @@ def requires(access: Access, role: Role) -> Callable[[Request], Caller]:
         return caller
 
     return check
+
+
+def faults(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """``responses`` of routes that may answer so, for the description of the API."""
+    return {status: {"model": ErrorBody, "description": _FAULTS[status]} for status in statuses}
+
+
+def guarded(access: Access, role: Role) -> type[APIRoute]:
+    """A kind of route that looks at the token before it reads the body: others learn nothing, not even what is wrong."""
+    check = requires(access, role)
+
+    class Guarded(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[object, object, Response]]:
+            handle = super().get_route_handler()
+
+            async def answer(request: Request) -> Response:
+                check(request)
+                try:
+                    return await handle(request)
+                except HTTPException as fault:
+                    if fault.status_code != 400:
+                        raise
+                    raise ApiError(
+                        422, "the body cannot be read: it is no JSON in UTF-8, or it ended too soon"
+                    ) from None
+
+            return answer
+
+    return Guarded
 
 
 def local_address(request: Request) -> str:
