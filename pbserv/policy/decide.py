@@ -6,7 +6,7 @@ step that has an answer wins, and every step that was passed is named in the dec
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -16,13 +16,17 @@ from immutables import Map
 from pbserv.policy.labels import labels_of
 from pbserv.policy.model import Assignment, Bundle, Menu, Rule
 from pbserv.policy.schedule import Schedule
-from pbserv.policy.snapshot import Snapshot, distance, folders_up
+from pbserv.policy.snapshot import ReadyAssignment, Snapshot, distance, folders_up
 from pbserv.registry.records import CLIENT_KINDS, BundleKind, Device, DeviceState, Run, Work, WorkState
 from pbserv.types import Decision, Verdict
 
 NO_LABELS: Final[Mapping[str, str]] = Map()
 _RUN_AT_ALL: Final = (WorkState.DONE, WorkState.HELD, WorkState.FAILED, WorkState.CANCELLED, WorkState.EXPIRED)
 """An assignment whose work ended like this has had its run: one that was held must not begin again by itself."""
+
+
+_RULE: Final = "rule:"
+"""Before the name of a rule where that of an assignment may stand, which has no colon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +44,10 @@ class Ruling:
 
     ``refused``: why the device gets nothing at all over TFTP and HTTP; empty when it may ask. ``bundle``: what it is to
     do, or with ``menu`` what the default item stands for; None for plain verdicts. ``work``: the one-shot work.
-    ``order``: the assignment or rule for which work has yet to be made before the device can begin. ``arguments``:
-    kernel arguments of folders, device and assignment, in this order; the bundle's own go before them. ``menu``: it is
-    shown; ``without_menu`` is the verdict of its default item then. ``url`` and ``token``: of the other server that has
-    the work, where one resolved the policy; empty: this one.
+    ``order``: the assignment, or ``rule:`` and the rule, of which work is to be made before the device can begin; the
+    work has it as its ``assignment``. ``arguments``: kernel arguments of folders, device and assignment, in this order;
+    the bundle's own go before them. ``menu``: it is shown; ``without_menu`` is the verdict of its default item then.
+    ``url`` and ``token``: of the other server that has the work, where one resolved the policy; empty: this one.
     """
 
     decision: Decision
@@ -66,6 +70,11 @@ class _Candidate:
     source: Assignment | Rule
     schedule: Schedule | None
 
+    @property
+    def key(self) -> str:
+        """What its work is kept under: rules and assignments have names of their own, which may be the same."""
+        return f"{_RULE}{self.source.name}" if isinstance(self.source, Rule) else self.source.name
+
 
 def decide(query: Query, snapshot: Snapshot, now: datetime, *, everything: bool = False) -> Ruling:
     """``now`` is aware, in the site's time zone. ``everything``: the steps name those too who came after the winner."""
@@ -80,7 +89,9 @@ def decide(query: Query, snapshot: Snapshot, now: datetime, *, everything: bool 
     if device is None or device.state is DeviceState.PENDING:
         return _stranger(query, snapshot, now, refused)
     steps = ["not denied", "known"]
-    ruling = _by_work(device, now, steps) or _by_order(query, device, snapshot, now, steps, everything=everything)
+    ruling = _by_work(device, snapshot, now, steps) or _by_order(
+        query, device, snapshot, now, steps, everything=everything
+    )
     if device.loader:
         ruling = replace(ruling, decision=replace(ruling.decision, file=device.loader))
     return replace(ruling, arguments=_arguments(device, snapshot, ruling.arguments))
@@ -104,19 +115,19 @@ def refusal(query: Query, snapshot: Snapshot, now: datetime) -> str:
     return ""
 
 
-def imaging_of(query: Query, snapshot: Snapshot, now: datetime) -> tuple[Bundle, str] | None:
+def imaging_of(query: Query, snapshot: Snapshot) -> tuple[Bundle, str] | None:
     """What "Start imaging" of a menu means: the first bundle for the imaging client that is assigned to the device,
-    whether it has run before or not, with the assignment's name."""
+    whether it has run before or not, with what the work is kept under (``Ruling.order``)."""
     if query.device is None:
         return None
     for candidate in _candidates(query, query.device, snapshot):
         bundle = snapshot.objects.bundles.get(candidate.source.bundle)
         if bundle is not None and bundle.kind in CLIENT_KINDS and candidate.source.enabled:
-            return bundle, candidate.source.name
+            return bundle, candidate.key
     return None
 
 
-def _by_work(device: Device, now: datetime, steps: list[str]) -> Ruling | None:
+def _by_work(device: Device, snapshot: Snapshot, now: datetime, steps: list[str]) -> Ruling | None:
     work = device.work
     if work is None or not work.active:
         steps.append("no work")
@@ -126,7 +137,10 @@ def _by_work(device: Device, now: datetime, steps: list[str]) -> Ruling | None:
         return None
     text = f"work {work.id}: {work.kind} {work.bundle or work.image}".rstrip()
     steps.append(text)
-    return Ruling(Decision(Verdict.BOOT, text, tuple(steps), work.id, work.bundle), work=work)
+    decision = Decision(Verdict.BOOT, text, tuple(steps), work.id, work.bundle)
+    objects, name = snapshot.objects, work.assignment
+    source = objects.rules.get(name.removeprefix(_RULE)) if name.startswith(_RULE) else objects.assignments.get(name)
+    return Ruling(decision, work=work, arguments=source.arguments if source is not None else "")
 
 
 def _by_order(
@@ -163,7 +177,7 @@ def _winning(candidate: _Candidate, bundle: Bundle, steps: list[str]) -> Ruling:
     return Ruling(
         Decision(verdict, reason, tuple(steps), bundle=bundle.name),
         bundle=bundle,
-        order=candidate.source.name if once and verdict is Verdict.BOOT else "",
+        order=candidate.key if once and verdict is Verdict.BOOT else "",
         arguments=candidate.source.arguments,
     )
 
@@ -175,9 +189,8 @@ def _candidates(query: Query, device: Device, snapshot: Snapshot) -> Iterator[_C
     """All that is assigned to the device, in the order in which it is asked."""
     placed = snapshot.objects.placed
     if placed:
-        for mac in (device.mac, *device.macs):
-            for ready in placed.get(("device", mac), ()):
-                yield _Candidate(f"assignment {ready.assignment.name} to the device", ready.assignment, ready.schedule)
+        for ready in _of_device(device, snapshot):
+            yield _Candidate(f"assignment {ready.assignment.name} to the device", ready.assignment, ready.schedule)
         for group in groups_of(device, snapshot):
             for ready in placed.get(("group", group), ()):
                 yield _Candidate(
@@ -188,6 +201,16 @@ def _candidates(query: Query, device: Device, snapshot: Snapshot) -> Iterator[_C
             for ready in placed.get(("folder", folder), ()):
                 yield _Candidate(f"assignment {ready.assignment.name} to {where}", ready.assignment, ready.schedule)
     yield from _matching(query, snapshot, unknown=False)
+
+
+def _of_device(device: Device, snapshot: Snapshot) -> Sequence[ReadyAssignment]:
+    """Those to any of its addresses: they are one place."""
+    placed = snapshot.objects.placed
+    found = placed.get(("device", device.mac), ())
+    if not device.macs:
+        return found
+    every = [*found, *(ready for mac in device.macs for ready in placed.get(("device", mac), ()))]
+    return sorted(every, key=lambda ready: (-ready.assignment.priority, ready.assignment.name))
 
 
 def groups_of(device: Device, snapshot: Snapshot) -> tuple[str, ...]:
@@ -227,9 +250,11 @@ def _idle(candidate: _Candidate, bundle: Bundle | None, device: Device | None, n
         return ""
     if device is None:
         return "needs a device that is known"
-    run = _run_of(device, candidate.source.name)
-    if run is None or (start is not None and run.ended < start):
+    run = _run_of(device, candidate.key)
+    if run is None:
         return ""
+    if start is not None and candidate.schedule is not None and candidate.schedule.once and run.ended < start:
+        return ""  # another occurrence; a window has none of its own, it only says when the one run may begin
     return f"{run.state} since {run.ended:%Y-%m-%d %H:%M}"
 
 
@@ -277,7 +302,7 @@ def _with_menu(ruling: Ruling, device: Device, snapshot: Snapshot) -> Ruling:
         asked = ruling.decision.verdict is Verdict.MENU
         return replace(ruling, menu=snapshot.menu("default")) if asked else ruling
     if menu.show == "never":
-        return ruling
+        return _never(ruling, menu)
     if ruling.decision.verdict is Verdict.MENU:
         return replace(ruling, menu=menu)
     decision = ruling.decision
@@ -286,6 +311,16 @@ def _with_menu(ruling: Ruling, device: Device, snapshot: Snapshot) -> Ruling:
         steps=(*decision.steps, f"menu {menu.name}: {menu.show}"),
     )  # fmt: skip
     return replace(ruling, decision=shown, menu=menu, without_menu=decision.verdict)
+
+
+def _never(ruling: Ruling, menu: Menu) -> Ruling:
+    """A zone default of menu means the local disk for a device whose own policy shows none."""
+    decision = ruling.decision
+    if decision.verdict is not Verdict.MENU:
+        return ruling
+    reason = f"{decision.reason}; menu {menu.name} is never shown"
+    steps = (*decision.steps, f"menu {menu.name}: never")
+    return replace(ruling, decision=replace(decision, verdict=Verdict.LOCAL, reason=reason, steps=steps))
 
 
 def _arguments(device: Device, snapshot: Snapshot, own: str) -> str:

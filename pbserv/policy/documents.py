@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from functools import cache
 from typing import Any  # Any: JSON values on their way into a checked object
 
@@ -45,7 +45,13 @@ def read_object(kind: str, name: str, values: Mapping[str, Any]) -> PolicyObject
 
 def decode(document: Document) -> PolicyObject:
     """Raises PolicyError, as when the registry was written by a newer pbserv."""
-    return read_object(document.kind, document.name, json.loads(document.body))
+    try:
+        values = json.loads(document.body)
+    except ValueError as fault:
+        raise PolicyError(f"{document.kind} {document.name!r}: its record is no JSON: {fault}") from None
+    if not isinstance(values, dict):
+        raise PolicyError(f"{document.kind} {document.name!r}: its record is no JSON object")
+    return read_object(document.kind, document.name, values)
 
 
 def encode(each: PolicyObject) -> str:
@@ -57,8 +63,9 @@ def values_of(each: PolicyObject) -> dict[str, Any]:
     """What differs from the defaults, without the name; plain values, as TOML and JSON have them."""
     values = json.loads(_adapter(kind_of(each)).dump_json(each))
     defaults = {entry.name: entry.default for entry in fields(each)}
-    plain = asdict(each)
-    return {key: _trimmed(value) for key, value in values.items() if key != "name" and plain[key] != defaults[key]}
+    return {
+        key: _trimmed(value) for key, value in values.items() if key != "name" and getattr(each, key) != defaults[key]
+    }
 
 
 def _trimmed(value: Any) -> Any:

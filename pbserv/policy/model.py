@@ -13,6 +13,7 @@ from typing import ClassVar, Final, Literal
 from pbserv.policy.condition import parse_condition
 from pbserv.policy.schedule import parse_schedule
 from pbserv.registry.records import CLIENT_KINDS, BundleKind, Finish
+from pbserv.types import MacAddress
 
 MAX_TEXT: Final = 64 * 1024
 """Characters of a script or an answer file."""
@@ -83,8 +84,9 @@ _ALWAYS: Final = ("name", "kind", "title", "retries")
 def check_name(name: str, what: str) -> None:
     """Raises ValueError for what is no name of an object."""
     if not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no name of a {what}: 1 to 64 letters, digits, spaces and . _ - (a letter or digit"
-                         " at both ends)")  # fmt: skip
+        raise ValueError(
+            f"{name!r} is no name of a {what}: 1 to 64 letters, digits, spaces and . _ -, a letter or digit at both ends"
+        )
 
 
 def check_folder(path: str) -> None:
@@ -205,7 +207,8 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Folder:
-    """A place of the tree; ``name`` is its whole path. ``menu``, ``arguments``: for all below, unless nearer ones differ.
+    """A place of the tree; ``name`` is its whole path. ``menu``: for all below, unless a nearer one differs.
+    ``arguments``: for all below, before those of nearer ones.
 
     A folder need not have an object to hold devices.
     """
@@ -225,7 +228,7 @@ class Folder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """A bundle for one device (its MAC), group, folder or the zone (folder ``/``).
+    """A bundle for one device (its MAC, in any spelling), group, folder or the zone (folder ``/``).
 
     ``schedule``: see :mod:`pbserv.policy.schedule`; empty: from now on, and once per device for a bundle that changes
     the machine (``Bundle.once``). ``priority``: the higher goes first among those of one place.
@@ -245,6 +248,8 @@ class Assignment:
 
     def __post_init__(self) -> None:
         check_name(self.name, "assignment")
+        if self.device:
+            object.__setattr__(self, "device", str(MacAddress.parse(self.device)))
         if sum(map(bool, (self.device, self.group, self.folder))) != 1:
             raise ValueError("an assignment is for one device, group or folder (folder / is the zone)")
         if self.folder:

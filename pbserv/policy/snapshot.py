@@ -95,13 +95,13 @@ class Objects:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """``owners``: any MAC -> the MAC by which its device is registered; ``uuids``: UUID -> such MACs."""
+    """``owners``: any MAC -> the MAC by which its device is registered; ``uuids``: UUID -> such MACs, sorted."""
 
     zone: Zone = Zone()
     objects: Objects = Objects()
-    devices: Map[str, Device] = Map()
-    owners: Map[str, str] = Map()
-    uuids: Map[str, tuple[str, ...]] = Map()
+    devices: Map[str, Device] = field(default_factory=Map)
+    owners: Map[str, str] = field(default_factory=Map)
+    uuids: Map[str, tuple[str, ...]] = field(default_factory=Map)
     pending: int = 0
     refused: int = 0
 
@@ -110,14 +110,15 @@ class Snapshot:
         """Built whole: at the start, and for a policy that is tried out."""
         known = {device.mac: device for device in devices}
         owners: dict[str, str] = {}
-        uuids: dict[str, tuple[str, ...]] = {}
+        uuids: dict[str, list[str]] = {}
         for device in known.values():
             owners.update((mac, device.mac) for mac in (device.mac, *device.macs))
             if device.uuid and genuine_uuid(device.uuid):
-                uuids[device.uuid] = (*uuids.get(device.uuid, ()), device.mac)
+                uuids.setdefault(device.uuid, []).append(device.mac)
         states = [device.state for device in known.values()]
         return cls(
-            zone, Objects.of(objects), Map(known), Map(owners), Map(uuids),
+            zone, Objects.of(objects), Map(known), Map(owners),
+            Map({uuid: tuple(sorted(macs)) for uuid, macs in uuids.items()}),
             pending=states.count(DeviceState.PENDING), refused=sum(state in _REFUSED for state in states),
         )  # fmt: skip
 
@@ -236,7 +237,7 @@ def _without(uuids: Map[str, tuple[str, ...]], device: Device | None) -> Map[str
 def _carrying(uuids: Map[str, tuple[str, ...]], device: Device) -> Map[str, tuple[str, ...]]:
     if not device.uuid or not genuine_uuid(device.uuid):
         return uuids
-    return uuids.set(device.uuid, (*uuids.get(device.uuid, ()), device.mac))
+    return uuids.set(device.uuid, tuple(sorted((*uuids.get(device.uuid, ()), device.mac))))
 
 
 def _pending(device: Device | None) -> int:
