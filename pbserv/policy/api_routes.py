@@ -14,7 +14,7 @@ from pbserv.httpapi import ApiError, requires
 from pbserv.policy.service import PolicyService
 from pbserv.registry.access import Access
 from pbserv.registry.records import BundleKind, Device, DeviceState, Event, Finish, Job, Role, Work, WorkState
-from pbserv.registry.registry import Registry, WorkOrder
+from pbserv.registry.registry import DeviceChange, Registry, WorkOrder
 from pbserv.types import ClientArch, MacAddress
 
 _DISK = re.compile(r"/dev/[\w./:-]+|(by-id|serial|model|size):[\w .:+/-]+")
@@ -169,7 +169,7 @@ def _device_routes(routes: APIRouter, registry: Registry, policy: PolicyService)
 
     async def decide(mac: str, state: DeviceState, name: str | None) -> DeviceView:
         await policy.flush()
-        device = await registry.set_device(mac_text(mac), state, name)
+        device = await registry.change_device(mac_text(mac), DeviceChange(state=state, name=name))
         policy.note(device.mac, "state", f"{state.value} by an administrator")
         return _device(device)
 

@@ -5,30 +5,28 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from sqlalchemy import Delete, delete, func, select
-from sqlalchemy.dialects.sqlite import Insert, insert
+from sqlalchemy.dialects.sqlite import Insert
 
+from pbserv.registry.engine import Upsert
 from pbserv.registry.models import BootSessionRow, StrategyRow
 from pbserv.registry.records import BootSession
 
 SESSIONS_PER_DEVICE = 20
 
 
-def _keep_session() -> Insert:
-    new = insert(BootSessionRow)
+def keep_session(upsert: Upsert) -> Insert:
+    new = upsert(BootSessionRow)
     changed = ("ended", "result", "why", "todo", "steps", "packets")
     return new.on_conflict_do_update(
         index_elements=["mac", "started"], set_={name: new.excluded[name] for name in changed}
     )
 
 
-def _keep_strategy() -> Insert:
-    new = insert(StrategyRow)
+def keep_strategy(upsert: Upsert) -> Insert:
+    new = upsert(StrategyRow)
     return new.on_conflict_do_update(
         index_elements=["mac"], set_={"name": new.excluded.name, "learned": new.excluded.learned}
     )
-
-
-KEEP_SESSION, KEEP_STRATEGY = _keep_session(), _keep_strategy()
 
 
 def surplus_sessions(macs: Collection[str]) -> Delete:

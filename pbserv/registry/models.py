@@ -1,16 +1,33 @@
-"""The tables (SQLAlchemy 2). Only registry.py and the migrations look at these classes."""
+"""The tables (SQLAlchemy 2). Only the registry's own modules and the migrations look at these classes."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sqlalchemy import BigInteger, DateTime, ForeignKey, Index, LargeBinary, String, Text, TypeDecorator, text
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Text,
+    TypeDecorator,
+    text,
+)
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeEngine
+
+BIG = BigInteger().with_variant(Integer, "sqlite")
+"""Numbers of rows that come with every packet: SQLite counts in 64 bits under the name of INTEGER alone."""
+ACTIVE = text("state IN ('queued', 'running')")
+CAPTURING = text("kind = 'capture' AND state IN ('queued', 'running')")
 
 
 class UtcTime(TypeDecorator[datetime]):
-    """SQLite keeps no zone: store UTC, give back an aware UTC time."""
+    """No zone is kept: store UTC, give back an aware UTC time."""
 
     impl = DateTime
     cache_ok = True
@@ -22,6 +39,32 @@ class UtcTime(TypeDecorator[datetime]):
         return None if value is None else value.replace(tzinfo=UTC)
 
 
+class Words(TypeDecorator[str]):
+    """Text from anywhere, made fit for both databases: PostgreSQL refuses NUL, half characters and what is too long.
+
+    Much of it comes from devices; a batch must not fail for ever for one odd character. ``length`` None: any.
+    """
+
+    impl = String
+    cache_ok = True
+
+    def __init__(self, length: int | None = None) -> None:
+        super().__init__(length)
+        self.length = length
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[str]:
+        return dialect.type_descriptor(Text() if self.length is None else String(self.length))
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        if value is None:
+            return None
+        if "\0" in value:
+            value = value.replace("\0", "")
+        if not value.isascii():
+            value = value.encode("utf-8", "replace").decode()
+        return value if self.length is None or len(value) <= self.length else value[: self.length]
+
+
 class Base(DeclarativeBase):
     pass
 
@@ -29,33 +72,67 @@ class Base(DeclarativeBase):
 class DeviceRow(Base):
     __tablename__ = "device"
 
-    mac: Mapped[str] = mapped_column(String(17), primary_key=True)
-    uuid: Mapped[str | None] = mapped_column(String(36))
-    name: Mapped[str] = mapped_column(String(64), default="")
+    mac: Mapped[str] = mapped_column(Words(17), primary_key=True)
+    uuid: Mapped[str | None] = mapped_column(Words(36))
+    name: Mapped[str] = mapped_column(Words(64), default="")
     arch: Mapped[int | None]
-    state: Mapped[str] = mapped_column(String(16))
-    address: Mapped[str] = mapped_column(String(45), default="")
+    state: Mapped[str] = mapped_column(Words(16))
+    address: Mapped[str] = mapped_column(Words(45), default="")
     first_seen: Mapped[datetime] = mapped_column(UtcTime)
     last_seen: Mapped[datetime] = mapped_column(UtcTime)
+    serial: Mapped[str] = mapped_column(Words(128), default="")
+    asset: Mapped[str] = mapped_column(Words(128), default="")
+    folder: Mapped[str] = mapped_column(Words(600), default="/")
+    labels: Mapped[str] = mapped_column(Words(), default="{}")
+    learned: Mapped[str] = mapped_column(Words(), default="{}")
+    menu: Mapped[str] = mapped_column(Words(64), default="")
+    loader: Mapped[str] = mapped_column(Words(1024), default="")
+    arguments: Mapped[str] = mapped_column(Words(1024), default="")
+
+
+class DeviceMacRow(Base):
+    """A further address of a device. An address is here or in ``device``, never in both."""
+
+    __tablename__ = "device_mac"
+
+    mac: Mapped[str] = mapped_column(Words(17), primary_key=True)
+    device: Mapped[str] = mapped_column(ForeignKey("device.mac"), index=True)
+
+
+class DeviceGroupRow(Base):
+    __tablename__ = "device_group"
+
+    mac: Mapped[str] = mapped_column(ForeignKey("device.mac"), primary_key=True)
+    name: Mapped[str] = mapped_column(Words(64), primary_key=True, index=True)
 
 
 class WorkRow(Base):
     __tablename__ = "work"
 
-    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    id: Mapped[int] = mapped_column(BIG, primary_key=True, autoincrement=True)
     mac: Mapped[str] = mapped_column(ForeignKey("device.mac"), index=True)
-    kind: Mapped[str] = mapped_column(String(16))
-    image: Mapped[str] = mapped_column(String(64))
-    target_disk: Mapped[str] = mapped_column(String(255), default="")
-    finish: Mapped[str] = mapped_column(String(16))
+    kind: Mapped[str] = mapped_column(Words(16))
+    image: Mapped[str] = mapped_column(Words(64))
+    target_disk: Mapped[str] = mapped_column(Words(255), default="")
+    finish: Mapped[str] = mapped_column(Words(16))
     overwrite: Mapped[bool] = mapped_column(default=False)
-    state: Mapped[str] = mapped_column(String(16), index=True)
-    reason: Mapped[str] = mapped_column(Text, default="")
+    state: Mapped[str] = mapped_column(Words(16), index=True)
+    reason: Mapped[str] = mapped_column(Words(), default="")
     created: Mapped[datetime] = mapped_column(UtcTime)
+    bundle: Mapped[str] = mapped_column(Words(64), default="")
+    document: Mapped[str] = mapped_column(Words(), default="")
+    assignment: Mapped[str] = mapped_column(Words(80), default="")
+    expires: Mapped[datetime | None] = mapped_column(UtcTime)
+    retries: Mapped[int] = mapped_column(default=0)
+    attempts: Mapped[int] = mapped_column(default=0)
+    ended: Mapped[datetime | None] = mapped_column(UtcTime)
 
     __table_args__ = (
         # A device does one thing at a time: two orders that cross each other would image it twice.
-        Index("ux_work_active", "mac", unique=True, sqlite_where=text("state IN ('queued', 'running')")),
+        Index("ux_work_active", "mac", unique=True, sqlite_where=ACTIVE, postgresql_where=ACTIVE),
+        # Two captures of one name would overwrite each other.
+        Index("ux_work_capture", "image", unique=True, sqlite_where=CAPTURING, postgresql_where=CAPTURING),
+        Index("ix_work_run", "mac", "assignment", "ended"),
         {"sqlite_autoincrement": True},  # an id is part of a token: never give it out twice
     )
 
@@ -63,23 +140,23 @@ class WorkRow(Base):
 class JobRow(Base):
     __tablename__ = "job"
 
-    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    id: Mapped[int] = mapped_column(BIG, primary_key=True, autoincrement=True)
     work_id: Mapped[int] = mapped_column(ForeignKey("work.id"), index=True)
-    mac: Mapped[str] = mapped_column(String(17), index=True)
-    kind: Mapped[str] = mapped_column(String(16))
-    image: Mapped[str] = mapped_column(String(64))
+    mac: Mapped[str] = mapped_column(Words(17), index=True)
+    kind: Mapped[str] = mapped_column(Words(16))
+    image: Mapped[str] = mapped_column(Words(64))
     version: Mapped[int | None]
-    address: Mapped[str] = mapped_column(String(45), default="")
-    state: Mapped[str] = mapped_column(String(16), index=True)
-    reason: Mapped[str] = mapped_column(Text, default="")
-    stage: Mapped[str] = mapped_column(String(64), default="")
-    item: Mapped[str] = mapped_column(String(64), default="")
+    address: Mapped[str] = mapped_column(Words(45), default="")
+    state: Mapped[str] = mapped_column(Words(16), index=True)
+    reason: Mapped[str] = mapped_column(Words(), default="")
+    stage: Mapped[str] = mapped_column(Words(64), default="")
+    item: Mapped[str] = mapped_column(Words(64), default="")
     bytes_done: Mapped[int] = mapped_column(BigInteger, default=0)
     bytes_total: Mapped[int] = mapped_column(BigInteger, default=0)
     rate: Mapped[int] = mapped_column(BigInteger, default=0)
     started: Mapped[datetime] = mapped_column(UtcTime)
     finished: Mapped[datetime | None] = mapped_column(UtcTime)
-    log: Mapped[str] = mapped_column(Text, default="")
+    log: Mapped[str] = mapped_column(Words(), default="")
 
     __table_args__ = ({"sqlite_autoincrement": True},)
 
@@ -87,11 +164,11 @@ class JobRow(Base):
 class EventRow(Base):
     __tablename__ = "event"
 
-    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    id: Mapped[int] = mapped_column(BIG, primary_key=True, autoincrement=True)
     time: Mapped[datetime] = mapped_column(UtcTime)
-    mac: Mapped[str] = mapped_column(String(17))
-    what: Mapped[str] = mapped_column(String(64))
-    detail: Mapped[str] = mapped_column(Text, default="")
+    mac: Mapped[str] = mapped_column(Words(17))
+    what: Mapped[str] = mapped_column(Words(64))
+    detail: Mapped[str] = mapped_column(Words(), default="")
 
     __table_args__ = (Index("ix_event_mac_id", "mac", "id"),)
 
@@ -99,13 +176,13 @@ class EventRow(Base):
 class BootSessionRow(Base):
     __tablename__ = "boot_session"
 
-    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
-    mac: Mapped[str] = mapped_column(String(17))
+    id: Mapped[int] = mapped_column(BIG, primary_key=True, autoincrement=True)
+    mac: Mapped[str] = mapped_column(Words(17))
     started: Mapped[datetime] = mapped_column(UtcTime)
     ended: Mapped[datetime] = mapped_column(UtcTime)
-    result: Mapped[str] = mapped_column(String(64))
-    why: Mapped[str] = mapped_column(Text)
-    todo: Mapped[str] = mapped_column(Text)
+    result: Mapped[str] = mapped_column(Words(64))
+    why: Mapped[str] = mapped_column(Words())
+    todo: Mapped[str] = mapped_column(Words())
     steps: Mapped[bytes] = mapped_column(LargeBinary)
     packets: Mapped[int]
 
@@ -119,16 +196,33 @@ class BootSessionRow(Base):
 class StrategyRow(Base):
     __tablename__ = "strategy"
 
-    mac: Mapped[str] = mapped_column(String(17), primary_key=True)
-    name: Mapped[str] = mapped_column(String(32))
+    mac: Mapped[str] = mapped_column(Words(17), primary_key=True)
+    name: Mapped[str] = mapped_column(Words(32))
     learned: Mapped[datetime] = mapped_column(UtcTime)
 
 
 class TokenRow(Base):
     __tablename__ = "token"
 
-    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
-    name: Mapped[str] = mapped_column(String(64), unique=True)
-    role: Mapped[str] = mapped_column(String(16))
-    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    id: Mapped[int] = mapped_column(BIG, primary_key=True, autoincrement=True)
+    name: Mapped[str] = mapped_column(Words(64), unique=True)
+    role: Mapped[str] = mapped_column(Words(16))
+    sha256: Mapped[str] = mapped_column(Words(64), unique=True)
     created: Mapped[datetime] = mapped_column(UtcTime)
+
+
+class DocumentRow(Base):
+    __tablename__ = "document"
+
+    kind: Mapped[str] = mapped_column(Words(16), primary_key=True)
+    name: Mapped[str] = mapped_column(Words(600), primary_key=True)
+    body: Mapped[str] = mapped_column(Words())
+    revision: Mapped[int]
+    changed: Mapped[datetime] = mapped_column(UtcTime)
+
+
+class CounterRow(Base):
+    __tablename__ = "counter"
+
+    name: Mapped[str] = mapped_column(Words(64), primary_key=True)
+    value: Mapped[int] = mapped_column(BigInteger)

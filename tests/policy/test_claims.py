@@ -19,7 +19,7 @@ from pbserv.proxydhcp.packet import encode
 from pbserv.proxydhcp.service import ProxyDhcpService
 from pbserv.registry.migrate import migrate
 from pbserv.registry.records import DeviceState
-from pbserv.registry.registry import Registry
+from pbserv.registry.registry import DeviceChange, Registry
 from pbserv.registry.tokens import WorkTokens
 from pbserv.types import Instant
 from tests.proxydhcp.samples import SETTINGS, asks
@@ -64,7 +64,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
     site.hear(encode(asks(arch=7, mac=VICTIM.replace(":", ""))), Listener.DHCP, "0.0.0.0")
     site.hear(encode(asks(arch=7, mac=STRANGER)), Listener.DHCP, "0.0.0.0")
     await policy.flush()
-    await registry.set_device("02:00:00:00:00:ee", DeviceState.DENIED)
+    await registry.change_device("02:00:00:00:00:ee", DeviceChange(state=DeviceState.DENIED))
     yield site
     await policy.stop()
     await registry.close()

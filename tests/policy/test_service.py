@@ -17,7 +17,7 @@ from pbserv.policy.ports import Neighbours
 from pbserv.policy.service import PolicyService, PolicySettings, Refused
 from pbserv.registry.migrate import migrate
 from pbserv.registry.records import BundleKind, DeviceState
-from pbserv.registry.registry import Registry, WorkOrder
+from pbserv.registry.registry import DeviceChange, Registry, WorkOrder
 from pbserv.registry.tokens import WorkTokens
 from pbserv.types import ClientArch, MacAddress, Sighting, Verdict
 from tests.policy.test_attribution import Link
@@ -85,7 +85,7 @@ async def test_a_new_device_is_pending_and_left_alone(registry: Registry, tmp_pa
     device = await registry.device(MAC)
     assert (device.state, device.arch, device.address) == (DeviceState.PENDING, 0, "10.0.0.7")
     assert f"pbserv device accept {MAC}" in (tmp_path / "policy.log").read_text()
-    await registry.set_device(MAC, DeviceState.KNOWN)
+    await registry.change_device(MAC, DeviceChange(state=DeviceState.KNOWN))
     assert service.decide(SIGHTING).verdict is Verdict.LOCAL
     await service.flush_history()
     assert [e.what for e in await registry.history(MAC)] == ["registered", "asked by dhcp", "asked by dhcp"]
@@ -111,7 +111,7 @@ async def test_virtual_files_over_tftp(registry: Registry, tmp_path: Path) -> No
         assert b"http://10.0.0.2:8067/boot/${mac:hexhyp}.ipxe" in text
     assert service.find("boot/nonsense.ipxe", "10.0.0.7", "10.0.0.2") is None
     assert service.find("pxelinux.cfg/default", "10.0.0.7", "10.0.0.2") is None
-    await registry.set_device(MAC, DeviceState.KNOWN)
+    await registry.change_device(MAC, DeviceChange(state=DeviceState.KNOWN))
     work = await registry.add_work(WorkOrder(MAC, BundleKind.CAPTURE, "debian"))
     script = service.find("boot/52-54-00-00-00-01.ipxe", "10.0.0.7", "10.0.0.2")
     assert script is not None
@@ -161,7 +161,7 @@ async def test_what_was_seen_survives_a_decision_and_a_registry_that_cannot_be_w
         assert await service.flush() is False
         other.rollback()
     other.close()
-    await registry.set_device(MAC, DeviceState.KNOWN)
+    await registry.change_device(MAC, DeviceChange(state=DeviceState.KNOWN))
     assert await service.flush() is True
     device = await registry.device(MAC)
     assert (device.uuid, device.arch, device.address, device.state) == (
@@ -203,7 +203,7 @@ async def test_a_forgotten_device_is_new_again(registry: Registry, tmp_path: Pat
 async def test_the_repeat_of_a_question_is_answered_from_memory(registry: Registry, tmp_path: Path) -> None:
     clock = Clock()
     service = await started(registry, tmp_path, clock=clock)
-    await registry.set_device(MAC, DeviceState.KNOWN)
+    await registry.change_device(MAC, DeviceChange(state=DeviceState.KNOWN))
     clock.move(120)
     first = service.decide(SIGHTING)
     asked = clock.dates
@@ -222,13 +222,13 @@ async def test_the_repeat_of_a_question_is_answered_from_memory(registry: Regist
 async def test_one_line_per_question_within_twenty_seconds(registry: Registry, tmp_path: Path) -> None:
     clock = Clock()
     service = await started(registry, tmp_path, clock=clock)
-    await registry.set_device(MAC, DeviceState.KNOWN)
+    await registry.change_device(MAC, DeviceChange(state=DeviceState.KNOWN))
     for seconds in (0, 5, 14, 2, 0):  # the fourth comes after 21 seconds
         clock.move(seconds)
         service.decide(SIGHTING)
         service.decide(SIGHTING._replace(address="10.0.0.8"))  # news for the record, not for the reader
     service.decide(SIGHTING._replace(via="http"))
-    await registry.set_device(MAC, DeviceState.DENIED)
+    await registry.change_device(MAC, DeviceChange(state=DeviceState.DENIED))
     service.decide(SIGHTING)
     await service.flush_history()
     history = [(e.what, e.detail.partition(":")[0]) for e in await registry.history(MAC)]
@@ -253,7 +253,7 @@ async def test_settings_and_records_that_change_are_not_answered_from_memory(
     registry: Registry, tmp_path: Path
 ) -> None:
     service = await started(registry, tmp_path)
-    await registry.set_device(MAC, DeviceState.KNOWN)
+    await registry.change_device(MAC, DeviceChange(state=DeviceState.KNOWN))
     assert service.decide(SIGHTING).verdict is Verdict.LOCAL
     work = await registry.add_work(WorkOrder(MAC, BundleKind.CAPTURE, "debian"))
     assert service.decide(SIGHTING).verdict is Verdict.BOOT
@@ -275,7 +275,7 @@ async def test_the_gate_knows_devices_by_what_dhcp_told(
     registry: Registry, tmp_path: Path, state: DeviceState, reason: str
 ) -> None:
     service = await started(registry, tmp_path)
-    await registry.set_device(MAC, state)
+    await registry.change_device(MAC, DeviceChange(state=state))
     service.decide(SIGHTING)
     assert service.refuses("10.0.0.7").startswith(reason)
     assert bool(service.refuses("10.0.0.7")) is bool(reason)
@@ -293,8 +293,8 @@ async def test_the_gate_knows_neighbours_and_believes_the_kernel(registry: Regis
     link = Link()
     service = await started(registry, tmp_path, neighbours=lambda: link)
     other = "52:54:00:00:00:02"
-    await registry.set_device(MAC, DeviceState.DENIED)
-    await registry.set_device(other, DeviceState.KNOWN)
+    await registry.change_device(MAC, DeviceChange(state=DeviceState.DENIED))
+    await registry.change_device(other, DeviceChange(state=DeviceState.KNOWN))
     link.macs["10.0.0.9"] = MAC
     assert service.refuses("10.0.0.9") == "device is denied"
     service.decide(SIGHTING)  # had 10.0.0.7 last; now a known device has it
@@ -311,22 +311,22 @@ async def test_a_refused_device_gets_no_script_and_its_name_teaches_no_address(
     registry: Registry, tmp_path: Path
 ) -> None:
     service = await started(registry, tmp_path)
-    await registry.set_device(MAC, DeviceState.DENIED)
+    await registry.change_device(MAC, DeviceChange(state=DeviceState.DENIED))
     with pytest.raises(Refused, match="device is denied"):
         service.script(Sighting(SIGHTING.mac, via="http", address="10.0.0.5"), "10.0.0.2")
     with pytest.raises(PermissionError, match="device is denied"):
         service.find(f"boot/{MAC}.ipxe", "10.0.0.5", "10.0.0.2")
     assert service.refuses("10.0.0.5") == "", "anybody could name a denied device and shut its own address out"
-    await registry.set_device(MAC, DeviceState.KNOWN)
+    await registry.change_device(MAC, DeviceChange(state=DeviceState.KNOWN))
     assert service.script(Sighting(SIGHTING.mac, via="http", address="10.0.0.5"), "10.0.0.2").startswith("#!ipxe")
-    await registry.set_device(MAC, DeviceState.DENIED)
+    await registry.change_device(MAC, DeviceChange(state=DeviceState.DENIED))
     assert service.refuses("10.0.0.5") == "device is denied"
     await service.stop()
 
 
 async def test_a_known_device_that_is_left_to_others_still_gets_files(registry: Registry, tmp_path: Path) -> None:
     service = await started(registry, tmp_path, zone_default="silent")
-    await registry.set_device(MAC, DeviceState.KNOWN)
+    await registry.change_device(MAC, DeviceChange(state=DeviceState.KNOWN))
     assert service.decide(SIGHTING).verdict is Verdict.SILENT
     assert service.refuses("10.0.0.7") == ""
     assert "ZoneDefault = silent" in service.script(SIGHTING, "10.0.0.2")
@@ -348,7 +348,7 @@ async def test_another_servers_policy_decides(registry: Registry, tmp_path: Path
     back = service.script(SIGHTING, "10.0.0.2", sent=True)
     assert "two servers send their clients on" in back
     assert "chain" not in back
-    await registry.set_device(MAC, DeviceState.DENIED)
+    await registry.change_device(MAC, DeviceChange(state=DeviceState.DENIED))
     assert service.decide(SIGHTING).verdict is Verdict.SILENT
     assert service.refuses("10.0.0.7") == "device is denied"
     await service.stop()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pbserv.registry import registry as module
+from pbserv.registry import history as module
 from pbserv.registry.migrate import migrate
 from pbserv.registry.records import Event
 from pbserv.registry.registry import Registry

@@ -14,13 +14,14 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
 
 from pbserv.errors import PbservError
+from pbserv.registry.history import EVENTS_PER_DEVICE
 from pbserv.registry.journal_rows import SESSIONS_PER_DEVICE
 from pbserv.registry.migrate import migrate
 from pbserv.registry.models import Base
 from pbserv.registry.records import BootSession, BundleKind, Device, DeviceState, Event, WorkState
 from pbserv.registry.registry import (
-    EVENTS_PER_DEVICE,
     ConflictError,
+    DeviceChange,
     NotFoundError,
     Progress,
     Registry,
@@ -77,7 +78,7 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
 async def test_a_device_registers_once_and_keeps_its_state(registry: Registry) -> None:
     now = datetime.now(UTC)
     await registry.see([Device(MAC, None, "", 0, DeviceState.PENDING, "10.0.0.7", now, now)])
-    await registry.set_device(MAC, DeviceState.KNOWN, "till-1")
+    await registry.change_device(MAC, DeviceChange(state=DeviceState.KNOWN, name="till-1"))
     await registry.see([Device(MAC, "u", "", None, DeviceState.PENDING, "", now, now)])
     device = await registry.device(MAC)
     assert (device.state, device.name, device.uuid, device.arch, device.address) == (
@@ -89,13 +90,13 @@ async def test_a_device_registers_once_and_keeps_its_state(registry: Registry) -
 async def test_work_needs_an_accepted_device(registry: Registry) -> None:
     with pytest.raises(NotFoundError, match="pbserv device accept"):
         await registry.add_work(ORDER)
-    await registry.set_device(MAC, DeviceState.PENDING)
+    await registry.change_device(MAC, DeviceChange(state=DeviceState.PENDING))
     with pytest.raises(ConflictError, match="pending"):
         await registry.add_work(ORDER)
 
 
 async def test_a_device_has_one_piece_of_work_at_a_time(registry: Registry) -> None:
-    await registry.set_device(MAC, DeviceState.KNOWN)
+    await registry.change_device(MAC, DeviceChange(state=DeviceState.KNOWN))
     work = await registry.add_work(ORDER)
     with pytest.raises(ConflictError, match=f"pbserv work cancel {work.id}"):
         await registry.add_work(ORDER)
@@ -106,7 +107,7 @@ async def test_a_device_has_one_piece_of_work_at_a_time(registry: Registry) -> N
 async def test_changes_are_told_with_the_active_work(registry: Registry) -> None:
     told: list[Device] = []
     registry.subscribe(told.append)
-    await registry.set_device(MAC, DeviceState.KNOWN)
+    await registry.change_device(MAC, DeviceChange(state=DeviceState.KNOWN))
     work = await registry.add_work(ORDER)
     job = await registry.start_job(work.id, "10.0.0.7", 1)
     await registry.finish_job(job.id, ok=True, reason="")
@@ -117,7 +118,7 @@ async def test_changes_are_told_with_the_active_work(registry: Registry) -> None
 
 async def test_work_survives_a_restart_and_ends_with_its_report(path: Path) -> None:
     first = Registry.open(path)
-    await first.set_device(MAC, DeviceState.KNOWN)
+    await first.change_device(MAC, DeviceChange(state=DeviceState.KNOWN))
     work = await first.add_work(ORDER)
     await first.start_job(work.id, "10.0.0.7", 1)
     await first.close()
@@ -138,7 +139,7 @@ async def test_work_survives_a_restart_and_ends_with_its_report(path: Path) -> N
 
 
 async def test_a_second_report_changes_nothing(registry: Registry) -> None:
-    await registry.set_device(MAC, DeviceState.KNOWN)
+    await registry.change_device(MAC, DeviceChange(state=DeviceState.KNOWN))
     job = await registry.start_job((await registry.add_work(ORDER)).id, "", None)
     await registry.finish_job(job.id, ok=False, reason="disk too small")
     again = await registry.finish_job(job.id, ok=True, reason="")
@@ -146,7 +147,7 @@ async def test_a_second_report_changes_nothing(registry: Registry) -> None:
 
 
 async def test_a_cancelled_job_ends_as_cancelled(registry: Registry) -> None:
-    await registry.set_device(MAC, DeviceState.KNOWN)
+    await registry.change_device(MAC, DeviceChange(state=DeviceState.KNOWN))
     work = await registry.add_work(ORDER)
     job = await registry.start_job(work.id, "", None)
     await registry.progress(job.id, Progress("writing", "p1", 5, 10, 1))
@@ -167,7 +168,7 @@ async def test_a_history_keeps_its_newest_events(registry: Registry) -> None:
 
 
 async def test_orders_that_cross_each_other_make_one_piece_of_work(registry: Registry) -> None:
-    await registry.set_device(MAC, DeviceState.KNOWN)
+    await registry.change_device(MAC, DeviceChange(state=DeviceState.KNOWN))
     outcomes = await asyncio.gather(*(registry.add_work(ORDER) for _ in range(8)), return_exceptions=True)
     assert sum(isinstance(outcome, ConflictError) for outcome in outcomes) == 7
     assert len(await registry.works()) == 1
@@ -175,21 +176,21 @@ async def test_orders_that_cross_each_other_make_one_piece_of_work(registry: Reg
 
 async def test_two_devices_cannot_be_captured_to_one_name(registry: Registry) -> None:
     for mac in (MAC, OTHER):
-        await registry.set_device(mac, DeviceState.KNOWN)
+        await registry.change_device(mac, DeviceChange(state=DeviceState.KNOWN))
     await registry.add_work(WorkOrder(MAC, BundleKind.CAPTURE, "debian"))
     with pytest.raises(ConflictError, match=MAC):
         await registry.add_work(WorkOrder(OTHER, BundleKind.CAPTURE, "debian"))
 
 
 async def test_denying_a_device_cancels_its_work(registry: Registry) -> None:
-    await registry.set_device(MAC, DeviceState.KNOWN)
+    await registry.change_device(MAC, DeviceChange(state=DeviceState.KNOWN))
     work = await registry.add_work(ORDER)
     job = await registry.start_job(work.id, "", None)
-    assert (await registry.set_device(MAC, DeviceState.DENIED)).work is None
+    assert (await registry.change_device(MAC, DeviceChange(state=DeviceState.DENIED))).work is None
     assert (await registry.work(work.id)).state is WorkState.CANCELLED
     await registry.close_orphans()
     assert (await registry.job(job.id)).state is WorkState.CANCELLED
-    await registry.set_device(MAC, DeviceState.KNOWN)
+    await registry.change_device(MAC, DeviceChange(state=DeviceState.KNOWN))
     assert (await registry.device(MAC)).work is None
 
 
@@ -222,7 +223,7 @@ async def test_old_sessions_go_by_age_and_by_number(registry: Registry, monkeypa
     assert len(await registry.sessions()) == 11
     await registry.drop_old_sessions(days=2)
     assert MAC not in [kept.mac for kept in await registry.sessions()]
-    monkeypatch.setattr("pbserv.registry.registry.MOST_SESSIONS", 4)
+    monkeypatch.setattr("pbserv.registry.history.MOST_SESSIONS", 4)
     await registry.drop_old_sessions(days=2)
     assert [kept.mac for kept in await registry.sessions()] == [f"52:54:00:00:01:{n:02x}" for n in range(4)]
 
@@ -236,7 +237,7 @@ async def test_strategies_are_learned_replaced_and_forgotten(registry: Registry)
 
 
 async def test_a_device_is_forgotten_with_its_history(registry: Registry) -> None:
-    await registry.set_device(MAC, DeviceState.KNOWN)
+    await registry.change_device(MAC, DeviceChange(state=DeviceState.KNOWN))
     work = await registry.add_work(ORDER)
     with pytest.raises(ConflictError, match="cancel it first"):
         await registry.forget(MAC)

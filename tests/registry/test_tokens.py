@@ -6,6 +6,7 @@ import pytest
 
 from pbserv.errors import PbservError
 from pbserv.registry.access import Access, Caller
+from pbserv.registry.records import Role
 from pbserv.registry.tokens import WorkTokens, digest, load_secret, new_token
 
 TOKENS = WorkTokens(b"s" * 32)
@@ -29,9 +30,9 @@ def test_rubbish_is_nobodys_token(text: str) -> None:
 def test_administrators_are_known_by_their_digest() -> None:
     token = new_token()
     access = Access({digest(token): "admin"}, TOKENS)
-    assert access.authorize(token) == Caller("admin")
+    assert access.authorize(token) == Caller(Role.ADMIN)
     assert access.authorize(digest(token)) is None
-    assert access.authorize(TOKENS.issue(3)) == Caller("work", 3)
+    assert access.authorize(TOKENS.issue(3)) == Caller(None, 3)
     assert access.authorize(None) is None
     assert access.authorize("a" * 10_000) is None
 

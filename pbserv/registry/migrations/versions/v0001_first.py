@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from pbserv.registry.models import UtcTime
+from pbserv.registry.models import ACTIVE, BIG, UtcTime
 
 revision = "0001"
 down_revision = None
@@ -27,7 +27,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "work",
-        sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+        sa.Column("id", BIG, primary_key=True, autoincrement=True),
         sa.Column("mac", sa.String(17), sa.ForeignKey("device.mac"), nullable=False, index=True),
         sa.Column("kind", sa.String(16), nullable=False),
         sa.Column("image", sa.String(64), nullable=False),
@@ -39,13 +39,11 @@ def upgrade() -> None:
         sa.Column("created", UtcTime, nullable=False),
         sqlite_autoincrement=True,
     )
-    op.create_index(
-        "ux_work_active", "work", ["mac"], unique=True, sqlite_where=sa.text("state IN ('queued', 'running')")
-    )
+    op.create_index("ux_work_active", "work", ["mac"], unique=True, sqlite_where=ACTIVE, postgresql_where=ACTIVE)
     op.create_table(
         "job",
-        sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
-        sa.Column("work_id", sa.Integer, sa.ForeignKey("work.id"), nullable=False, index=True),
+        sa.Column("id", BIG, primary_key=True, autoincrement=True),
+        sa.Column("work_id", BIG, sa.ForeignKey("work.id"), nullable=False, index=True),
         sa.Column("mac", sa.String(17), nullable=False, index=True),
         sa.Column("kind", sa.String(16), nullable=False),
         sa.Column("image", sa.String(64), nullable=False),
@@ -65,7 +63,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "event",
-        sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+        sa.Column("id", BIG, primary_key=True, autoincrement=True),
         sa.Column("time", UtcTime, nullable=False),
         sa.Column("mac", sa.String(17), nullable=False),
         sa.Column("what", sa.String(64), nullable=False),
@@ -74,7 +72,7 @@ def upgrade() -> None:
     op.create_index("ix_event_mac_id", "event", ["mac", "id"])
     op.create_table(
         "token",
-        sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+        sa.Column("id", BIG, primary_key=True, autoincrement=True),
         sa.Column("name", sa.String(64), nullable=False, unique=True),
         sa.Column("role", sa.String(16), nullable=False),
         sa.Column("sha256", sa.String(64), nullable=False, unique=True),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from pbserv.registry.models import UtcTime
+from pbserv.registry.models import BIG, UtcTime
 
 revision = "0002"
 down_revision = "0001"
@@ -16,7 +16,7 @@ depends_on = None
 def upgrade() -> None:
     op.create_table(
         "boot_session",
-        sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+        sa.Column("id", BIG, primary_key=True, autoincrement=True),
         sa.Column("mac", sa.String(17), nullable=False),
         sa.Column("started", UtcTime, nullable=False),
         sa.Column("ended", UtcTime, nullable=False),

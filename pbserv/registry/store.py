@@ -1,0 +1,114 @@
+"""What all parts of the registry share: transactions that read or write, and telling what has changed.
+
+One rule: a change is told only after its commit, in the order of the commits, as frozen records that were read in the
+same transaction; nobody acts on what may be rolled back, or learns an older state after a newer one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from pbserv.registry.device_rows import devices_of
+from pbserv.registry.engine import ONE_WRITER, is_shared, reading, upsert_of, writing
+from pbserv.registry.faults import ConflictError, UnavailableError, first_line
+from pbserv.registry.records import Device, Document
+
+DeviceChanged = Callable[[Device], None]
+DocumentName = tuple[str, str]
+"""Kind and name."""
+DocumentsChanged = Callable[[Sequence[Document], Sequence[DocumentName]], None]
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(slots=True)
+class Change:
+    """A transaction that writes. Whoever changes a device or its work names it in ``touched``.
+
+    ``devices``: the touched ones as they stand at the end; filled before the commit.
+    """
+
+    session: AsyncSession
+    touched: dict[str, None] = field(default_factory=dict)
+    documents: list[Document] = field(default_factory=list)
+    deleted: list[DocumentName] = field(default_factory=list)
+    devices: dict[str, Device] = field(default_factory=dict)
+
+    def touch(self, mac: str) -> None:
+        """``mac`` is the device's name in the registry."""
+        self.touched[mac] = None
+
+
+class Store:
+    """An engine, with transactions on it. Writers of this process wait for each other."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._shared = is_shared(engine)
+        self._upsert = upsert_of(engine)
+        self._reads = async_sessionmaker(reading(engine), expire_on_commit=False)
+        self._writes = async_sessionmaker(writing(engine), expire_on_commit=False)
+        self._writing = asyncio.Lock()
+        self._subscribers: list[DeviceChanged] = []
+        self._document_subscribers: list[DocumentsChanged] = []
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+    def subscribe(self, changed: DeviceChanged) -> None:
+        """``changed`` is called in the loop, after each commit that touches a device or its work."""
+        self._subscribers.append(changed)
+
+    def subscribe_documents(self, changed: DocumentsChanged) -> None:
+        """``changed(changed, deleted)`` is called in the loop, after each commit that touches documents."""
+        self._document_subscribers.append(changed)
+
+    @contextlib.asynccontextmanager
+    async def _read(self) -> AsyncIterator[AsyncSession]:
+        """A transaction that sees one state of the database."""
+        with _translated():
+            async with self._reads() as session:
+                yield session
+
+    @contextlib.asynccontextmanager
+    async def _write(self) -> AsyncIterator[Change]:
+        """A transaction that nobody writes beside: what it has read still holds when it commits."""
+        async with self._writing:
+            with _translated():
+                async with self._writes.begin() as session:
+                    if self._shared:
+                        await session.execute(ONE_WRITER)
+                    change = Change(session)
+                    yield change
+                    if change.touched:
+                        await session.flush()
+                        change.devices = {d.mac: d for d in await devices_of(session, list(change.touched))}
+            self._tell(change)
+
+    def _tell(self, change: Change) -> None:
+        for device in change.devices.values():
+            for told in self._subscribers:
+                told(device)
+        if change.documents or change.deleted:
+            for tell in self._document_subscribers:
+                tell(tuple(change.documents), tuple(change.deleted))
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Faults of the connection as callers expect them; the driver raises those of the network as they are."""
+    try:
+        yield
+    except IntegrityError as fault:
+        raise ConflictError("the registry was changed by somebody else at the same time; look again") from fault
+    except OSError as fault:  # TimeoutError is one
+        raise UnavailableError(f"the registry's database cannot be reached: {first_line(fault)}") from fault
