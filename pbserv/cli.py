@@ -376,11 +376,33 @@ def client_build(
 
 
 @loaders_app.command("install")
-def loaders_install(context: typer.Context) -> None:
-    """Put iPXE for BIOS and UEFI into TFTPDirectory, from Debian's packages."""
+def loaders_install(
+    context: typer.Context,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...",
+            help="ipxe, pxelinux, shim, shim-arm64, ipxe-arm64, grub-ia32, memtest, all, or single files; none: ipxe."
+            " With --from: members of the archive.",
+        ),
+    ] = None,
+    suite: Annotated[str, typer.Option(metavar="SUITE", help="A release of Debian other than the host's.")] = "",
+    source: Annotated[Path | None, typer.Option("--from", metavar="FILE", help="A file or a tar archive.")] = None,
+    sha256: Annotated[str, typer.Option(metavar="HEX", help="The checksum of FILE.")] = "",
+    name: Annotated[str, typer.Option("--as", metavar="NAME", help="What FILE is to be called.")] = "",
+) -> None:
+    """Put boot loaders into TFTPDirectory, from Debian's packages or from a file with its checksum."""
     from pbserv.commands import provide
 
-    provide.loaders_install(context.obj)
+    provide.loaders_install(context.obj, names or [], suite, source, sha256, name)
+
+
+@loaders_app.command("list")
+def loaders_list(context: typer.Context, as_json: AsJson = False) -> None:
+    """Which boot loaders TFTPDirectory has, their versions, whom they serve, and what is missing (exit code 1)."""
+    from pbserv.commands import provide
+
+    raise typer.Exit(provide.loaders_list(context.obj, as_json))
 
 
 @tftp_app.command("map-test")
