@@ -108,7 +108,7 @@ def wire(
     is_running: Callable[[str], bool] = lambda name: not name or running[name].running  # noqa: E731
     app = create_app(
         [
-            ("policy", boot_routes.router(policy)),
+            ("policy", boot_routes.router(policy, registry, tokens)),
             ("tftp", boot_files_routes.files_router(tftp, policy, ranges.plan, logs.pbserv)),
             ("", boot_files_routes.client_router(client_directory, CLIENT_FILES, policy, ranges.plan, logs.pbserv)),
             ("imaging", imaging.router()),
@@ -118,6 +118,7 @@ def wire(
         ],
         running=is_running,
         log=logs.pbserv,
+        path_of=policy.path_of,
     )
     web = WebServer(app, spawn, lambda: imaging.busy)
 

@@ -63,6 +63,9 @@ def _checked_mac(text: str | None) -> str | None:
 class _NothingMade:
     """Files that services make on demand need the server."""
 
+    def path_of(self, name: str, peer: str) -> str:
+        return name
+
     def find(self, name: str, peer: str, local: str) -> bytes | None:
         return None
 

@@ -28,10 +28,12 @@ class Attribution:
 
     def mac_of(self, address: str, now: float) -> str | None:
         """``aa:bb:cc:dd:ee:ff``, or None: nobody can say."""
+        return self.neighbour(address, now) or self._learned(address)
+
+    def neighbour(self, address: str, now: float) -> str | None:
+        """What the kernel says alone; None for a stranger and for who is behind a router."""
         until, mac = self._told.get(address, (0.0, None))
-        if now >= until:
-            mac = self._ask(address, now)
-        return mac or self._learned(address)
+        return mac if now < until else self._ask(address, now)
 
     def _ask(self, address: str, now: float) -> str | None:
         try:

@@ -87,6 +87,46 @@ class PolicyConf(ConfModel):
             extension=True,
         ),
     ] = "local"
+    unknown_devices: Annotated[
+        Literal["silent", "local", "loader", "menu"],
+        Key(
+            "UnknownDevices",
+            Choice(("silent", "local", "loader", "menu")),
+            "What a device gets that nobody has accepted, where no rule for unknown devices says more: as ZoneDefault.",
+            extension=True,
+        ),
+    ] = "silent"
+    device_name: Annotated[
+        str,
+        Key(
+            "NewDeviceName",
+            Text(),
+            "The name of a device that has none: {serial}, {asset}, {mac} and {counter} (or {counter:4}) are filled in"
+            " as soon as they are known.",
+            extension=True,
+            unset="no name",
+        ),
+    ] = ""
+    unattributed: Annotated[
+        Literal["files", "nothing"],
+        Key(
+            "UnattributedRequests",
+            Choice(("files", "nothing")),
+            "What TFTP and HTTP give to an address of which nobody can say whose it is: files are those of"
+            " TFTPDirectory. Decisions, images and work it never gets.",
+            extension=True,
+        ),
+    ] = "files"
+    template_directory: Annotated[
+        Path | None,
+        Key(
+            "TemplateDirectory",
+            Directory(),
+            "Templates of boot scripts that take the place of the shipped ones of the same name (docs/boot-loaders.md).",
+            extension=True,
+            unset="the shipped ones",
+        ),
+    ] = None
     client_arguments: Annotated[
         str,
         Key(

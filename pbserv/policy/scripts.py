@@ -1,31 +1,40 @@
-"""The boot scripts under one set of settings, and where they send a client.
+"""The decisions as what boot loaders read, under one set of settings, and where they send a client.
 
 One rule: addresses in scripts are literal, and a client is sent to another server once at most.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from pbserv.net.interfaces import address_on_host
 from pbserv.policy.config import PolicyConf
-from pbserv.policy.render import BootFacts, boot_script, bootstrap
+from pbserv.policy.decide import Ruling
+from pbserv.policy.labels import labels_of
+from pbserv.policy.names import Asked
+from pbserv.policy.rendering.facts import BootFacts
+from pbserv.policy.rendering.renderer import Renderer, RenderError
+from pbserv.policy.snapshot import Zone
 from pbserv.registry.records import Device
 from pbserv.registry.tokens import WorkTokens
-from pbserv.types import Decision, Verdict
+from pbserv.types import ClientArch, Decision, Verdict
 
 
 @dataclass(frozen=True, slots=True)
 class PolicySettings:
     """``url_address`` overrides the address in boot scripts; None means the one that the client asked.
 
-    ``engine``: ``a.b.c.d[:port]`` of the server that decides (NovellPolicyEngine); None: this one.
+    ``engine``: ``a.b.c.d[:port]`` of the server that decides (NovellPolicyEngine); None: this one. ``state``: where
+    answers of another server are kept; None: in memory alone.
     """
 
     conf: PolicyConf
     url_address: str | None
     http_port: int
     engine: str | None = None
+    state: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +44,21 @@ class BootScripts:
     settings: PolicySettings
     engine: str
     tokens: WorkTokens
+    renderer: Renderer
 
     @classmethod
-    def under(cls, settings: PolicySettings, tokens: WorkTokens) -> BootScripts:
-        return cls(settings, _other_server(settings), tokens)
+    def under(
+        cls, settings: PolicySettings, tokens: WorkTokens, on_fault: Callable[[RenderError], None]
+    ) -> BootScripts:
+        """Raises RenderError for a template of the administrator that is broken."""
+        renderer = Renderer(settings.conf.template_directory, on_fault)
+        renderer.check()
+        return cls(settings, _other_server(settings), tokens, renderer)
+
+    @property
+    def zone(self) -> Zone:
+        conf = self.settings.conf
+        return Zone(conf.zone_default, conf.unknown_devices, self.engine)
 
     def url(self, local: str) -> str:
         """This server's base URL, for a client that reached us at ``local``."""
@@ -47,24 +67,52 @@ class BootScripts:
 
     def first(self, local: str) -> str:
         """The script that is the same for everybody; it sends them to the server that decides."""
-        return bootstrap(f"http://{self.engine}", sent=True) if self.engine else bootstrap(self.url(local))
-
-    def of(self, mac: str, device: Device | None, decision: Decision, local: str, *, sent: bool) -> str:
-        """The decision for one device. ``sent``: another server sent the client here; it is not sent any further."""
-        if self.engine and not sent:
-            return self.first(local)
         if self.engine:
-            decision = Decision(Verdict.SILENT, f"two servers send their clients on: this one to {self.engine}")
-        return boot_script(
-            decision,
-            BootFacts(
-                mac=mac,
-                name=device.name if device else "",
-                url=self.url(local),
-                server=local,
-                token="" if decision.work is None else self.tokens.issue(decision.work),
-                arguments=self.settings.conf.client_arguments,
-            ),
+            return self.renderer.bootstrap(f"http://{self.engine}", sent=True)
+        return self.renderer.bootstrap(self.url(local))
+
+    def of(self, ruling: Ruling, facts: BootFacts, *, sent: bool) -> str:
+        """The ruling as an iPXE script. ``sent``: another server sent the client here; it is not sent any further."""
+        if self.engine and not sent:
+            return self.renderer.bootstrap(f"http://{self.engine}", sent=True)
+        if self.engine:
+            why = f"two servers send their clients on: this one to {self.engine}"
+            ruling = replace(ruling, decision=Decision(Verdict.SILENT, why))
+        return self.renderer.ipxe(ruling, facts)
+
+    def rendered(self, asked: Asked, ruling: Ruling, facts: BootFacts) -> str | None:
+        """What the loader that asks in this form reads; None: it is not to find such a file."""
+        match asked.form:
+            case "bootstrap":
+                return self.first(facts.server)
+            case "ipxe":
+                return self.of(ruling, facts, sent=False)
+            case "pxelinux":
+                return self.renderer.pxelinux(ruling, facts)
+            case "grub":
+                return self.renderer.grub(ruling, facts)
+            case "raspberrypi":
+                return self.renderer.raspberrypi(ruling, facts)
+            case "settings":
+                return self.renderer.settings(ruling, facts)
+
+    def facts(self, mac: str, device: Device | None, ruling: Ruling, local: str, session: str) -> BootFacts:
+        """``mac`` is the address that boots; ``session`` the token of this boot."""
+        work = ruling.work
+        arch = device.arch if device is not None else None
+        return BootFacts(
+            mac=mac,
+            name=device.name if device else "",
+            uuid=(device.uuid or "") if device else "",
+            serial=device.serial if device else "",
+            asset=device.asset if device else "",
+            arch=None if arch is None else ClientArch(arch),
+            labels=labels_of(mac, device, {}),
+            url=ruling.url or self.url(local),
+            server=local,
+            session="" if ruling.url else session,
+            token=ruling.token or ("" if work is None else self.tokens.issue(work.id)),
+            arguments=self.settings.conf.client_arguments,
         )
 
 

@@ -5,63 +5,51 @@ One rule: one decision for DHCP, TFTP and HTTP, made once and remembered until t
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from pbserv.errors import PbservError
+from pbserv.errors import PbservError, StartError
 from pbserv.log import ServiceLog
 from pbserv.net.neighbours import NeighbourTable
+from pbserv.policy.answers import Answer, Answers
 from pbserv.policy.attribution import Attribution
-from pbserv.policy.decide import decide, refusal
-from pbserv.policy.devices import DeviceTable
+from pbserv.policy.boots import BootTokens, split_path
+from pbserv.policy.decide import Query, Ruling, decide, refusal
+from pbserv.policy.documents import PolicyError
+from pbserv.policy.identity import device_name
+from pbserv.policy.model import Bundle
+from pbserv.policy.names import parse_name
+from pbserv.policy.orders import Orders, bundle_of
 from pbserv.policy.ports import Journal, Neighbours, Progress
+from pbserv.policy.register import SEEN_EVERY_S, Register, Seen
+from pbserv.policy.rendering.facts import BootFacts
+from pbserv.policy.rendering.renderer import RenderError
 from pbserv.policy.scripts import BootScripts, PolicySettings
 from pbserv.policy.sightings import Sightings
-from pbserv.registry.records import Device, DeviceState
+from pbserv.policy.snapshot import Snapshot
+from pbserv.registry.records import Device, DeviceState, Document
 from pbserv.registry.registry import Registry
 from pbserv.registry.tokens import WorkTokens
 from pbserv.service import Reload
-from pbserv.types import Decision, MacAddress, Sighting, Verdict
+from pbserv.types import ClientArch, Decision, MacAddress, Sighting, Verdict
 
 __all__ = ["PolicyService", "PolicySettings", "Refused"]
 
-MAX_PENDING = 10_000
-MAX_DEVICES = 100_000
-REMEMBERED: Final = 16_384
-SEEN_EVERY_S: Final = 60.0
 STRANGER_S: Final = 5.0
 """How long the answer to a device stands that is not registered: there may be room for it again."""
-SAME_QUESTION_S: Final = 20.0
-SAID_FULL_S: Final = 60.0
-SAME_SCRIPT_S = 2.0
-"""A boot asks for its script once: sooner than this it is the same one (HEAD and GET)."""
+MINUTE_S: Final = 60.0
+NOT_RUNNING: Final = "the policy service is not running"
 
 
 class Refused(PbservError):
     """The device gets nothing; the message says why. Over HTTP that is 403."""
 
     status = 403
-
-
-@dataclass(slots=True)
-class _Answer:
-    """A decision that was made. It stands until ``until``; ``quiet``: by way of asking, when it is told again.
-
-    ``claimed``: a request that only says whose it is may tell us who has an address. Not for a refused device:
-    anybody could name it, and shut out whoever has that address.
-    """
-
-    mac: str
-    decision: Decision
-    address: str
-    until: float
-    registered: bool
-    claimed: bool
-    quiet: dict[str, float]
 
 
 class PolicyService:
@@ -88,19 +76,22 @@ class PolicyService:
         self._registry = registry
         self._journal = journal
         self._tokens = tokens
+        self._boots = BootTokens(tokens.key("boot"))
         self._neighbours = neighbours
         self._clock = clock
         self._calendar = calendar
         self._scripts: BootScripts | None = None  # None: stopped
-        self._engine = ""
-        self._devices = DeviceTable()
         self._sightings = Sightings(registry, log)
-        self._answers: dict[bytes, _Answer] = {}
-        self._told: dict[tuple[str, str, str, int | None], float] = {}
+        self._sightings.namer, self._sightings.named = self._name_of, self._changed
+        self._register = Register(self._sightings, journal, log, clock)
+        self._orders = Orders(registry, log)
+        self._due: dict[str, Ruling] = {}
+        self._wake = asyncio.Event()
+        self._answers = Answers(journal, log)
         self._whose: Attribution | None = None
         self._watchers: list[Progress] = []
-        self._said_full = float("-inf")
         registry.subscribe(self._changed)
+        registry.subscribe_documents(self._objects_changed)
 
     def watch(self, progress: Progress) -> None:
         """``progress`` is told how far devices come."""
@@ -115,17 +106,25 @@ class PolicyService:
         return ()
 
     @property
-    def devices(self) -> DeviceTable:
-        """The picture that decisions are made on."""
-        return self._devices
+    def snapshot(self) -> Snapshot:
+        """What decisions are made on."""
+        return self._register.snapshot
+
+    @property
+    def scripts(self) -> BootScripts:
+        """Raises RuntimeError while the service is stopped."""
+        if self._scripts is None:
+            raise RuntimeError(NOT_RUNNING)
+        return self._scripts
 
     async def start(self, settings: PolicySettings) -> None:
         await self.flush()
-        self._devices = DeviceTable(await self._registry.devices())
+        scripts = self._under(settings)
+        self._register.load(await self._registry.devices(), await self._registry.documents(), scripts.zone)
         self._whose = Attribution(self._neighbours(), self._journal.mac_of)
-        self.adopt(settings)
-        self._log.critical("started", devices=len(self._devices), new_devices=settings.conf.new_devices,
-                           zone_default=settings.conf.zone_default, engine=self._engine or None)  # fmt: skip
+        self.adopt(scripts)
+        self._log.critical("started", devices=len(self.snapshot), new_devices=settings.conf.new_devices,
+                           zone_default=settings.conf.zone_default, engine=scripts.engine or None)  # fmt: skip
 
     async def stop(self) -> None:
         if self._scripts is None:
@@ -139,127 +138,142 @@ class PolicyService:
         self._log.critical("stopped")
 
     async def prepare(self, settings: PolicySettings) -> Reload:
-        return _PolicyReload(self, settings)
+        return _PolicyReload(self, self._under(settings))
 
-    def adopt(self, settings: PolicySettings) -> None:
-        self._scripts = BootScripts.under(settings, self._tokens)
-        self._engine = self._scripts.engine
+    def _under(self, settings: PolicySettings) -> BootScripts:
+        try:
+            return BootScripts.under(settings, self._tokens, self._render_failed)
+        except RenderError as fault:
+            raise StartError(str(fault)) from None
+
+    def adopt(self, scripts: BootScripts) -> None:
+        self._scripts = scripts
+        self._register.adopt(scripts.zone)
         self._answers.clear()
 
-    # the port of proxyDHCP
+    def _render_failed(self, fault: RenderError) -> None:
+        self._log.critical("template cannot be used; the shipped one takes its place", reason=str(fault))
+
+    # decisions
 
     def decide(self, sighting: Sighting) -> Decision:
         """In memory and without waiting; a device that was never seen is registered in the background."""
-        scripts = self._scripts
-        if scripts is None:
-            return Decision(Verdict.SILENT, "the policy service is not running")
+        return self.ruling(sighting).decision
+
+    def ruling(self, sighting: Sighting) -> Ruling:
+        """As :meth:`decide`, with all that rendering needs."""
+        if self._scripts is None:
+            return Ruling(Decision(Verdict.SILENT, NOT_RUNNING))
         now = self._clock()
         address = sighting.address
         answer = self._answers.get(sighting.mac.octets)
         if answer is None or now >= answer.until or (address and address != answer.address):
-            answer = self._answer(scripts.settings, sighting, now)
+            answer = self._answer(self._scripts.settings, sighting, now)
         if address and (answer.claimed or sighting.via == "dhcp"):
             self._journal.learn(address, answer.mac)
         if now >= answer.quiet.get(sighting.via, 0.0):
-            self._tell(answer, sighting.via, now)
+            self._answers.tell(answer, sighting.via, now, self._clock() - now)
         elif self._log.level >= 3:
-            self._repeat(answer, sighting.via)
-        return answer.decision
+            self._answers.repeat(answer, sighting.via)
+        return answer.ruling
 
-    def _answer(self, settings: PolicySettings, sighting: Sighting, now: float) -> _Answer:
+    def _answer(self, settings: PolicySettings, sighting: Sighting, now: float) -> Answer:
+        today = self._today()
+        device = self._register.see(sighting, settings.conf.new_devices, today)
         mac = str(sighting.mac)
-        today = self._calendar()
-        device = self._see(mac, sighting, settings.conf.new_devices, today)
+        query = Query(mac, device, dict(sighting.details))
+        ruling = self._filled(decide(query, self.snapshot, today))
+        answer = Answer(
+            mac, ruling, sighting.address, now + self._fresh_s(device, today), registered=device is not None,
+            claimed=not ruling.refused, quiet={},
+        )  # fmt: skip
+        self._answers.put(sighting.mac.octets, answer)
+        if device is not None and ruling.order and ruling.menu is None and sighting.via == "dhcp":
+            self._due[device.mac] = ruling
+            self._wake.set()
+        return answer
+
+    def _fresh_s(self, device: Device | None, today: datetime) -> float:
+        """How long a ruling stands: until the device's record is due again, or a schedule may change its mind."""
         fresh_s = STRANGER_S
         if device is not None:
             fresh_s = SEEN_EVERY_S - max(0.0, (today - device.last_seen).total_seconds())
-        answer = _Answer(
-            mac,
-            decide(mac, device, settings.conf.zone_default, self._engine),
-            sighting.address,
-            now + fresh_s,
-            registered=device is not None,
-            claimed=not refusal(mac, device, self._engine),
-            quiet={},
-        )
-        if len(self._answers) >= REMEMBERED:
-            del self._answers[next(iter(self._answers))]
-        self._answers[sighting.mac.octets] = answer
-        return answer
+        timed = self.snapshot.objects.scheduled or (device is not None and device.work is not None)
+        return min(fresh_s, MINUTE_S - today.second) if timed else fresh_s
 
-    def _see(self, mac: str, sighting: Sighting, new_devices: str, today: datetime) -> Device | None:
-        """The device's record, with what was seen now where that is news."""
-        device = self._devices.get(mac)
-        address = _known_address(sighting.address)
-        arch = None if sighting.arch is None else int(sighting.arch)
-        if device is None:
-            if self._engine or new_devices == "ignore" or self._full(new_devices):
-                return None
-            state = DeviceState.KNOWN if new_devices == "accept" else DeviceState.PENDING
-            device = Device(mac, sighting.uuid, "", arch, state, address, today, today)
-            self._journal.add(mac, "registered", f"{state} by {sighting.via}")
-            todo = f"pbserv device accept {mac}" if state is DeviceState.PENDING else "none"
-            self._log.warning("new device", device=mac, state=state.value, todo=todo)
-        elif _seen_lately(device, today) and address in ("", device.address):
-            return device
-        else:
-            device = Device(
-                mac,
-                sighting.uuid or device.uuid,
-                device.name,
-                device.arch if arch is None else arch,
-                device.state,
-                address or device.address,
-                device.first_seen,
-                today,
-                device.work,
-            )
-        self._devices.put(device)
-        self._sightings.put(device)
-        return device
+    def _filled(self, ruling: Ruling) -> Ruling:
+        """With the bundle that a piece of work was made of."""
+        if ruling.work is None or ruling.bundle is not None:
+            return ruling
+        try:
+            return replace(ruling, bundle=bundle_of(ruling.work))
+        except PolicyError as fault:
+            return Ruling(Decision(Verdict.LOCAL, str(fault), ruling.decision.steps))
 
-    def _full(self, new_devices: str) -> bool:
-        """Whether one more device would be too many; a flood of made-up addresses must not fill the registry."""
-        count, limit = (
-            (len(self._devices), MAX_DEVICES) if new_devices == "accept" else (self._devices.pending, MAX_PENDING)
-        )
-        if count >= limit and self._clock() >= self._said_full + SAID_FULL_S:
-            self._said_full = self._clock()
-            self._log.warning("new device refused", reason=f"{count} devices are registered; see: pbserv device forget")
-        return count >= limit
+    def _today(self) -> datetime:
+        """Now, in the zone that schedules mean."""
+        return self._calendar().astimezone()
 
-    def _tell(self, answer: _Answer, via: str, now: float) -> None:
-        """One line of journal and log per question; the repeats of one boot are level 3."""
-        decision = answer.decision
-        key = (answer.mac, via, decision.verdict.value, decision.work)
-        until = self._told.get(key, 0.0)
-        if now < until:
-            answer.quiet[via] = until
-            return self._repeat(answer, via)
-        if len(self._told) > MAX_PENDING:
-            self._told.clear()
-        self._told[key] = answer.quiet[via] = now + (SAME_QUESTION_S if via == "dhcp" else SAME_SCRIPT_S)
-        if answer.registered:
-            self._journal.add(answer.mac, f"asked by {via}", f"{decision.verdict.value}: {decision.reason}")
-        if self._log.level >= 2:
-            self._log.transaction("decided", device=answer.mac, via=via, verdict=decision.verdict.value,
-                                  reason=decision.reason, seconds=round(self._clock() - now, 6))  # fmt: skip
-        return None
+    def explain(
+        self, mac: str, *, uuid: str | None = None, arch: ClientArch | None = None,
+        labels: Mapping[str, str] | None = None, everything: bool = True,
+    ) -> Ruling:  # fmt: skip
+        """What the device would get, with every step; nothing is changed by asking."""
+        device = self._register.owner(mac, uuid)
+        live = dict(labels or {})
+        if arch is not None:
+            live["arch"] = str(arch)
+        query = Query(mac if device is None else device.mac, device, live)
+        return self._filled(decide(query, self.snapshot, self._today(), everything=everything))
 
-    def _repeat(self, answer: _Answer, via: str) -> None:
-        decision = answer.decision
-        self._log.request(
-            "asked again", device=answer.mac, via=via, verdict=decision.verdict.value, reason=decision.reason
-        )
+    async def settle(self, sighting: Sighting) -> Ruling:
+        """The ruling with the work that it needs: made now, where it was not yet."""
+        ruling = self.ruling(sighting)
+        if ruling.order and ruling.menu is None and await self._make(self._owner(sighting), ruling):
+            ruling = self.ruling(sighting)
+        return ruling
+
+    def _owner(self, sighting: Sighting) -> str:
+        device = self.snapshot.device(str(sighting.mac))
+        return str(sighting.mac) if device is None else device.mac
+
+    async def _make(self, mac: str, ruling: Ruling) -> bool:
+        if ruling.bundle is None:
+            return False
+        return await self._orders.make(mac, ruling.bundle, ruling.order)
+
+    async def order(self, mac: str, bundle: Bundle, assignment: str = "") -> bool:
+        """Queue a bundle that somebody chose on the device itself; False: it could not be."""
+        return await self._orders.make(mac, bundle, assignment)
 
     # the gate of TFTP and HTTP
 
     def refuses(self, peer: str) -> str:
-        """Why the device at the address ``peer`` gets nothing; empty when it may ask, or nobody knows whose it is."""
-        if self._scripts is None or not self._devices.refused:
+        """Why the device at the address ``peer`` gets nothing; empty when it may ask."""
+        if self._scripts is None:
+            return ""
+        strict = self._scripts.settings.conf.unattributed == "nothing"
+        if not self.snapshot.refused and not strict:
             return ""
         mac = self._mac_at(peer)
-        return refusal(mac, self._devices.get(mac), self._engine) if mac is not None else ""
+        if mac is None:
+            return f"nobody can say whose address {peer} is (UnattributedRequests = nothing)" if strict else ""
+        return self.refusal(mac)
+
+    def refusal(self, mac: str) -> str:
+        """Why the device with this address gets nothing; empty when it may ask."""
+        query = Query(mac, self.snapshot.device(mac))
+        return refusal(query, self.snapshot, self._today())
+
+    def contradicts(self, mac: str, peer: str) -> str:
+        """Why a request from ``peer`` cannot speak for ``mac``: the kernel knows the address as another device's."""
+        whose = self._whose.neighbour(peer, self._clock()) if self._whose is not None else None
+        if whose is None or whose == mac:
+            return ""
+        device, claimed = self.snapshot.device(whose), self.snapshot.device(mac)
+        if device is not None and claimed is not None and device.mac == claimed.mac:
+            return ""
+        return f"{peer} is the address of {whose}, which is not {mac}"
 
     def _mac_at(self, peer: str) -> str | None:
         if self._whose is None:
@@ -268,26 +282,68 @@ class PolicyService:
 
     # the ports of TFTP and web
 
-    def find(self, name: str, peer: str, local: str) -> bytes | None:
-        """The virtual files of the TFTP server: ``boot.ipxe``, ``autoexec.ipxe`` and ``boot/<mac>.ipxe``.
+    def boot_of(self, token: str) -> str | None:
+        """The address that boots with this token in its paths; None: it is not ours, or too old."""
+        return self._boots.mac_of(token, self._clock())
 
-        Raises PermissionError for the script of a device that gets nothing.
+    def path_of(self, name: str, peer: str) -> str:
+        """``name`` without the token of a boot. Raises PermissionError for a token that is not ours or too old.
+
+        Whoever shows a token says whose boot it is: the address is known from then on.
         """
-        if self._scripts is None:
+        token, path = split_path(name)
+        if not token or self._scripts is None:
+            return path
+        mac = self.boot_of(token)
+        if mac is None:
+            raise PermissionError("the token in the path is not one of ours, or its boot began long ago")
+        reason = self.contradicts(mac, peer) or self.refusal(mac)
+        if reason:
+            raise PermissionError(reason)
+        self._journal.learn(peer, mac)
+        return path
+
+    def find(self, name: str, peer: str, local: str) -> bytes | None:
+        """The virtual files of the TFTP server: what loaders ask for their configuration by (``names.py``).
+
+        ``name`` is without the token of a boot (:meth:`path_of`). Raises PermissionError for a device that gets nothing.
+        """
+        asked = parse_name(name) if self._scripts is not None else None
+        if asked is None or self._scripts is None:
             return None
-        folder, _, leaf = name.rpartition("/")
-        if name == "boot.ipxe" or leaf == "autoexec.ipxe":
-            return self.first_script(local).encode()
-        if folder == "boot" and leaf.endswith(".ipxe"):
-            try:
-                mac = MacAddress.parse(leaf.removesuffix(".ipxe"))
-            except ValueError:
-                return None
-            try:
-                return self.script(Sighting(mac, via="tftp", address=peer), local).encode()
-            except Refused as fault:
-                raise PermissionError(str(fault)) from None
-        return None
+        if asked.form == "bootstrap":
+            return self._scripts.first(local).encode()
+        mac = asked.mac or self._by_uuid(asked.uuid) or self._mac_at(peer)
+        if mac is None or (asked.uuid and asked.mac is None and self._by_uuid(asked.uuid) is None):
+            return self._scripts.first(local).encode() if asked.form == "ipxe" and asked.mac is None else None
+        if asked.digits and asked.digits.lower() != _hex_address(peer)[: len(asked.digits)]:
+            return None
+        reason = self.contradicts(mac, peer)
+        if reason:
+            raise PermissionError(reason)
+        sighting = Sighting(MacAddress.parse(mac), via="tftp", address=peer)
+        ruling = self.ruling(sighting)
+        if ruling.refused:
+            raise PermissionError(ruling.refused)
+        self.progressed(mac, peer)
+        text = self._scripts.rendered(asked, ruling, self.facts(sighting, ruling, local))
+        return None if text is None else text.encode()
+
+    def _by_uuid(self, uuid: str | None) -> str | None:
+        device = self.snapshot.by_uuid(uuid)
+        return None if device is None else device.mac
+
+    def facts(self, sighting: Sighting, ruling: Ruling, local: str) -> BootFacts:
+        """What rendering the ruling for this boot needs; ``local``: our address that the client asked."""
+        mac = str(sighting.mac)
+        token = self._boots.mint(mac, self._clock())
+        return self.scripts.facts(mac, self.snapshot.device(mac), ruling, local, token)
+
+    def progressed(self, mac: str, peer: str) -> None:
+        """What the device loaded runs: it asked for its configuration. Nobody gets on for another."""
+        if self._mac_at(peer) in (None, mac):
+            for watcher in self._watchers:
+                watcher.progressed(mac)
 
     def transferred(self, peer: str, name: str, outcome: str, size: int) -> None:
         """TFTP tells what it sent; the device's journal keeps it."""
@@ -299,13 +355,14 @@ class PolicyService:
 
     def _ended(self, what: str, peer: str, name: str, outcome: str, size: int) -> None:
         mac = self._mac_at(peer)
-        if mac is None or (self._devices.get(mac) is None and self._journal.mac_of(peer) != mac):
+        device = None if mac is None else self.snapshot.device(mac)
+        if mac is None or (device is None and self._journal.mac_of(peer) != mac):
             return  # a neighbour that is no boot client
         for watcher in self._watchers:
             watcher.fetched(mac, name, complete=outcome.startswith("completed"))
         text = f"{outcome}, {size} bytes"
         if outcome == "refused":
-            why = refusal(mac, self._devices.get(mac), self._engine)
+            why = self.refusal(mac)
             text = f"refused, {why}" if why else "refused"
         self._journal.add(mac, what, f"{name}: {text}")
 
@@ -317,54 +374,67 @@ class PolicyService:
         """The server's base URL in scripts, for a client that reached us at ``local``; empty while it is stopped."""
         return "" if self._scripts is None else self._scripts.url(local)
 
-    def first_script(self, local: str) -> str:
-        """The script that is the same for everybody; raises RuntimeError while the service is stopped."""
-        return self._running().first(local)
-
-    def script(self, sighting: Sighting, local: str, *, sent: bool = False) -> str:
-        """The decision for one device as an iPXE script; raises Refused. ``sent``: see :meth:`BootScripts.of`."""
-        scripts = self._running()
-        mac = str(sighting.mac)
-        decision = self.decide(sighting)
-        if self._mac_at(sighting.address) in (None, mac):  # nobody gets on for another
-            for watcher in self._watchers:
-                watcher.progressed(mac)
-        device = self._devices.get(mac)
-        reason = refusal(mac, device, self._engine)
-        if reason:
-            raise Refused(reason)
-        return scripts.of(mac, device, decision, local, sent=sent)
-
-    def _running(self) -> BootScripts:
-        if self._scripts is None:
-            raise RuntimeError("the policy service is not running")
-        return self._scripts
-
     # the registry
+
+    def learn(
+        self, mac: str, labels: Mapping[str, str], *, serial: str = "", asset: str = "", uuid: str | None = None
+    ) -> None:
+        """What the loader or the imaging client told of the machine; nothing for one that is not registered."""
+        device = self.snapshot.device(mac)
+        if device is not None and self._register.learn(device, Seen(serial, asset, uuid, labels)) is not device:
+            self._answers.drop((device.mac, *device.macs))
 
     def note(self, mac: str, what: str, detail: str) -> None:
         """Add a line to a device's journal."""
         self._journal.add(mac, what, detail)
+
+    async def reported(self, work_id: int, *, ok: bool, reason: str) -> None:
+        """The loader or the installed system says how one-shot work ended."""
+        work = await self._registry.finish_work(work_id, ok=ok, reason=reason)
+        self._journal.add(work.mac, "work", f"{work.id}: {work.state} {reason}".rstrip())
 
     async def flush_history(self) -> None:
         await self._journal.flush_events()
 
     def forget(self, mac: str) -> None:
         """The device was removed from the registry."""
-        self._sightings.forget(mac)
-        self._devices.remove(mac)
-        self._answers.pop(MacAddress.parse(mac).octets, None)
-        self._told = {key: until for key, until in self._told.items() if key[0] != mac}
+        device = self.snapshot.device(mac)
+        self._register.forget(mac)
+        self._answers.forget((mac, *(device.macs if device else ())))
         self._journal.forget(mac)
 
     def _changed(self, device: Device) -> None:
-        """The registry's record wins, except for what was seen and is not written yet."""
-        self._devices.put(self._sightings.merged(device))
-        self._answers.pop(MacAddress.parse(device.mac).octets, None)
+        before = self.snapshot.devices.get(device.mac)
+        self._register.device_changed(device)
+        self._answers.drop((device.mac, *device.macs, *(before.macs if before else ())))
+
+    def _objects_changed(self, changed: Sequence[Document], deleted: Sequence[tuple[str, str]]) -> None:
+        self._register.documents_changed(changed, deleted)
+        self._answers.clear()
+
+    async def _name_of(self, device: Device) -> str:
+        """By NewDeviceName; empty while a part of it is not known."""
+        template = self._scripts.settings.conf.device_name if self._scripts is not None else ""
+        if not template or device.state is DeviceState.DENIED:
+            return ""
+        number = await self._registry.next_number("device") if "{counter" in template else 0
+        return device_name(template, mac=device.mac, serial=device.serial, asset=device.asset, number=lambda: number)
 
     async def run(self) -> None:
-        """Write what was seen, until cancelled."""
-        await self._sightings.run()
+        """Write what was seen and make the work that is due, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._sightings.run())
+            group.create_task(self._make_work())
+
+    async def _make_work(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            due, self._due = self._due, {}
+            if due:
+                await self._sightings.flush()  # a device must be in the registry before it can have work
+            for mac, ruling in due.items():
+                await self._make(mac, ruling)
 
     async def flush(self) -> bool:
         """Write what was seen now; False when the registry could not be written (nothing is lost)."""
@@ -374,20 +444,17 @@ class PolicyService:
 class _PolicyReload:
     """Nothing can fail: the devices stay, only the settings change."""
 
-    def __init__(self, service: PolicyService, settings: PolicySettings) -> None:
-        self._service, self._settings = service, settings
+    def __init__(self, service: PolicyService, scripts: BootScripts) -> None:
+        self._service, self._scripts = service, scripts
 
     def commit(self) -> None:
-        self._service.adopt(self._settings)
+        self._service.adopt(self._scripts)
 
     def abort(self) -> None:
         pass
 
 
-def _seen_lately(device: Device, today: datetime) -> bool:
-    """False also when the calendar was set back."""
-    return timedelta(0) <= today - device.last_seen < timedelta(seconds=SEEN_EVERY_S)
-
-
-def _known_address(address: str) -> str:
-    return "" if address == "0.0.0.0" else address
+def _hex_address(peer: str) -> str:
+    """10.0.0.1 -> 0a000001; empty for another kind of address."""
+    parts = peer.split(".")
+    return "".join(f"{int(part):02x}" for part in parts) if len(parts) == 4 and all(p.isdigit() for p in parts) else ""

@@ -6,7 +6,7 @@ One rule: nothing is lost while the registry cannot be written; a device waits o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -17,20 +17,31 @@ from pbserv.registry.records import Device
 from pbserv.registry.registry import first_line
 
 RETRY_S = 2.0
+Namer = Callable[[Device], Awaitable[str]]
+"""The name for a device that has none; empty while what it is made of is not known."""
 
 
 class Store(Protocol):
     async def see(self, devices: Sequence[Device]) -> None: ...
 
 
+async def _nameless(_device: Device) -> str:
+    return ""
+
+
 class Sightings:
-    """``put`` is cheap and callable from packet handlers; :meth:`run` is the owned writer task."""
+    """``put`` is cheap and callable from packet handlers; :meth:`run` is the owned writer task.
+
+    ``named`` is told of devices that got their name while they were written.
+    """
 
     def __init__(self, store: Store, log: ServiceLog) -> None:
         self._store = store
         self._log = log
         self._waiting: dict[str, Device] = {}
         self._wake = asyncio.Event()
+        self.namer: Namer = _nameless
+        self.named: Callable[[Device], None] = lambda device: None
 
     def put(self, device: Device) -> None:
         self._waiting[device.mac] = device
@@ -50,6 +61,10 @@ class Sightings:
             arch=device.arch if seen.arch is None else seen.arch,
             address=seen.address or device.address,
             last_seen=seen.last_seen,
+            macs=(*device.macs, *(mac for mac in seen.macs if mac not in device.macs)),
+            serial=device.serial or seen.serial,
+            asset=device.asset or seen.asset,
+            learned=tuple(sorted({**dict(device.learned), **dict(seen.learned)}.items())),
         )
         self._waiting[device.mac] = device
         return device
@@ -69,9 +84,17 @@ class Sightings:
         if not batch:
             return True
         try:
-            await self._store.see(list(batch.values()))
+            named = [await self._named(device) for device in batch.values()]
+            await self._store.see(named)
         except SQLAlchemyError as fault:
             self._waiting = batch | self._waiting
             self._log.critical("registry cannot be written", waiting=len(self._waiting), reason=first_line(fault))
             return False
+        for device in named:
+            if device.name != batch[device.mac].name:
+                self.named(device)
         return True
+
+    async def _named(self, device: Device) -> Device:
+        name = "" if device.name else await self.namer(device)
+        return replace(device, name=name) if name else device

@@ -24,6 +24,7 @@ from pbserv.proxydhcp.asked import Asked, AskedOf
 from pbserv.proxydhcp.client import system_uuid
 from pbserv.proxydhcp.decide import LOCAL_MENU, Query, Target, ladder, plan, query_of, sender
 from pbserv.proxydhcp.facts import Facts, gather
+from pbserv.proxydhcp.labels import labels_of
 from pbserv.proxydhcp.lanes import Lane, Wire
 from pbserv.proxydhcp.loaders import Settings
 from pbserv.proxydhcp.memory import Boots, Devices, Quiet
@@ -211,8 +212,11 @@ class Desk:
         # Whose an address is decides who gets files. Anybody can name another's: only what came from it says so.
         address = "" if head.ciaddr == dhcp.ZERO or dotted(head.ciaddr) != datagram.peer else datagram.peer
         sighting = boots.sighting
-        if sighting is None or boots.sighted != (asked, uuid, address):
-            sighting = self._sighting(query_of(data, head, asked, mac, lane.answer), boots, address)
+        way = (asked, uuid, address, lane.facts.ifindex, head.giaddr)
+        if sighting is None or boots.sighted != way:
+            relay = "" if head.giaddr == dhcp.ZERO else dotted(head.giaddr)
+            sighting = self._sighting(query_of(data, head, asked, mac, lane.answer), address, lane, relay)
+            boots.sighting, boots.sighted = sighting, way
         return sighting
 
     def _told(
@@ -236,14 +240,11 @@ class Desk:
                 self._tell(datagram, mac, lane.facts, _WORDS[ignored.reason], ignored.detail, clock)
                 break
 
-    def _sighting(self, query: Query, boots: Boots, address: str) -> Sighting:
+    def _sighting(self, query: Query, address: str, lane: Lane, relay: str) -> Sighting:
         """What the policy is asked with; the same as long as the device asks in the same way."""
         client = query.client
-        details = (("kind", client.kind.value),)
-        uuid = system_uuid(query.uuid)
-        boots.sighting = sighting = Sighting(MacAddress(query.mac), uuid, client.arch, "dhcp", address, details)
-        boots.sighted = (query.asked, query.uuid, address)
-        return sighting
+        details = labels_of(client, query.asked, name_of(lane.facts.ifindex), relay)
+        return Sighting(MacAddress(query.mac), system_uuid(query.uuid), client.arch, "dhcp", address, details)
 
     def _prepared(
         self, data: bytes, xid: int, secs: int, asked: Asked, mac: bytes, lane: Lane, boots: Boots,

@@ -31,6 +31,10 @@ class WorkTokens:
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
 
+    def key(self, purpose: str) -> bytes:
+        """A key of its own for another kind of token, so that none of one kind is ever one of another."""
+        return hmac.new(self._secret, b"key:" + purpose.encode(), hashlib.sha256).digest()
+
     def issue(self, work_id: int) -> str:
         mark = hmac.new(self._secret, b"work:%d" % work_id, hashlib.sha256).hexdigest()
         return f"{work_id}.{mark}"

@@ -104,7 +104,7 @@ class Catalogue:
         """What a read request gets. Raises Refusal or Overload."""
         home = self._home(peer, mac)
         name = self._meant(request, peer, home, watch)
-        spellings = self._spellings(name, home)
+        spellings = self._spellings(self._of_boot(name, peer), home)
         found = self._real(spellings, home) or self._aliased(spellings, home)
         if found is not None:
             return found
@@ -147,6 +147,16 @@ class Catalogue:
         if climbs(name):
             raise Refusal(ErrorCode.ACCESS, "outside of the directory")
         return name
+
+    def _of_boot(self, name: bytes, peer: str) -> bytes:
+        """The name below the directory of one that begins with the token of a boot: ``s/TOKEN/...``."""
+        plain = name.lstrip(b"/")
+        if not plain.startswith(b"s/"):
+            return name
+        try:
+            return os.fsencode(self._virtual.path_of(os.fsdecode(plain), peer))
+        except PermissionError as fault:
+            raise Refusal(ErrorCode.ACCESS, "access denied", str(fault)) from None
 
     def _could_be_read(self, name: bytes, home: Home) -> bool:
         if climbs(name):

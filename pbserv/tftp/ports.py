@@ -21,7 +21,13 @@ class OpenGate:
 
 
 class VirtualFiles(Protocol):
-    """Files that do not lie in the directory."""
+    """Files that do not lie in the directory, and names that say whose boot they belong to."""
+
+    def path_of(self, name: str, peer: str) -> str:
+        """``name`` (no leading slash) without the token of a boot, if it has one. Must be fast and must not block.
+
+        Raises PermissionError, which says why, when ``peer`` may not use the token.
+        """
 
     def find(self, name: str, peer: str, local: str) -> bytes | None:
         """The content of ``name`` (no leading slash) for the client ``peer``, which asked our address ``local``.

@@ -16,20 +16,25 @@ from pbserv.log import ServiceLog
 from pbserv.registry.registry import ConflictError, NotFoundError
 from pbserv.web.console import console_page
 from pbserv.web.limits import BodyLimit
+from pbserv.web.session_path import PathOf, SessionPath
 
 Running = Callable[[str], bool]
 _FOR_LOADERS = ("/client/", "/boot", "/files/")
 """Whoever asks there shows errors as they come: one line of text."""
 
 
-def create_app(routers: Sequence[tuple[str, APIRouter]], *, running: Running, log: ServiceLog) -> FastAPI:
+def create_app(
+    routers: Sequence[tuple[str, APIRouter]], *, running: Running, log: ServiceLog, path_of: PathOf | None = None
+) -> FastAPI:
     """``routers`` come with the name of their service: while that one is stopped its paths answer 503.
 
-    An empty name: the routes are the registry's, which is always there.
+    An empty name: the routes are the registry's, which is always there. ``path_of``: see :mod:`session_path`.
     """
     app = FastAPI(title="pbserv", version=__version__, docs_url=None, openapi_url="/api/openapi.json",
                   redoc_url=None, swagger_ui_oauth2_redirect_url=None)  # fmt: skip
     app.add_middleware(BodyLimit)
+    if path_of is not None:
+        app.add_middleware(SessionPath, path_of=path_of)
     for service, router in routers:
         app.include_router(router, dependencies=[_only_while_running(service, running)])
     _own_routes(app)

@@ -177,8 +177,11 @@ def test_the_policy_is_asked_about_the_device() -> None:
     assert str(first.mac) == "52:54:00:83:ec:bc"
     assert (first.arch, first.via, first.address) == (7, "dhcp", "192.168.122.63")
     assert first.uuid == "c181f717-48e8-4c82-8367-e47f4c972d88"
-    assert (second.uuid, second.address, second.details) == (None, "", (("kind", "bios"),))  # shared by thousands
-    assert third.details == (("kind", "http"),)
+    assert (second.uuid, second.address) == (None, "")  # shared by thousands
+    labels = dict(second.details)
+    assert labels.pop("interface")
+    assert labels == {"client_kind": "bios", "vendor_class": "PXEClient:Arch:00000:UNDI:002001"}
+    assert dict(third.details)["client_kind"] == "http"
 
 
 def test_the_policy_hears_of_whatever_changes() -> None:

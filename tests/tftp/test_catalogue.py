@@ -35,6 +35,9 @@ class Shelf:
         )
         self.catalogues.append(self.catalogue)
 
+    def path_of(self, name: str, peer: str) -> str:
+        return name
+
     def find(self, name: str, peer: str, local: str) -> bytes | None:
         return self.made.get(name)
 
@@ -251,6 +254,9 @@ def test_no_spelling_leads_to_another_client(tmp_path_factory: pytest.TempPathFa
 
 
 class _Nothing:
+    def path_of(self, name: str, peer: str) -> str:
+        return name
+
     def find(self, name: str, peer: str, local: str) -> bytes | None:
         return None
 

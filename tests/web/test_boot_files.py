@@ -58,6 +58,9 @@ class Site:
     def refuses(self, peer: str) -> str:
         return self.denied.get(peer, "")
 
+    def path_of(self, name: str, peer: str) -> str:
+        return name
+
     def find(self, name: str, peer: str, local: str) -> bytes | None:
         if name == "boot/denied.ipxe":
             raise PermissionError("device is denied")
