@@ -73,7 +73,7 @@ def _trimmed(value: Any) -> Any:
     if isinstance(value, list):
         return [_trimmed(each) for each in value]
     if isinstance(value, dict):
-        return {key: each for key, each in value.items() if each != ""}
+        return {key: each for key, each in value.items() if each != "" or key == "title"}  # a title must be there
     return value
 
 

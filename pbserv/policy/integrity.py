@@ -14,7 +14,6 @@ from pbserv.policy.labels import KNOWN
 from pbserv.policy.model import DEFAULT_MENU
 from pbserv.policy.snapshot import Objects
 from pbserv.registry.records import Device
-from pbserv.types import MacAddress
 
 _NAMED: Final = 3
 """So many devices are named one by one; of further ones the number is said."""
@@ -62,8 +61,6 @@ def _of_objects(objects: Objects) -> Iterator[str]:
     for rule in objects.rules.values():
         if rule.bundle not in objects.bundles:
             yield f"rule {rule.name!r}: there is no bundle {rule.bundle!r}"
-        if rule.name in objects.assignments:
-            yield f"rule {rule.name!r}: an assignment has this name too, and what ran is remembered by it: change one"
 
 
 def _of_assignments(objects: Objects) -> Iterator[str]:
@@ -72,8 +69,6 @@ def _of_assignments(objects: Objects) -> Iterator[str]:
             yield f"assignment {each.name!r}: there is no bundle {each.bundle!r}"
         if each.group and each.group not in objects.groups:
             yield f"assignment {each.name!r}: there is no group {each.group!r}"
-        if each.device and not _canonical(each.device):
-            yield f"assignment {each.name!r}: device {each.device!r} is no MAC address as aa:bb:cc:dd:ee:ff"
 
 
 def _of_devices(objects: Objects, devices: Iterable[Device]) -> Iterator[str]:
@@ -125,10 +120,3 @@ def _counted(devices: Iterable[Device]) -> list[str]:
 
 def _is_menu(objects: Objects, name: str) -> bool:
     return not name or name in objects.menus or name == DEFAULT_MENU.name
-
-
-def _canonical(mac: str) -> bool:
-    try:
-        return str(MacAddress.parse(mac)) == mac
-    except ValueError:
-        return False
