@@ -84,9 +84,8 @@ _ALWAYS: Final = ("name", "kind", "title", "retries")
 def check_name(name: str, what: str) -> None:
     """Raises ValueError for what is no name of an object."""
     if not _NAME.fullmatch(name):
-        raise ValueError(
-            f"{name!r} is no name of a {what}: 1 to 64 letters, digits, spaces and . _ -, a letter or digit at both ends"
-        )
+        said = "1 to 64 letters, digits, spaces and . _ -, a letter or digit at both ends"
+        raise ValueError(f"{name!r} is no name of a {what}: {said}")
 
 
 def check_folder(path: str) -> None:
