@@ -10,7 +10,8 @@ from pbserv.registry.records import Role
 from pbserv.registry.tokens import WorkTokens, digest
 
 _RANK: Final = {Role.VIEWER: 1, Role.OPERATOR: 2, Role.ADMIN: 3}
-"""Who may more may also do what those below may. ``site`` stands apart: it may resolve policies, and nothing else."""
+"""Who may more may also do what those below may. ``site`` stands apart: it may resolve policies, as an
+administrator may, and nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Caller:
         """Whether the caller may do what ``role`` may."""
         if self.role is None:
             return False
-        return self.role is role or _RANK.get(self.role, 0) >= _RANK.get(role, 99)
+        return self.role in (role, Role.ADMIN) or _RANK.get(self.role, 0) >= _RANK.get(role, 99)
 
 
 class Access:
