@@ -302,12 +302,17 @@ def _initramfs(tree: Path, busybox: Path) -> bytes:
         shutil.copyfile(source, staged / "modules" / f"{rank}-{module}.ko")
     (staged / "init").write_text(_INITRAMFS_INIT)
     (staged / "init").chmod(0o755)
-    names = "\n".join(sorted(str(found.relative_to(staged)) for found in staged.rglob("*")))
-    packed = subprocess.run(
+    return packed(staged)
+
+
+def packed(tree: Path) -> bytes:
+    """A compressed initramfs of everything below ``tree``."""
+    names = "\n".join(sorted(str(found.relative_to(tree)) for found in tree.rglob("*")))
+    archive = subprocess.run(
         ["cpio", "--quiet", "--create", "--format=newc", "--owner=0:0"],
-        input=names.encode(), cwd=staged, check=True, capture_output=True,
+        input=names.encode(), cwd=tree, check=True, capture_output=True,
     )  # fmt: skip
-    return gzip.compress(packed.stdout, 6)
+    return gzip.compress(archive.stdout, 6)
 
 
 def _fill_tree(tree: Path, marker: str, parts: Parts) -> int:

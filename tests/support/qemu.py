@@ -28,6 +28,9 @@ from tests.support.nvram import order_boot
 
 OVMF_CODE = Path("/usr/share/OVMF/OVMF_CODE.fd")
 OVMF_VARS = Path("/usr/share/OVMF/OVMF_VARS.fd")
+# Built with system management mode, which guards the variables; the store has Microsoft's keys and Secure Boot on.
+SECURE_CODE = Path("/usr/share/OVMF/OVMF_CODE_4M.secboot.fd")
+SECURE_VARS = Path("/usr/share/OVMF/OVMF_VARS_4M.ms.fd")
 QEMU = "qemu-system-x86_64"
 
 _ESCAPE = re.compile(r"\x1b(?:\[[0-9;?=]*[A-Za-z]|[()][A-Z0-9]|[=>78cM])")
@@ -124,6 +127,7 @@ class Machine:
     keyboard: bool = False
     # A variable store whose boot order is set already; it belongs to this MAC address and these devices.
     variables: Path | None = None
+    secure_boot: bool = False
     uuid: str = field(default_factory=lambda: str(uuids.uuid4()))
     console: Console = field(init=False)
 
@@ -168,7 +172,7 @@ class Machine:
 
         Returns the variable store, for machines with the same MAC address and devices.
         """
-        shutil.copyfile(OVMF_VARS, self._vars)
+        shutil.copyfile(SECURE_VARS if self.secure_boot else OVMF_VARS, self._vars)
         self._start()
         try:
             self.console.wait_for("BdsDxe: loading", "Start PXE", timeout_s=60)
@@ -191,9 +195,11 @@ class Machine:
             words += ["-monitor", f"unix:{self._monitor},server=on,wait=off"]
         if self.firmware == "uefi":
             # graphics=off has no effect there; IPv6 would only cost the minutes of its time-outs.
+            code = SECURE_CODE if self.secure_boot else OVMF_CODE
+            guard = ["-global", "driver=cfi.pflash01,property=secure,value=on"] if self.secure_boot else []
             words += [
-                "-machine", "q35",
-                "-drive", f"if=pflash,format=raw,readonly=on,file={OVMF_CODE}",
+                "-machine", f"q35,smm={'on' if self.secure_boot else 'off'}", *guard,
+                "-drive", f"if=pflash,format=raw,readonly=on,file={code}",
                 "-drive", f"if=pflash,format=raw,file={self._vars}",
                 "-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n",
             ]  # fmt: skip

@@ -1,14 +1,15 @@
-"""Disks that do nothing but say that they were booted: one line on the serial console, then the processor halts.
+"""Disks and an initramfs that do nothing but say that they were booted: some words on the serial console, then the end.
 
 For tests that ask whether and when a machine reaches its own disk, where a whole guest system would only cost time.
 """
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
-from tests.support.disks import MIB, Firmware, blank_disk, partitions
+from tests.support.disks import MIB, Firmware, blank_disk, packed, partitions
 from tests.support.netns import run
 
 _BYTES = 48 * MIB
@@ -22,6 +23,30 @@ _PRINT_TO_COM1 = bytes.fromhex(
 )
 _GRUB_CFG = "serial --unit=0 --speed=115200\nterminal_output serial\necho '{words}'\nhalt\n"
 _GRUB_MODULES = ("normal", "serial", "terminal", "echo", "halt", "part_gpt", "fat")
+LINUX = "SIGNPOST linux with:"
+_END = "SIGNPOST linux ends"
+_INIT = f"""#!/bin/busybox sh
+B=/bin/busybox
+$B mkdir -p /proc /dev
+$B mount -t proc proc /proc; $B mount -t devtmpfs dev /dev
+exec >/dev/console 2>&1
+$B dmesg | $B grep -iE 'secure boot|locked down'
+echo "{LINUX} $($B cat /proc/cmdline)"
+echo "{_END}"
+$B poweroff -f
+"""
+
+
+def signpost_initramfs(path: Path, busybox: Path) -> Path:
+    """An initramfs at ``path`` that prints what the kernel said of Secure Boot and its arguments, and powers off."""
+    tree = path.with_suffix(".tree")
+    (tree / "bin").mkdir(parents=True)
+    shutil.copy2(busybox, tree / "bin/busybox")
+    (tree / "init").write_text(_INIT)
+    (tree / "init").chmod(0o755)
+    path.write_bytes(packed(tree))
+    shutil.rmtree(tree)
+    return path
 
 
 def signpost_disk(path: Path, firmware: Firmware, words: str) -> Path:
