@@ -41,6 +41,8 @@ def _proxydhcp(proxydhcp: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "  not answered", ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in found)
     if proxydhcp["send_failed"]:
         yield "  not sent", f"{proxydhcp['send_failed']} answers; see: pbserv doctor"
+    if proxydhcp.get("waited"):
+        yield "  waited", f"{proxydhcp['waited']} packets, for what another server decides"
     if proxydhcp["loops"]:
         yield "  loops broken", str(proxydhcp["loops"])
     if proxydhcp["internal_errors"]:

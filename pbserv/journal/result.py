@@ -53,6 +53,11 @@ REFUSALS: Final[dict[str, tuple[str, str]]] = {
     "loop": ("it fetched the same loader again and again", "the loader leads to nothing: try another one"),
     "standby": ("this server is the standby: it answers only clients that nobody else has served (MinimumSecs)", ""),
     "too_many": ("too many requests came", "see RequestsPerDevice and RequestsPerInterface in proxydhcp.conf"),
+    "policy_late": (
+        "the server that decides about it did not answer in time",
+        "see PrebootServer or PolicyHook in preboot-policy.conf, and the log of the policy service",
+    ),
+    "too_many_wait": ("too many devices wait for the server that decides about them", "look at that server"),
     "repeated": ("it repeated a packet that was answered already", ""),
 }  # fmt: skip
 

@@ -6,6 +6,7 @@ machines of a room (xid, MAC address, UUID) is looked at each time.
 
 from __future__ import annotations
 
+import functools
 import struct
 import time
 from collections import Counter
@@ -31,6 +32,7 @@ from pbserv.proxydhcp.memory import Boots, Devices, Quiet
 from pbserv.proxydhcp.outcome import ClientKind, Ignore, Listener, Reason, Summary
 from pbserv.proxydhcp.packet import dotted
 from pbserv.proxydhcp.ports import Journal, Policy
+from pbserv.proxydhcp.waiting import Later, Waiting
 from pbserv.types import Decision, Instant, MacAddress, Sighting, Verdict
 
 QUIET_S: Final = 60.0
@@ -45,7 +47,6 @@ _SILENT, _LOCAL, _IPXE = Verdict.SILENT, Verdict.LOCAL, ClientKind.IPXE
 _TO_REPAIR: Final = frozenset((Reason.ARCH_NOT_SERVED, Reason.NO_LOCAL_ADDRESS, Reason.REPLY_TOO_LONG))
 _WORDS: Final = {reason: reason.value for reason in Reason}
 
-Later = Callable[[float, Callable[[], None]], None]
 Host = tuple[InterfaceAddress, ...]
 
 
@@ -76,6 +77,7 @@ class Desk:
         self._wires: dict[tuple[object, ...], Wire | Ignore] = {}
         self._host: Host = ()
         self._quiet = Quiet(QUIET_S)
+        self._waiting = Waiting(later)
         self._second, self._answered = 0, Counter[int]()
 
     # -- a batch ----------------------------------------------------------------------------------------------------
@@ -180,11 +182,15 @@ class Desk:
             sighting = self._met(datagram, asked, uuid, mac, lane, boots)
             boots.kin = kin
         decision = self._policy.decide(sighting)
+        if decision.later:
+            again = functools.partial(self._again, port, datagram, xid, secs, asked, mac, lane, boots, now, clock)
+            return self._wait(datagram, mac, lane, decision, again, now, clock)
+        if self._waiting:
+            self._waited(mac, datagram)
         prepared = self._prepared(data, xid, secs, asked, mac, lane, boots, decision, now)
         target = boots.target
         if isinstance(prepared, Ignore) or isinstance(target, Ignore):
-            self._not_answered(prepared, target, datagram, mac, lane, clock, now)
-            return
+            return self._not_answered(prepared, target, datagram, mac, lane, clock, now)
         summary = prepared.summary
         ended = summary.strategy == LOCAL_MENU and decision.verdict is not _LOCAL
         reason = f"{boots.fetched} was fetched again and again" if ended else decision.reason
@@ -200,7 +206,44 @@ class Desk:
         self._say(mac, boots, prepared, decision, target, now)
         if self._log.level >= 4:
             self._show("reply", datagram, reply)
-        self._journal.packet(mac, clock, told, data)
+        return self._journal.packet(mac, clock, told, data)
+
+    def _wait(
+        self, datagram: Datagram, mac: bytes, lane: Lane, decision: Decision, again: Callable[[float], None],
+        now: Instant, clock: float,
+    ) -> None:  # fmt: skip
+        """Another server is being asked about the device."""
+        held = self._waiting.packet_of(mac)
+        refusal = self._waiting.hold(mac, datagram, decision.reason, again)
+        if refusal is not None:
+            self._not_answered(refusal, refusal, datagram, mac, lane, clock, now)
+        elif held is None:
+            self._journal.add(mac.hex(":"), "waits", decision.reason)
+        elif held is not datagram:
+            self._counters[_WORDS[Reason.REPEATED]] += 1
+
+    def _again(
+        self, port: Port, datagram: Datagram, xid: int, secs: int, asked: Asked, mac: bytes, lane: Lane, boots: Boots,
+        now: Instant, clock: float, passed_s: float,
+    ) -> None:  # fmt: skip
+        """The same question of the same packet, ``passed_s`` later."""
+        now = Instant(now + passed_s)
+        try:
+            self._answer(port, datagram, xid, secs, asked, mac, lane, boots, now, clock + passed_s)
+        except Exception as fault:
+            self._waiting.over(mac)
+            self._faulted(fault, datagram, now)
+        self.flushed(port.flush(), now)
+
+    def _waited(self, mac: bytes, datagram: Datagram) -> None:
+        """What is to do is known now; an older packet of the device waits no more."""
+        held = self._waiting.packet_of(mac)
+        seconds = self._waiting.over(mac)
+        if held is datagram:
+            self._counters["waited"] += 1
+            self._log.request("waited", client=mac.hex(":"), seconds=round(seconds, 3))
+        elif held is not None:
+            self._counters[_WORDS[Reason.REPEATED]] += 1
 
     def _met(self, datagram: Datagram, asked: Asked, uuid: bytes, mac: bytes, lane: Lane, boots: Boots) -> Sighting:
         """It asks in another way than last time: where the answer goes, and what the policy is asked with."""

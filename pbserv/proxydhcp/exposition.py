@@ -8,7 +8,7 @@ from prometheus_client.core import CounterMetricFamily, Metric
 
 from pbserv.proxydhcp.outcome import Reason
 
-_OTHERS = ("offer", "ack", "send_failed", "fault", "loops")
+_OTHERS = ("offer", "ack", "send_failed", "fault", "loops", "waited")
 
 
 class ProxyDhcpCollector:

@@ -10,12 +10,14 @@ Figure = int | Mapping[str, int]
 
 
 def figures(counters: Mapping[str, int]) -> Mapping[str, Figure]:
-    """Since the process started; ``ignored`` has the reasons that occurred, ``internal_errors`` our own faults."""
+    """Since the process started; ``ignored`` has the reasons that occurred, ``waited`` the packets
+    that were answered once another server had decided, ``internal_errors`` our own faults."""
     return {
         "offers": counters.get("offer", 0),
         "acknowledgements": counters.get("ack", 0),
         "ignored": {reason.value: counters[reason.value] for reason in Reason if counters.get(reason.value)},
         "send_failed": counters.get("send_failed", 0),
+        "waited": counters.get("waited", 0),
         "loops": counters.get("loops", 0),
         "internal_errors": counters.get("fault", 0),
     }

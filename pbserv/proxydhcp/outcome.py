@@ -37,6 +37,8 @@ class Reason(enum.Enum):
     STANDBY = "standby"
     NO_LOCAL_BOOT_ANSWER = "no_local_boot_answer"
     REPLY_TOO_LONG = "reply_too_long"
+    POLICY_LATE = "policy_late"
+    TOO_MANY_WAIT = "too_many_wait"
 
 
 class Listener(enum.IntEnum):
