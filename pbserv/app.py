@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +34,16 @@ from pbserv.proxydhcp.figures import figures as proxydhcp_figures
 from pbserv.proxydhcp.reading import text_of
 from pbserv.registry.access import Access
 from pbserv.registry.migrate import migrate
+from pbserv.registry.records import Role
 from pbserv.registry.registry import Registry
-from pbserv.registry.tokens import ADMIN_ROLE, WorkTokens, digest, load_secret, new_token, write_private
+from pbserv.registry.tokens import WorkTokens, digest, load_secret, new_token, write_private
 from pbserv.service import ServiceStatus
 from pbserv.services import Logs, Parts, settings_of, wire
 from pbserv.settings import SERVICE_NAMES, Settings, load_settings
 from pbserv.supervisor import Supervisor
 from pbserv.tftp.figures import figures as tftp_figures
 
-RESTART_KEYS = {"StateDirectory": "state_directory", "User": "user"}
+RESTART_KEYS = {"StateDirectory": "state_directory", "User": "user", "RegistryURL": "registry_url"}
 WANTED_FILES = 65_536
 GARBAGE = (20_000, 20, 20)
 """Packets make objects and no rings: looking for rings as often as Python does took a sixth of an offer's time."""
@@ -70,7 +72,7 @@ def serve(directory: Path, ready: Readiness, overrides: Overrides) -> int:
     with PidFile.acquire(settings.run_directory / PID_FILE_NAME):
         _raise_file_limit()
         state = settings.pbserv.state_directory
-        migrate(state / "registry.db")
+        migrate(settings.pbserv.registry_place)
         tokens = WorkTokens(load_secret(state / "secret.key"))
         process = Process(settings, tokens, ready, overrides)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -106,7 +108,7 @@ class Process:
         for warning in (*self._settings.warnings, *host_problems(self._settings)):
             self._logs.pbserv.warning("configuration", problem=str(warning))
             self._ready.line(f"warning: {warning}")
-        registry = Registry.open(self._settings.pbserv.state_directory / "registry.db")
+        registry = Registry.open(self._settings.pbserv.registry_place)
         try:
             return await self._run(registry)
         finally:
@@ -191,11 +193,11 @@ class Process:
             return digests
         token = new_token()
         write_private(path, token.encode() + b"\n")
-        await registry.add_token(f"made at start {len(digests) + 1}", ADMIN_ROLE, digest(token))
+        await registry.add_token(f"made at start, {datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f}", Role.ADMIN, digest(token))
         # systemd's journal keeps what it hears for ever, and more people read it than the file.
         shown = "in that file" if self._notifier.enabled else token
         self._ready.line(f"administrator's token (shown once; the local command line reads {path}): {shown}")
-        return {**digests, digest(token): ADMIN_ROLE}
+        return {**digests, digest(token): Role.ADMIN}
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -339,7 +341,7 @@ class Process:
             old, new = getattr(self._settings.pbserv, attribute), getattr(settings.pbserv, attribute)
             if old != new:
                 kept[attribute] = old
-                warnings.append(f"pbserv.conf: {key} = {new} takes effect at the next restart")
+                warnings.append(f"pbserv.conf: {key} = {new or ''} takes effect at the next restart")
         return replace(settings, pbserv=settings.pbserv.model_copy(update=kept)) if kept else settings
 
     async def _prepare_and_swap(self, settings: Settings) -> list[str]:

@@ -10,7 +10,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
+
+from pydantic import SecretStr
 
 from pbserv.conf.grammar import shown
 
@@ -20,6 +22,7 @@ _HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
 _INTERFACE = re.compile(r"[^\s/]{1,15}")  # IFNAMSIZ, with its final zero, is 16
 _FIRST_FREE_GROUP = ipaddress.IPv4Address("224.0.1.0")
 _OBJECT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*")
+_SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _URL = re.compile(r"https?://[^\s/]+(/\S*)?", re.IGNORECASE)
 
 
@@ -371,6 +374,39 @@ class BootFile(_Plain):
         if not self.file and not _URL.fullmatch(text):
             raise ValueError(f"{shown(text)} is not {self.allowed}")
         return text
+
+
+@dataclass(frozen=True, slots=True)
+class Database(_Plain):
+    """A PostgreSQL database by its URL. It may hold a password: what is wrong is said without the text.
+
+    RFC 3986 3.2.1: what means something in a URL is written with ``%`` in user and password.
+    """
+
+    @property
+    def allowed(self) -> str:
+        return "postgresql://user:password@host:port/database (?sslmode=... for TLS, ?host=/DIRECTORY for a socket)"
+
+    def parse(self, text: str) -> SecretStr:
+        try:
+            url = urlsplit(text)
+            options = parse_qs(url.query, strict_parsing=True) if url.query else {}
+            well = url.scheme in ("postgresql", "postgres") and url.port != 0 and len(url.path) > 1
+        except ValueError:
+            well = False
+        if not well or url.fragment or "/" in url.path[1:] or not set(options) <= {"sslmode", "host"}:
+            raise ValueError(f"is not {self.allowed}; in user and password write %40 for @, %3A for :, %2F for /,"
+                             " %23 for #, %3F for ?")  # fmt: skip
+        if "@" in url.netloc.rpartition("@")[0]:
+            raise ValueError("has more than one @; in user and password write %40 for it")
+        if not url.hostname and "host" not in options:
+            raise ValueError("names no host, such as postgresql://user:password@127.0.0.1/database")
+        if options.get("sslmode", ["require"])[-1] not in _SSL_MODES:
+            raise ValueError(f"has no such sslmode; valid are {', '.join(_SSL_MODES)}")
+        return SecretStr(text)
+
+    def show(self, value: Any) -> str:
+        return "" if value is None else str(value.get_secret_value())
 
 
 @dataclass(frozen=True, slots=True)

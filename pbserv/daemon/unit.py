@@ -76,7 +76,7 @@ _TEMPLATE = """\
 [Unit]
 Description=pbserv preboot and imaging server
 Wants=network-online.target
-After=network-online.target
+After=network-online.target postgresql.service
 
 [Service]
 Type=notify

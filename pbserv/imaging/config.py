@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pbserv.conf.kinds import Address, Choice, Directory, Integer, Library, Names, User, YesNo
+from pydantic import SecretStr
+
+from pbserv.conf.kinds import Address, Choice, Database, Directory, Integer, Library, Names, User, YesNo
 from pbserv.conf.model import ConfFile, ConfModel, Key
 
 SERVICES = ("imaging", "proxydhcp", "tftp", "policy")
@@ -60,6 +62,17 @@ class PbservConf(ConfModel):
             extension=True,
         ),
     ] = Path("/var/lib/pbserv")
+    registry_url: Annotated[
+        SecretStr | None,
+        Key(
+            "RegistryURL",
+            Database(),
+            "The PostgreSQL database that holds the registry. It must exist; the tables are made at the start. Others"
+            " must not be able to read this file when there is a password in it.",
+            extension=True,
+            unset="the SQLite file registry.db in StateDirectory",
+        ),
+    ] = None
     services: Annotated[
         tuple[str, ...],
         Key("Services", Names(SERVICES), "The services that start together when none is named.", extension=True),
@@ -114,6 +127,13 @@ class PbservConf(ConfModel):
             extension=True,
         ),
     ] = False
+
+    @property
+    def registry_place(self) -> Path | str:
+        """The registry's SQLite file or the URL of its database, with the password: not for messages."""
+        if self.registry_url is None:
+            return self.state_directory / "registry.db"
+        return self.registry_url.get_secret_value()
 
     @property
     def log_level(self) -> int:

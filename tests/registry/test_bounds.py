@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
 from pbserv.registry import history as module
-from pbserv.registry.migrate import migrate
 from pbserv.registry.records import Event
 from pbserv.registry.registry import Registry
 
@@ -18,14 +15,6 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 def _mac(number: int) -> str:
     return f"52:54:00:00:00:{number:02x}"
-
-
-@pytest.fixture
-async def registry(tmp_path: Path) -> AsyncIterator[Registry]:
-    migrate(tmp_path / "registry.db")
-    opened = Registry.open(tmp_path / "registry.db")
-    yield opened
-    await opened.close()
 
 
 async def test_the_oldest_events_of_all_devices_go_first(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,23 +1,16 @@
-"""The registry on a real SQLite file: work is done once, survives a reopen, and a change is told after its commit."""
+"""Work is done once, survives a reopen, and a change is told after its commit; on both databases."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-from sqlalchemy import create_engine
 
-from pbserv.errors import PbservError
+from pbserv.registry.engine import Place
 from pbserv.registry.history import EVENTS_PER_DEVICE
 from pbserv.registry.journal_rows import SESSIONS_PER_DEVICE
-from pbserv.registry.migrate import migrate
-from pbserv.registry.models import Base
 from pbserv.registry.records import BootSession, BundleKind, Device, DeviceState, Event, WorkState
 from pbserv.registry.registry import (
     ConflictError,
@@ -37,42 +30,6 @@ ORDER = WorkOrder(MAC, BundleKind.RESTORE, "debian")
 def session_of(mac: str, minutes: int = 0) -> BootSession:
     started = START + timedelta(minutes=minutes)
     return BootSession(mac, started, started + timedelta(seconds=9), "stopped", "why", "todo", b"steps", 2)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    path = tmp_path / "registry.db"
-    migrate(path)
-    return path
-
-
-@pytest.fixture
-async def registry(path: Path) -> AsyncIterator[Registry]:
-    opened = Registry.open(path)
-    yield opened
-    await opened.close()
-
-
-def test_migrations_lead_to_the_models(path: Path) -> None:
-    engine = create_engine(f"sqlite:///{path}")
-    with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
-        assert compare_metadata(context, Base.metadata) == []
-    engine.dispose()
-
-
-def test_migrating_twice_changes_nothing(path: Path) -> None:
-    before = path.read_bytes()
-    migrate(path)
-    assert path.read_bytes() == before
-    assert path.stat().st_mode & 0o777 == 0o600
-
-
-def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "registry.db"
-    path.write_text("this is not a database, but it is long enough to be looked at" * 20)
-    with pytest.raises(PbservError, match=r"registry\.db"):
-        migrate(path)
 
 
 async def test_a_device_registers_once_and_keeps_its_state(registry: Registry) -> None:
@@ -116,13 +73,13 @@ async def test_changes_are_told_with_the_active_work(registry: Registry) -> None
     ]  # fmt: skip
 
 
-async def test_work_survives_a_restart_and_ends_with_its_report(path: Path) -> None:
-    first = Registry.open(path)
+async def test_work_survives_a_restart_and_ends_with_its_report(place: Place) -> None:
+    first = Registry.open(place)
     await first.change_device(MAC, DeviceChange(state=DeviceState.KNOWN))
     work = await first.add_work(ORDER)
     await first.start_job(work.id, "10.0.0.7", 1)
     await first.close()
-    second = Registry.open(path)
+    second = Registry.open(place)
     device = await second.device(MAC)
     assert device.work is not None
     assert device.work.state is WorkState.RUNNING
