@@ -29,7 +29,7 @@ from pbserv.settings import CLIENT_FILES, LOADER_ALIASES, Settings
 from pbserv.tftp.config import TftpConf
 from pbserv.tftp.exposition import TftpCollector
 from pbserv.tftp.service import TftpService
-from pbserv.web import boot_files_routes, journal_routes, metrics_routes
+from pbserv.web import boot_files_routes, journal_routes, metrics_routes, token_routes
 from pbserv.web.app import create_app
 from pbserv.web.server import WebServer, WebSettings
 
@@ -114,6 +114,7 @@ def wire(
             ("imaging", imaging.router()),
             ("", api_routes.router(registry, policy, access, imaging)),
             ("", journal_routes.router(journal, access, spell)),
+            ("", token_routes.router(registry, access, logs.pbserv)),
             ("", metrics_routes.router(collectors, tuple(running), is_running)),
         ],
         running=is_running,
