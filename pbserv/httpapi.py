@@ -72,7 +72,7 @@ def faults(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def guarded(access: Access, role: Role) -> type[APIRoute]:
-    """A kind of route that looks at the token before it reads the body: others learn nothing, not even what is wrong."""
+    """A kind of route that looks at the token before the body: without one nobody learns what is wrong with it."""
     check = requires(access, role)
 
     class Guarded(APIRoute):

@@ -13,7 +13,8 @@ from pbserv.imaging.exposition import ImagingCollector
 from pbserv.imaging.service import ImagingService, ImagingSettings
 from pbserv.journal.journal import Journal
 from pbserv.log import Later, ServiceLog
-from pbserv.policy import api_routes, boot_routes
+from pbserv.policy import boot_routes
+from pbserv.policy.api import routes as api_routes
 from pbserv.policy.config import PolicyConf
 from pbserv.policy.service import PolicyService, PolicySettings
 from pbserv.proxydhcp.config import ProxyDhcpConf

@@ -13,7 +13,7 @@ from pbserv import __version__
 from pbserv.errors import PbservError
 from pbserv.httpapi import ApiError
 from pbserv.log import ServiceLog
-from pbserv.registry.registry import ConflictError, NotFoundError
+from pbserv.registry.registry import ConflictError, NotFoundError, RevisionError
 from pbserv.web.console import console_page
 from pbserv.web.limits import BodyLimit
 from pbserv.web.session_path import PathOf, SessionPath
@@ -62,6 +62,7 @@ def _own_routes(app: FastAPI) -> None:
 
 def _error_handlers(app: FastAPI, log: ServiceLog) -> None:
     def answer(request: Request, status: int, message: str) -> Response:
+        message = message.encode("utf-8", "backslashreplace").decode()  # half a surrogate pair may be what is wrong
         headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
         if request.url.path.startswith(_FOR_LOADERS):
             return PlainTextResponse(f"error: {message}\n", status, headers)
@@ -73,6 +74,8 @@ def _error_handlers(app: FastAPI, log: ServiceLog) -> None:
                 return answer(request, fault.status, str(fault))
             case NotFoundError():
                 return answer(request, 404, str(fault))
+            case RevisionError():
+                return answer(request, 412, str(fault))
             case ConflictError():
                 return answer(request, 409, str(fault))
             case RequestValidationError():
