@@ -1,4 +1,4 @@
-"""Writes ``Content-Length`` with its capitals: GRUB knows no other spelling, and checks no signature of what has no length.
+"""Writes ``Content-Length`` with its capitals: GRUB knows no other spelling, and verifies nothing without a length.
 
 RFC 9110 says that case does not matter; ASGI hands every name on in small letters.
 """
