@@ -1,11 +1,20 @@
 """Who may do what with images: the port through which the routes ask. Pure.
 
-One rule: the routes never see how tokens are kept; they learn what kind of caller holds one, or that nobody does.
+One rule: the routes never see how tokens are kept; they learn what the holder of one may do, or that nobody holds it.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
+
+from pbserv.registry.records import Role
+
+LOOK: Final = Role.VIEWER
+"""Lists of images and what is known of their items."""
+FETCH: Final = Role.OPERATOR
+"""The bytes of images: they are whole disks, with all that is on them."""
+CHANGE: Final = Role.ADMIN
+"""To store, replace and delete images."""
 
 
 class Caller(Protocol):
@@ -13,7 +22,10 @@ class Caller(Protocol):
 
     @property
     def kind(self) -> str:
-        """``admin`` for an administrator; anything else (a device with its work's token) may not manage images."""
+        """The role of an API token, or ``work`` for a device with its work's token; for messages."""
+
+    def may(self, role: Role) -> bool:
+        """Whether the holder may do what ``role`` may; a device may do nothing here."""
 
 
 class Guard(Protocol):

@@ -1,7 +1,8 @@
-"""The image store over HTTP for administrators: list, look, download, upload one file, delete.
+"""The image store over HTTP for people: list, look, download, upload one file, delete.
 
 One rule: an operation (download, upload, delete) is one counted and logged request whatever its outcome; listings,
-HEAD and ranges count nothing. Images hold whole disks, so nothing here works without an administrator's token.
+HEAD and ranges count nothing. Images hold whole disks, so nothing here works without a token: viewers look, operators
+download, administrators store and delete.
 """
 
 from __future__ import annotations
@@ -12,20 +13,21 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 
-from pbserv.httpapi import bearer, peer_address
+from pbserv.httpapi import BEARER, bearer, peer_address
 from pbserv.imaging.backend import ImagingBackend
 from pbserv.imaging.coverage import Coverage, Recipient
 from pbserv.imaging.faults import Forbidden, ImagingFault, InvalidRequest, Unauthorized, UploadBroken
-from pbserv.imaging.guard import Guard
+from pbserv.imaging.guard import CHANGE, FETCH, LOOK, Guard
 from pbserv.imaging.layout import StoredImage
 from pbserv.imaging.manifest import print_manifest, single_file
 from pbserv.imaging.statistics import OpenRequest, Statistics
 from pbserv.imaging.transfer import EventLog, Transfers, announced_checksum, content_length, receive_item
+from pbserv.registry.records import Role
 
 FILE_ITEM = "file"
 """The item of an image that was uploaded by hand."""
@@ -122,22 +124,22 @@ class _Images:
         self._guard = guard
         self._operations = _Operations()
 
-    def allow(self, request: Request) -> None:
+    def allow(self, request: Request, role: Role) -> None:
         caller = self._guard.authorize(bearer(request))
         if caller is None:
             raise Unauthorized(
-                "images need the administrator's token: send the header Authorization: Bearer TOKEN"
+                "images need a token: send the header Authorization: Bearer TOKEN (see: pbserv token)"
                 + ("; the one that came is not valid" if "authorization" in request.headers else "")
             )
-        if caller.kind != "admin":
-            raise Forbidden("images need the administrator's token; the token of a device's work is not enough")
+        if not caller.may(role):
+            raise Forbidden(f"this needs a token of role {role}; the one that came is of role {caller.kind}")
 
     @contextmanager
     def counted(self, request: Request, kind: str, image: str) -> Iterator[None]:
-        """Count an operation of this caller, and log it with its outcome."""
+        """Count an operation that changes images, and log it with its outcome."""
         opened = self.transfers.statistics.open(peer_address(request), kind, image=image[:64])
         with _closing(opened):
-            self.allow(request)
+            self.allow(request, CHANGE)
             yield
             opened.close("ok")
 
@@ -145,7 +147,7 @@ class _Images:
         recipient = Recipient.address(peer_address(request))
         serve = self.transfers.item_response
         if request.method == "HEAD" or "range" in request.headers:
-            self.allow(request)
+            self.allow(request, LOOK if request.method == "HEAD" else FETCH)
             return await serve(request, self.transfers.store.info(name), item, recipient)
         image = self._allowed_image(request, name)
         if image is not None and item in image.sizes and not self._operations.begins(recipient.key, image, item):
@@ -156,12 +158,12 @@ class _Images:
             opened.close(result, f"item {item}, {sent_bytes} bytes")
 
         with _closing(opened):
-            self.allow(request)
+            self.allow(request, FETCH)
             return await serve(request, self.transfers.store.info(name), item, recipient, ended=ended)
 
     def _allowed_image(self, request: Request, name: str) -> StoredImage | None:
         try:
-            self.allow(request)
+            self.allow(request, FETCH)
             return self.transfers.store.info(name)
         except ImagingFault:
             return None
@@ -214,6 +216,7 @@ def router(store: ImagingBackend, statistics: Statistics, coverage: Coverage, gu
         prefix="/api/v1/images",
         tags=["images"],
         route_class=_FaultRoute,
+        dependencies=[Depends(BEARER)],
         responses={status: {"model": ErrorModel} for status in (400, 401, 403, 404, 409)},
     )
     _reading(routes, images)
@@ -224,12 +227,12 @@ def router(store: ImagingBackend, statistics: Statistics, coverage: Coverage, gu
 def _reading(routes: APIRouter, images: _Images) -> None:
     @routes.get("", summary="All images, newest versions")
     async def list_images(request: Request) -> ImagesModel:
-        images.allow(request)
+        images.allow(request, LOOK)
         return ImagesModel(images=[images.model(image) for image in images.transfers.store.list()])
 
     @routes.get("/{name}", summary="One image")
     async def image(request: Request, name: str) -> ImageModel:
-        images.allow(request)
+        images.allow(request, LOOK)
         return images.model(images.transfers.store.info(name))
 
     @routes.get("/{name}/items/{item}", response_class=Response, summary="An item's stored bytes; ranges and resume")

@@ -19,11 +19,17 @@ from pbserv.imaging.image_routes import router
 from pbserv.imaging.statistics import RequestRecord, Statistics
 from pbserv.imaging.store import Store
 from pbserv.registry.access import Access, Caller
-from pbserv.registry.tokens import ADMIN_ROLE, WorkTokens, digest
+from pbserv.registry.records import Role
+from pbserv.registry.tokens import WorkTokens, digest
 
 ADMIN_TOKEN = "the-administrators-token"
 TOKENS = WorkTokens(b"x" * 32)
 ADMIN = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+
+
+def bearer_of(role: str) -> dict[str, str]:
+    """The header of a token of this role."""
+    return ADMIN if role == "admin" else {"Authorization": f"Bearer the-{role}-token"}
 
 
 class EventLines:
@@ -58,7 +64,8 @@ class Guard:
     """Tokens as the process keeps them."""
 
     def __init__(self) -> None:
-        self._access = Access({digest(ADMIN_TOKEN): ADMIN_ROLE}, TOKENS)
+        others = {digest(f"the-{role}-token"): role.value for role in Role if role is not Role.ADMIN}
+        self._access = Access({digest(ADMIN_TOKEN): Role.ADMIN.value, **others}, TOKENS)
 
     def authorize(self, token: str | None) -> Caller | None:
         return self._access.authorize(token)

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from pbserv.imaging.faults import UnknownImage
-from tests.imaging.image_server import ADMIN, TOKENS, files_below, serving, sha256, until
+from tests.imaging.image_server import ADMIN, TOKENS, bearer_of, files_below, serving, sha256, until
 
 BODY = random.Random(1).randbytes(5 * 1024 * 1024 + 321)
 
@@ -86,7 +86,7 @@ async def test_head_ranges_and_listings_are_no_requests_and_complete_an_image_on
     assert (await client.get(url, headers={"If-None-Match": head.headers["etag"]})).status_code == 304
 
 
-async def test_without_the_administrators_token_nothing_works_and_denials_are_counted(server):
+async def test_without_a_token_nothing_works_and_denials_are_counted(server):
     async with httpx.AsyncClient() as nobody:
         for method, path in (("GET", ""), ("GET", "/x"), ("HEAD", "/x/items/file")):
             answer = await nobody.request(method, server.url + path)
@@ -95,7 +95,7 @@ async def test_without_the_administrators_token_nothing_works_and_denials_are_co
         for method, path in (("PUT", "/x"), ("DELETE", "/x"), ("GET", "/x/items/file")):
             answer = await nobody.request(method, server.url + path, content=b"abc" if method == "PUT" else None)
             assert answer.status_code == 401
-            assert "administrator's token" in answer.json()["error"]
+            assert "images need a token" in answer.json()["error"]
         job = {"Authorization": f"Bearer {TOKENS.issue(3)}"}
         answer = await nobody.put(f"{server.url}/x", content=b"abc", headers=job)
         assert answer.status_code == 403
@@ -106,6 +106,37 @@ async def test_without_the_administrators_token_nothing_works_and_denials_are_co
     ]  # fmt: skip
     assert server.figures == (4, 0, 0)
     assert server.store.list() == ()
+
+
+async def test_viewers_look_operators_download_administrators_change(server):
+    async with httpx.AsyncClient(headers=ADMIN) as admin:
+        assert (await admin.put(f"{server.url}/x", content=BODY)).status_code == 201
+    may = {"site": set(), "viewer": {"look"}, "operator": {"look", "fetch"}, "admin": {"look", "fetch", "change"}}
+    requests = [
+        ("look", "GET", "", {}, 200), ("look", "GET", "/x", {}, 200), ("look", "HEAD", "/x/items/file", {}, 200),
+        ("fetch", "GET", "/x/items/file", {}, 200), ("fetch", "GET", "/x/items/file", {"Range": "bytes=0-3"}, 206),
+        ("change", "PUT", "/y-{role}", {}, 201), ("change", "DELETE", "/y-{role}", {}, 204),
+    ]  # fmt: skip
+    for role, open_to_it in may.items():
+        async with httpx.AsyncClient(headers=bearer_of(role)) as client:
+            for right, method, path, headers, good in requests:
+                url = server.url + path.format(role=role)
+                answer = await client.request(method, url, headers=headers, content=b"y" if method == "PUT" else None)
+                assert answer.status_code == (good if right in open_to_it else 403), (role, method, path)
+                if answer.status_code == 403 and method != "HEAD":
+                    assert f"is of role {role}" in answer.json()["error"]
+    assert [image.name for image in server.store.list()] == ["x"]
+
+
+async def test_a_wrong_token_learns_nothing_of_images(server):
+    async with httpx.AsyncClient(headers=ADMIN) as admin:
+        assert (await admin.put(f"{server.url}/x", content=BODY)).status_code == 201
+    async with httpx.AsyncClient(headers={"Authorization": "Bearer wrong"}) as client:
+        for method, path in (("GET", "/{}"), ("GET", "/{}/items/file"), ("HEAD", "/{}/items/file"), ("DELETE", "/{}")):
+            there, missing = [await client.request(method, server.url + path.format(name)) for name in ("x", "none")]
+            assert there.status_code == missing.status_code == 401
+            assert there.content == missing.content
+            assert set(there.headers) == set(missing.headers)
 
 
 @pytest.mark.parametrize(
