@@ -44,7 +44,7 @@ class Hook:
         self._name = f"PolicyHook {httpx.URL(settings.url.replace('{mac}', 'mac')).netloc.decode()}"
         self._trouble = Trouble(log, self._name, clock)
         self._client = new_client(settings.timeout_s)
-        self._questions = Questions(self._put, self._instead, spawn, clock, settings.timeout_s)
+        self._questions = Questions(self._put, self._instead, spawn, clock, settings.timeout_s, labels=False)
         self.counters = self._questions.counters
 
     @property

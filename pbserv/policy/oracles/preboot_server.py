@@ -59,7 +59,7 @@ class PrebootServer:
         self._trouble = Trouble(log, self._name, clock)
         self._client = new_client(CONNECT_S)
         self._client.headers["Authorization"] = f"Bearer {settings.token}"
-        self._questions = Questions(self._put, self._instead, spawn, clock, TIMEOUT_S)
+        self._questions = Questions(self._put, self._instead, spawn, clock, TIMEOUT_S, labels=True)
         self._known = LastKnown(settings.file, settings.server)
         self._writer: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()

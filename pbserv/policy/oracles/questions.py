@@ -46,7 +46,8 @@ class _Entry:
 class Questions:
     """``put`` asks the other server; raises NoAnswer. ``instead`` says what counts then; the text is the reason.
 
-    ``timeout_s`` is for a question with the time that it waits for its turn; ``clock`` is monotonic.
+    ``timeout_s`` is for a question with the time that it waits for its turn; ``clock`` is monotonic. ``labels``: the
+    other server is told of them, so that a new one is worth another question.
     """
 
     def __init__(
@@ -56,12 +57,15 @@ class Questions:
         spawn: Spawn,
         clock: Callable[[], float],
         timeout_s: float,
+        *,
+        labels: bool,
     ) -> None:
         self._put = put
         self._instead = instead
         self._spawn = spawn
         self._clock = clock
         self._timeout_s = timeout_s
+        self._labels = labels
         self._turns = asyncio.Semaphore(AT_A_TIME)
         self._asking: dict[bytes, asyncio.Task[None]] = {}
         self._void: set[bytes] = set()  # forgotten while they were asked about
@@ -74,7 +78,7 @@ class Questions:
         entry = self._entries.get(sighting.mac.octets)
         if entry is None or now >= entry.until:
             return None
-        if sighting is not entry.asked and not entry.answer.failed and _news(sighting, entry, now):
+        if sighting is not entry.asked and not entry.answer.failed and _news(sighting, entry, now, labels=self._labels):
             return None
         return entry.answer
 
@@ -149,19 +153,21 @@ class Questions:
             self._entries.popitem(last=False)
 
 
-def _news(sighting: Sighting, entry: _Entry, now: float) -> bool:
+def _news(sighting: Sighting, entry: _Entry, now: float, *, labels: bool) -> bool:
     """Whether the other server may say something else now: the device tells more of itself, or boots again."""
     before = entry.asked
     if sighting.via == "dhcp" and now - entry.at > SAME_BOOT_S and not _is_ipxe(sighting):
         return True
     if (sighting.uuid and not before.uuid) or (sighting.arch is not None and before.arch is None):
         return True
+    if not labels:
+        return False
     names = {name for name, _value in before.details}
     return len(names) < MOST_DETAILS and any(name not in names for name, _value in sighting.details)
 
 
 def _is_ipxe(sighting: Sighting) -> bool:
-    return any(value == _IPXE for name, value in sighting.details if name in ("kind", "client_kind"))
+    return any(value == _IPXE for name, value in sighting.details if name == "client_kind")
 
 
 def _joined(before: Sighting, sighting: Sighting) -> Sighting:
