@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from pbserv.log import Later, ServiceLog
 from pbserv.policy import boot_routes
 from pbserv.policy.api import routes as api_routes
 from pbserv.policy.config import PolicyConf
+from pbserv.policy.exposition import PolicyCollector
 from pbserv.policy.service import PolicyService, PolicySettings
 from pbserv.proxydhcp.config import ProxyDhcpConf
 from pbserv.proxydhcp.exposition import ProxyDhcpCollector
@@ -25,12 +26,12 @@ from pbserv.proxydhcp.settings import ProxyDhcpSettings
 from pbserv.registry.access import Access
 from pbserv.registry.registry import Registry
 from pbserv.registry.tokens import WorkTokens
-from pbserv.service import Service
+from pbserv.service import Service, ServiceStatus
 from pbserv.settings import CLIENT_FILES, LOADER_ALIASES, Settings
 from pbserv.tftp.config import TftpConf
 from pbserv.tftp.exposition import TftpCollector
 from pbserv.tftp.service import TftpService
-from pbserv.web import boot_files_routes, journal_routes, metrics_routes, token_routes
+from pbserv.web import boot_files_routes, health_routes, journal_routes, metrics_routes, token_routes
 from pbserv.web.app import create_app
 from pbserv.web.server import WebServer, WebSettings
 
@@ -88,10 +89,11 @@ def wire(
     tokens: WorkTokens,
     journal: Journal,
     spawn: Spawn,
+    wanted: Callable[[], Iterable[ServiceStatus]],
 ) -> Parts:
-    """Create every service and give each the ports that it declared."""
+    """Create every service and give each the ports that it declared. ``wanted``: the services that are to run."""
     client_directory = settings.client_directory
-    policy = PolicyService(logs.policy, registry, journal, tokens)
+    policy = PolicyService(logs.policy, registry, journal, tokens, spawn=spawn)
     web_is_up: Callable[[], str] = lambda: "" if web.running else web_fault()  # noqa: E731
     imaging = ImagingService(
         logs.pbserv, registry, access, journal, web_is_up, [settings.client_directory / name for name in CLIENT_FILES]
@@ -101,10 +103,12 @@ def wire(
     policy.watch(proxydhcp)
     services: tuple[Service[Any], ...] = (imaging, policy, tftp, proxydhcp)
     running = {service.name: service for service in services}
+    figures = PolicyCollector(policy, registry)
     collectors = (
         TftpCollector(tftp.metrics),
         ProxyDhcpCollector(proxydhcp.counters),
         ImagingCollector(imaging.statistics),
+        figures,
     )
     is_running: Callable[[str], bool] = lambda name: not name or running[name].running  # noqa: E731
     app = create_app(
@@ -116,7 +120,8 @@ def wire(
             ("", api_routes.router(registry, policy, access, imaging)),
             ("", journal_routes.router(journal, access, spell)),
             ("", token_routes.router(registry, access, logs.pbserv)),
-            ("", metrics_routes.router(collectors, tuple(running), is_running)),
+            ("", metrics_routes.router(collectors, tuple(running), is_running, figures.refresh)),
+            ("", health_routes.router(registry.token_digests, wanted)),
         ],
         running=is_running,
         log=logs.pbserv,
@@ -136,7 +141,9 @@ def settings_of(settings: Settings) -> Mapping[str, Any]:
     return {
         "web": web_settings(settings),
         "imaging": ImagingSettings(conf),
-        "policy": PolicySettings(settings.policy, conf.ip_address, conf.http_port, settings.proxydhcp.policy_engine),
+        "policy": PolicySettings(
+            settings.policy, conf.ip_address, conf.http_port, settings.proxydhcp.policy_engine, conf.state_directory
+        ),
         "tftp": settings.tftp,
         "proxydhcp": ProxyDhcpSettings(settings.proxydhcp, conf.http_port, settings.directory),
     }

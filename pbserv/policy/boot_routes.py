@@ -117,7 +117,9 @@ async def _whose(
         if not work.active:
             raise ApiError(410, f"work {work_id} is {work.state}")
         ruling = policy.explain(work.mac, everything=False)
-        return work.mac, ruling if ruling.work is not None else Ruling(ruling.decision, bundle=bundle_of(work), work=work)
+        if ruling.work is None:
+            ruling = Ruling(ruling.decision, bundle=bundle_of(work), work=work)
+        return work.mac, ruling
     mac = policy.boot_of(token)
     if mac is None:
         raise ApiError(403, "the token in the path is not one of ours, or its boot began long ago")

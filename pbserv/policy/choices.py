@@ -64,7 +64,9 @@ async def _imaging(policy: PolicyService, sighting: Sighting) -> Ruling:
     return await _begin(policy, sighting, found[0], f"chosen in the menu: {found[0].name}", found[1])
 
 
-async def _begin(policy: PolicyService, sighting: Sighting, bundle: Bundle, reason: str, assignment: str = "") -> Ruling:
+async def _begin(
+    policy: PolicyService, sighting: Sighting, bundle: Bundle, reason: str, assignment: str = ""
+) -> Ruling:
     """What is done once gets its work first; all else is booted at once."""
     match bundle.kind:
         case BundleKind.LOCAL:

@@ -122,7 +122,7 @@ class PolicyConf(ConfModel):
         Key(
             "TemplateDirectory",
             Directory(),
-            "Templates of boot scripts that take the place of the shipped ones of the same name (docs/boot-loaders.md).",
+            "Templates of boot scripts that replace the shipped ones of the same name (docs/boot-loaders.md).",
             extension=True,
             unset="the shipped ones",
         ),

@@ -1,6 +1,6 @@
 """Turns what a policy promises into work: a bundle that is done once needs a piece of work with a token of its own.
 
-One rule: work is made when the device asks, not when the assignment is; a device that never boots leaves nothing behind.
+One rule: work is made when the device asks, not when the assignment is; a device that never boots leaves none behind.
 """
 
 from __future__ import annotations

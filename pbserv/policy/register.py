@@ -87,7 +87,9 @@ class Register:
         """The device that boots with this address, or by its UUID where that is one of its own."""
         return self.snapshot.device(mac) or self._same_board(mac, uuid)
 
-    def see(self, sighting: Sighting, new_devices: Literal["pending", "accept", "ignore"], today: datetime) -> Device | None:
+    def see(
+        self, sighting: Sighting, new_devices: Literal["pending", "accept", "ignore"], today: datetime
+    ) -> Device | None:
         """The device's record with what was seen now, where that is news; None: it is not registered."""
         mac = str(sighting.mac)
         device = self.snapshot.device(mac)

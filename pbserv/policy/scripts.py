@@ -14,6 +14,8 @@ from pbserv.policy.config import PolicyConf
 from pbserv.policy.decide import Ruling
 from pbserv.policy.labels import labels_of
 from pbserv.policy.names import Asked
+from pbserv.policy.oracles.build import OracleSettings, oracle_settings
+from pbserv.policy.oracles.preboot_server import ServerSettings
 from pbserv.policy.rendering.facts import BootFacts
 from pbserv.policy.rendering.renderer import Renderer, RenderError
 from pbserv.policy.snapshot import Zone
@@ -39,26 +41,32 @@ class PolicySettings:
 
 @dataclass(frozen=True, slots=True)
 class BootScripts:
-    """``engine``: ``a.b.c.d:port`` of the other server that decides; empty: this one does."""
+    """``engine``: ``a.b.c.d:port`` of the other server that decides; empty: this one does.
+
+    ``oracle``: who is asked about each device (PolicyHook, PrebootServer).
+    """
 
     settings: PolicySettings
     engine: str
     tokens: WorkTokens
     renderer: Renderer
+    oracle: OracleSettings
 
     @classmethod
     def under(
         cls, settings: PolicySettings, tokens: WorkTokens, on_fault: Callable[[RenderError], None]
     ) -> BootScripts:
-        """Raises RenderError for a template of the administrator that is broken."""
+        """Raises RenderError for a template of the administrator that is broken, StartError for settings that do not
+        go together."""
         renderer = Renderer(settings.conf.template_directory, on_fault)
         renderer.check()
-        return cls(settings, _other_server(settings), tokens, renderer)
+        oracle = oracle_settings(settings.conf, settings.http_port, settings.state)
+        return cls(settings, _other_server(settings), tokens, renderer, oracle)
 
     @property
     def zone(self) -> Zone:
         conf = self.settings.conf
-        return Zone(conf.zone_default, conf.unknown_devices, self.engine)
+        return Zone(conf.zone_default, conf.unknown_devices, self.engine, isinstance(self.oracle, ServerSettings))
 
     def url(self, local: str) -> str:
         """This server's base URL, for a client that reached us at ``local``."""

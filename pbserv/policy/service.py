@@ -17,13 +17,16 @@ from pbserv.errors import PbservError, StartError
 from pbserv.log import ServiceLog
 from pbserv.net.neighbours import NeighbourTable
 from pbserv.policy.answers import Answer, Answers
-from pbserv.policy.attribution import Attribution
 from pbserv.policy.boots import BootTokens, split_path
-from pbserv.policy.decide import Query, Ruling, decide, refusal
+from pbserv.policy.decide import Query, Ruling, decide
 from pbserv.policy.documents import PolicyError
+from pbserv.policy.gate import Gate
 from pbserv.policy.identity import device_name
 from pbserv.policy.model import Bundle
 from pbserv.policy.names import parse_name
+from pbserv.policy.oracles.build import oracle_of
+from pbserv.policy.oracles.ports import Oracle
+from pbserv.policy.oracles.questions import Spawn
 from pbserv.policy.orders import Orders, bundle_of
 from pbserv.policy.ports import Journal, Neighbours, Progress
 from pbserv.policy.register import SEEN_EVERY_S, Register, Seen
@@ -43,6 +46,8 @@ __all__ = ["PolicyService", "PolicySettings", "Refused"]
 STRANGER_S: Final = 5.0
 """How long the answer to a device stands that is not registered: there may be room for it again."""
 MINUTE_S: Final = 60.0
+ELSEWHERE_S: Final = 1.5
+"""How long a loader waits for another server that is asked; after that the settings say what it gets."""
 NOT_RUNNING: Final = "the policy service is not running"
 
 
@@ -68,6 +73,7 @@ class PolicyService:
         journal: Journal,
         tokens: WorkTokens,
         *,
+        spawn: Spawn | None = None,
         neighbours: Callable[[], Neighbours] = NeighbourTable,
         clock: Callable[[], float] = time.monotonic,
         calendar: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -77,6 +83,8 @@ class PolicyService:
         self._journal = journal
         self._tokens = tokens
         self._boots = BootTokens(tokens.key("boot"))
+        self._spawn = spawn
+        self._oracle: Oracle | None = None
         self._neighbours = neighbours
         self._clock = clock
         self._calendar = calendar
@@ -88,14 +96,13 @@ class PolicyService:
         self._due: dict[str, Ruling] = {}
         self._wake = asyncio.Event()
         self._answers = Answers(journal, log)
-        self._whose: Attribution | None = None
-        self._watchers: list[Progress] = []
+        self._gate = Gate(self._register, self._answers, journal, clock, self._today)
         registry.subscribe(self._changed)
         registry.subscribe_documents(self._objects_changed)
 
     def watch(self, progress: Progress) -> None:
         """``progress`` is told how far devices come."""
-        self._watchers.append(progress)
+        self._gate.watch(progress)
 
     @property
     def running(self) -> bool:
@@ -111,6 +118,11 @@ class PolicyService:
         return self._register.snapshot
 
     @property
+    def decided(self) -> Mapping[Verdict, int]:
+        """Decisions that were made since the start, by their verdict."""
+        return self._answers.decided
+
+    @property
     def scripts(self) -> BootScripts:
         """Raises RuntimeError while the service is stopped."""
         if self._scripts is None:
@@ -121,8 +133,8 @@ class PolicyService:
         await self.flush()
         scripts = self._under(settings)
         self._register.load(await self._registry.devices(), await self._registry.documents(), scripts.zone)
-        self._whose = Attribution(self._neighbours(), self._journal.mac_of)
-        self.adopt(scripts)
+        self._gate.open(self._neighbours())
+        self.adopt(scripts, await self._opened(scripts))
         self._log.critical("started", devices=len(self.snapshot), new_devices=settings.conf.new_devices,
                            zone_default=settings.conf.zone_default, engine=scripts.engine or None)  # fmt: skip
 
@@ -131,14 +143,31 @@ class PolicyService:
             return
         self._scripts = None
         self._answers.clear()
-        if self._whose is not None:
-            self._whose.close()
-            self._whose = None
+        self._gate.close()
+        if self._oracle is not None:
+            await self._oracle.close()
+            self._oracle = None
         await self.flush()
         self._log.critical("stopped")
 
     async def prepare(self, settings: PolicySettings) -> Reload:
-        return _PolicyReload(self, self._under(settings))
+        scripts = self._under(settings)
+        same = self._scripts is not None and self._scripts.oracle == scripts.oracle
+        return _PolicyReload(self, scripts, self._oracle if same else await self._opened(scripts))
+
+    async def _opened(self, scripts: BootScripts) -> Oracle | None:
+        """The other server that is asked about devices, ready to be asked."""
+        if self._spawn is None:
+            return None
+        oracle = oracle_of(scripts.oracle, self._spawn, self._log, self._clock, self._calendar)
+        if oracle is not None:
+            await oracle.open()
+        return oracle
+
+    def close(self, oracle: Oracle | None) -> None:
+        """In the background: its answers are not wanted any more."""
+        if oracle is not None and self._spawn is not None:
+            self._spawn("closing a policy server", oracle.close())
 
     def _under(self, settings: PolicySettings) -> BootScripts:
         try:
@@ -146,8 +175,12 @@ class PolicyService:
         except RenderError as fault:
             raise StartError(str(fault)) from None
 
-    def adopt(self, scripts: BootScripts) -> None:
-        self._scripts = scripts
+    @property
+    def oracle(self) -> Oracle | None:
+        return self._oracle
+
+    def adopt(self, scripts: BootScripts, oracle: Oracle | None) -> None:
+        self._scripts, self._oracle = scripts, oracle
         self._register.adopt(scripts.zone)
         self._answers.clear()
 
@@ -171,6 +204,8 @@ class PolicyService:
             answer = self._answer(self._scripts.settings, sighting, now)
         if address and (answer.claimed or sighting.via == "dhcp"):
             self._journal.learn(address, answer.mac)
+        if answer.decision.later:
+            return answer.ruling
         if now >= answer.quiet.get(sighting.via, 0.0):
             self._answers.tell(answer, sighting.via, now, self._clock() - now)
         elif self._log.level >= 3:
@@ -179,19 +214,34 @@ class PolicyService:
 
     def _answer(self, settings: PolicySettings, sighting: Sighting, now: float) -> Answer:
         today = self._today()
-        device = self._register.see(sighting, settings.conf.new_devices, today)
+        elsewhere = self.snapshot.zone.elsewhere
+        device = self._register.see(sighting, "ignore" if elsewhere else settings.conf.new_devices, today)
         mac = str(sighting.mac)
         query = Query(mac, device, dict(sighting.details))
-        ruling = self._filled(decide(query, self.snapshot, today))
+        ruling = self._elsewhere(sighting, self._filled(decide(query, self.snapshot, today)), now)
+        until = now if ruling.decision.later else now + self._fresh_s(device, today)
         answer = Answer(
-            mac, ruling, sighting.address, now + self._fresh_s(device, today), registered=device is not None,
-            claimed=not ruling.refused, quiet={},
-        )  # fmt: skip
+            mac, ruling, sighting.address, until, registered=device is not None, claimed=not ruling.refused, quiet={}
+        )
         self._answers.put(sighting.mac.octets, answer)
         if device is not None and ruling.order and ruling.menu is None and sighting.via == "dhcp":
             self._due[device.mac] = ruling
             self._wake.set()
         return answer
+
+    def _elsewhere(self, sighting: Sighting, ruling: Ruling, now: float) -> Ruling:
+        """What the other server says, where one is asked; denied devices and one-shot work are ours alone."""
+        oracle = self._oracle
+        if oracle is None or ruling.refused or ruling.work is not None:
+            return ruling
+        answer = oracle.known(sighting, now)
+        steps = ruling.decision.steps
+        if answer is None:
+            oracle.ask(sighting)
+            return Ruling(Decision(Verdict.SILENT, f"asking {oracle.name}", steps, later=True))
+        if answer.ruling is None:
+            return replace(ruling, decision=replace(ruling.decision, steps=(answer.why, *steps)))
+        return answer.ruling
 
     def _fresh_s(self, device: Device | None, today: datetime) -> float:
         """How long a ruling stands: until the device's record is due again, or a schedule may change its mind."""
@@ -229,6 +279,9 @@ class PolicyService:
     async def settle(self, sighting: Sighting) -> Ruling:
         """The ruling with the work that it needs: made now, where it was not yet."""
         ruling = self.ruling(sighting)
+        if ruling.decision.later and self._oracle is not None:
+            await self._oracle.wait(sighting, ELSEWHERE_S)
+            ruling = self.ruling(sighting)
         if ruling.order and ruling.menu is None and await self._make(self._owner(sighting), ruling):
             ruling = self.ruling(sighting)
         return ruling
@@ -252,33 +305,19 @@ class PolicyService:
         """Why the device at the address ``peer`` gets nothing; empty when it may ask."""
         if self._scripts is None:
             return ""
-        strict = self._scripts.settings.conf.unattributed == "nothing"
-        if not self.snapshot.refused and not strict:
-            return ""
-        mac = self._mac_at(peer)
-        if mac is None:
-            return f"nobody can say whose address {peer} is (UnattributedRequests = nothing)" if strict else ""
-        return self.refusal(mac)
+        return self._gate.refuses(peer, strict=self._scripts.settings.conf.unattributed == "nothing")
 
     def refusal(self, mac: str) -> str:
         """Why the device with this address gets nothing; empty when it may ask."""
-        query = Query(mac, self.snapshot.device(mac))
-        return refusal(query, self.snapshot, self._today())
+        return self._gate.refusal(mac)
 
     def contradicts(self, mac: str, peer: str) -> str:
-        """Why a request from ``peer`` cannot speak for ``mac``: the kernel knows the address as another device's."""
-        whose = self._whose.neighbour(peer, self._clock()) if self._whose is not None else None
-        if whose is None or whose == mac:
-            return ""
-        device, claimed = self.snapshot.device(whose), self.snapshot.device(mac)
-        if device is not None and claimed is not None and device.mac == claimed.mac:
-            return ""
-        return f"{peer} is the address of {whose}, which is not {mac}"
+        """Why a request from ``peer`` cannot speak for ``mac``."""
+        return self._gate.contradicts(mac, peer)
 
-    def _mac_at(self, peer: str) -> str | None:
-        if self._whose is None:
-            return self._journal.mac_of(peer)
-        return self._whose.mac_of(peer, self._clock())
+    def progressed(self, mac: str, peer: str) -> None:
+        """The device asked for its configuration: what it loaded runs."""
+        self._gate.progressed(mac, peer)
 
     # the ports of TFTP and web
 
@@ -306,14 +345,14 @@ class PolicyService:
     def find(self, name: str, peer: str, local: str) -> bytes | None:
         """The virtual files of the TFTP server: what loaders ask for their configuration by (``names.py``).
 
-        ``name`` is without the token of a boot (:meth:`path_of`). Raises PermissionError for a device that gets nothing.
+        ``name`` is without the token of a boot (:meth:`path_of`). Raises PermissionError for who gets nothing.
         """
         asked = parse_name(name) if self._scripts is not None else None
         if asked is None or self._scripts is None:
             return None
         if asked.form == "bootstrap":
             return self._scripts.first(local).encode()
-        mac = asked.mac or self._by_uuid(asked.uuid) or self._mac_at(peer)
+        mac = asked.mac or self._by_uuid(asked.uuid) or self._gate.mac_at(peer)
         if mac is None or (asked.uuid and asked.mac is None and self._by_uuid(asked.uuid) is None):
             return self._scripts.first(local).encode() if asked.form == "ipxe" and asked.mac is None else None
         if asked.digits and asked.digits.lower() != _hex_address(peer)[: len(asked.digits)]:
@@ -339,36 +378,17 @@ class PolicyService:
         token = self._boots.mint(mac, self._clock())
         return self.scripts.facts(mac, self.snapshot.device(mac), ruling, local, token)
 
-    def progressed(self, mac: str, peer: str) -> None:
-        """What the device loaded runs: it asked for its configuration. Nobody gets on for another."""
-        if self._mac_at(peer) in (None, mac):
-            for watcher in self._watchers:
-                watcher.progressed(mac)
-
     def transferred(self, peer: str, name: str, outcome: str, size: int) -> None:
         """TFTP tells what it sent; the device's journal keeps it."""
-        self._ended("tftp", peer, name, outcome, size)
+        self._gate.ended("tftp", peer, name, outcome, size)
 
     def fetched(self, peer: str, name: str, outcome: str, size: int) -> None:
         """The HTTP server tells what it sent; ``outcome`` as in :meth:`transferred`."""
-        self._ended("http", peer, name, outcome, size)
-
-    def _ended(self, what: str, peer: str, name: str, outcome: str, size: int) -> None:
-        mac = self._mac_at(peer)
-        device = None if mac is None else self.snapshot.device(mac)
-        if mac is None or (device is None and self._journal.mac_of(peer) != mac):
-            return  # a neighbour that is no boot client
-        for watcher in self._watchers:
-            watcher.fetched(mac, name, complete=outcome.startswith("completed"))
-        text = f"{outcome}, {size} bytes"
-        if outcome == "refused":
-            why = self.refusal(mac)
-            text = f"refused, {why}" if why else "refused"
-        self._journal.add(mac, what, f"{name}: {text}")
+        self._gate.ended("http", peer, name, outcome, size)
 
     def uploaded(self, peer: str, name: str, path: Path, size: int) -> None:
         """TFTP tells what a device sent; its journal keeps it."""
-        self._ended("tftp", peer, name, "uploaded", size)
+        self._gate.ended("tftp", peer, name, "uploaded", size)
 
     def url(self, local: str) -> str:
         """The server's base URL in scripts, for a client that reached us at ``local``; empty while it is stopped."""
@@ -400,6 +420,8 @@ class PolicyService:
         """The device was removed from the registry."""
         device = self.snapshot.device(mac)
         self._register.forget(mac)
+        if self._oracle is not None:
+            self._oracle.forget(mac)
         self._answers.forget((mac, *(device.macs if device else ())))
         self._journal.forget(mac)
 
@@ -444,14 +466,18 @@ class PolicyService:
 class _PolicyReload:
     """Nothing can fail: the devices stay, only the settings change."""
 
-    def __init__(self, service: PolicyService, scripts: BootScripts) -> None:
-        self._service, self._scripts = service, scripts
+    def __init__(self, service: PolicyService, scripts: BootScripts, oracle: Oracle | None) -> None:
+        self._service, self._scripts, self._oracle = service, scripts, oracle
 
     def commit(self) -> None:
-        self._service.adopt(self._scripts)
+        before = self._service.oracle
+        self._service.adopt(self._scripts, self._oracle)
+        if before is not self._oracle:
+            self._service.close(before)
 
     def abort(self) -> None:
-        pass
+        if self._oracle is not self._service.oracle:
+            self._service.close(self._oracle)
 
 
 def _hex_address(peer: str) -> str:

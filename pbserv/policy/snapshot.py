@@ -26,11 +26,15 @@ O = TypeVar("O", bound=PolicyObject)  # noqa: E741
 
 @dataclass(frozen=True, slots=True)
 class Zone:
-    """What the configuration says. ``engine``: ``a.b.c.d:port`` of the other server that decides; empty: this one."""
+    """What the configuration says. ``engine``: ``a.b.c.d:port`` of the other server that decides; empty: this one.
+
+    ``elsewhere``: PrebootServer decides for all devices but those that are denied or retired here.
+    """
 
     default: Fallback = "local"
     unknown: Fallback = "silent"
     engine: str = ""
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)

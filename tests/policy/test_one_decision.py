@@ -108,7 +108,7 @@ def test_an_accepted_device_gets_everything(site: tuple[Server, Machine]) -> Non
     server.ok("device", "accept", machine.mac)
     got = machine.asks()
     assert got["tftp"] == ["given"] * 3
-    assert got["http"] == [200, 200, 200, 200, 404]  # the imaging client was not built
+    assert got["http"] == [200, 200, 200, 403, 404]  # not the script of another; the imaging client was not built
     assert ("http", "f: completed, 1 bytes") in server.history(machine.mac)
 
 

@@ -141,7 +141,7 @@ async def test_transfers_are_kept_with_the_device_that_has_the_address(registry:
 async def test_the_number_of_pending_devices_is_bounded(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pbserv.policy.service.MAX_PENDING", 3)
+    monkeypatch.setattr("pbserv.policy.register.MAX_PENDING", 3)
     service = await started(registry, tmp_path)
     for number in range(6):
         service.decide(Sighting(MacAddress(bytes([2, 0, 0, 0, 0, number])), via="dhcp"))
