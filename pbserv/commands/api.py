@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,6 +18,18 @@ from pbserv.errors import PbservError, UsageError
 from pbserv.settings import load_settings
 
 TIMEOUT_S = 30.0
+PAGE = 1000
+Query = str | int | bool | Sequence[str] | None
+"""A value of a query; None: it is left out, a sequence: the key stands once for each."""
+
+
+class RefusedError(PbservError):
+    """The server's own sentence, with the HTTP status it came with and, of a list, what is wrong in each row."""
+
+    def __init__(self, message: str, status: int, errors: Sequence[Any] = ()) -> None:
+        super().__init__(message)
+        self.status = status
+        self.errors = errors
 
 
 class Api:
@@ -39,16 +51,43 @@ class Api:
                 f"PBSERV_URL or the token cannot be used: {self._url!r}; write http://HOST:PORT"
             ) from None
 
-    def get(self, path: str, **query: str | int | bool | None) -> Any:
+    def get(self, path: str, **query: Query) -> Any:
         return self._call("GET", path, params=_given(query))
 
-    def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        return self._call("POST", path, json=body)
+    def find(self, path: str) -> tuple[Any, str | None]:
+        """The thing and its ETag; (None, None) where there is none."""
+        with self._asking():
+            answer = self._client.get(path)
+        return (None, None) if answer.status_code == 404 else (self._body(answer), answer.headers.get("ETag"))
+
+    def pages(self, path: str, **query: Query) -> Iterator[Any]:
+        """The elements of a list, however many pages it has."""
+        after: str | None = None
+        while True:
+            with self._asking():
+                answer = self._client.get(path, params=_given({**query, "limit": PAGE, "after": after}))
+            yield from self._body(answer)
+            after = answer.headers.get("X-Next-Cursor")
+            if not after:
+                return
+
+    def post(self, path: str, body: dict[str, Any] | None = None, **query: Query) -> Any:
+        return self._call("POST", path, json=body, params=_given(query))
+
+    def put(self, path: str, body: dict[str, Any], etag: str | None) -> Any:
+        """``etag``: of the state that the change was made for; None: there must be nothing yet."""
+        return self._call("PUT", path, json=body, headers={"If-Match": etag} if etag else {"If-None-Match": "*"})
+
+    def patch(self, path: str, body: dict[str, Any], etag: str | None = None) -> Any:
+        return self._call("PATCH", path, json=body, headers={"If-Match": etag} if etag else {})
+
+    def upload(self, path: str, content: bytes, media_type: str, **query: Query) -> Any:
+        return self._call("POST", path, content=content, headers={"Content-Type": media_type}, params=_given(query))
 
     def delete(self, path: str) -> Any:
         return self._call("DELETE", path)
 
-    def download(self, path: str, **query: str | int | bool | None) -> bytes:
+    def download(self, path: str, **query: Query) -> bytes:
         """An answer that is no JSON."""
         with self._asking():
             answer = self._client.get(path, params=_given(query))
@@ -56,7 +95,7 @@ class Api:
             self._body(answer)
         return answer.content
 
-    def lines(self, path: str, **query: str | int | bool | None) -> Iterator[str]:
+    def lines(self, path: str, **query: Query) -> Iterator[str]:
         """The lines of an answer that goes on until the server ends it."""
         with self._asking(), self._client.stream("GET", path, params=_given(query), timeout=TIMEOUT_S) as answer:
             if not answer.is_success:
@@ -86,11 +125,12 @@ class Api:
         if not answer.is_success:
             reason = body.get("error") if isinstance(body, dict) else None
             request = answer.request
-            raise PbservError(str(reason or f"{request.method} {request.url.path}: HTTP {answer.status_code}"))
+            message = str(reason or f"{request.method} {request.url.path}: HTTP {answer.status_code}")
+            raise RefusedError(message, answer.status_code, body.get("errors", ()) if isinstance(body, dict) else ())
         return body
 
 
-def _given(query: Mapping[str, str | int | bool | None]) -> dict[str, str | int | bool]:
+def _given(query: Mapping[str, Query]) -> dict[str, str | int | bool | Sequence[str]]:
     return {key: value for key, value in query.items() if value is not None}
 
 

@@ -81,6 +81,11 @@ _MAY: Final[dict[BundleKind, tuple[str, ...]]] = {
 _ALWAYS: Final = ("name", "kind", "title", "retries")
 
 
+def fields_of(kind: BundleKind) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What a bundle of this kind needs, and what else it may have beside title and retries."""
+    return _NEEDED[kind], _MAY.get(kind, ())
+
+
 def check_name(name: str, what: str) -> None:
     """Raises ValueError for what is no name of an object."""
     if not _NAME.fullmatch(name):

@@ -10,16 +10,12 @@ from typing import Annotated
 import typer
 
 from pbserv import __version__
+from pbserv.cli import bundles, devices, groups, menus, policy, tokens, work
+from pbserv.cli.shared import AsJson
 from pbserv.errors import PbservError
 
 DEFAULT_CONF = Path("/etc/pbserv")
 SERVICES_HELP = "imaging, tftp, policy, proxydhcp; none means all in Services of pbserv.conf"
-
-
-class StateName(enum.StrEnum):
-    PENDING = "pending"
-    KNOWN = "known"
-    DENIED = "denied"
 
 
 class FirmwareName(enum.StrEnum):
@@ -34,12 +30,6 @@ class FirmwareName(enum.StrEnum):
     ALL = "all"
 
 
-class FinishName(enum.StrEnum):
-    REBOOT = "reboot"
-    POWEROFF = "poweroff"
-    NONE = "none"
-
-
 app = typer.Typer(
     name="pbserv",
     help="Preboot and imaging server: boots bare machines over the network, writes images to them and takes images.",
@@ -48,16 +38,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-device_app = typer.Typer(help="Devices: machines that boot, known by their MAC address.", no_args_is_help=True)
-work_app = typer.Typer(help="Work: what a device is to do once, at its next boot.", no_args_is_help=True)
-image_app = typer.Typer(help="Images that the server keeps.", no_args_is_help=True)
 client_app = typer.Typer(help="The imaging client that devices boot.", no_args_is_help=True)
 loaders_app = typer.Typer(help="Boot loaders in TFTPDirectory.", no_args_is_help=True)
 tftp_app = typer.Typer(help="The names that TFTP clients ask for.", no_args_is_help=True)
 for name, group in (
-    ("device", device_app),
-    ("work", work_app),
-    ("image", image_app),
+    ("device", devices.app),
+    ("group", groups.app),
+    ("folder", groups.folder_app),
+    ("bundle", bundles.app),
+    ("assign", policy.assign_app),
+    ("rule", policy.rule_app),
+    ("menu", menus.app),
+    ("policy", policy.app),
+    ("work", work.app),
+    ("image", work.image_app),
+    ("token", tokens.app),
     ("client", client_app),
     ("loaders", loaders_app),
     ("tftp", tftp_app),
@@ -65,8 +60,6 @@ for name, group in (
     app.add_typer(group, name=name)
 
 Names = Annotated[list[str] | None, typer.Argument(metavar="[SERVICE]...", help=SERVICES_HELP)]
-Mac = Annotated[str, typer.Argument(help="MAC address, as aa:bb:cc:dd:ee:ff")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 def _version(wanted: bool) -> None:
@@ -240,124 +233,7 @@ def journal(
         command.show(context.obj, mac, follow=follow, packets=packets, as_json=as_json, limit=limit)
 
 
-@device_app.command("list")
-def device_list(
-    context: typer.Context,
-    state: Annotated[StateName | None, typer.Option(help="Only devices in this state.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """List devices."""
-    from pbserv.commands import registry
-
-    registry.device_list(context.obj, state.value if state else None, as_json)
-
-
-@device_app.command("show")
-def device_show(context: typer.Context, mac: Mac, as_json: AsJson = False) -> None:
-    """Show one device with its history."""
-    from pbserv.commands import registry
-
-    registry.device_show(context.obj, mac, as_json)
-
-
-@device_app.command("accept")
-def device_accept(
-    context: typer.Context, mac: Mac, name: Annotated[str | None, typer.Option(help="Give it a name.")] = None
-) -> None:
-    """Accept a device: it is answered from now on."""
-    from pbserv.commands import registry
-
-    registry.device_accept(context.obj, mac, name)
-
-
-@device_app.command("deny")
-def device_deny(context: typer.Context, mac: Mac) -> None:
-    """Deny a device: it is never answered."""
-    from pbserv.commands import registry
-
-    registry.device_deny(context.obj, mac)
-
-
-@device_app.command("forget")
-def device_forget(context: typer.Context, mac: Mac) -> None:
-    """Remove a device and its history; it is new again when it boots next."""
-    from pbserv.commands import registry
-
-    registry.device_forget(context.obj, mac)
-
-
-Disk = Annotated[
-    str,
-    typer.Option(
-        metavar="DISK", help="/dev/X, by-id:NAME, serial:S, model:M or size:BYTES; none: the only disk that fits"
-    ),
-]
-Finish = Annotated[FinishName, typer.Option(help="What the device does afterwards.")]
-Image = Annotated[str, typer.Argument(help="name of the image")]
-
-
-@work_app.command("restore")
-def work_restore(
-    context: typer.Context, mac: Mac, image: Image, disk: Disk = "", finish: Finish = FinishName.REBOOT
-) -> None:
-    """Write IMAGE to the device's disk at its next network boot. What the disk holds is lost."""
-    from pbserv.commands import registry
-
-    registry.work_add(context.obj, "restore", mac, image, disk, finish.value, overwrite=False)
-
-
-@work_app.command("capture")
-def work_capture(
-    context: typer.Context,
-    mac: Mac,
-    image: Image,
-    disk: Disk = "",
-    finish: Finish = FinishName.REBOOT,
-    overwrite: Annotated[
-        bool,
-        typer.Option("--overwrite", help="Make a new version of an image that exists (needs AllowImageOverwrite)."),
-    ] = False,
-) -> None:
-    """Take IMAGE from the device's disk at its next network boot."""
-    from pbserv.commands import registry
-
-    registry.work_add(context.obj, "capture", mac, image, disk, finish.value, overwrite=overwrite)
-
-
-@work_app.command("list")
-def work_list(
-    context: typer.Context,
-    everything: Annotated[bool, typer.Option("--all", help="Also what is done, failed or cancelled.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """List work with the progress of its newest job."""
-    from pbserv.commands import registry
-
-    registry.work_list(context.obj, everything, as_json)
-
-
-@work_app.command("cancel")
-def work_cancel(context: typer.Context, number: Annotated[int, typer.Argument(help="number of the work")]) -> None:
-    """Cancel work; a device that is at it stops within seconds."""
-    from pbserv.commands import registry
-
-    registry.work_cancel(context.obj, number)
-
-
-@image_app.command("list")
-def image_list(context: typer.Context, as_json: AsJson = False) -> None:
-    """List images."""
-    from pbserv.commands import registry
-
-    registry.image_list(context.obj, as_json)
-
-
-@image_app.command("delete")
-def image_delete(context: typer.Context, image: Image) -> None:
-    """Delete an image with all its versions."""
-    from pbserv.commands import registry
-
-    registry.image_delete(context.obj, image)
+policy.add_verbs(app)
 
 
 # what the server needs

@@ -1,0 +1,167 @@
+"""`pbserv work` and `pbserv image`: verbs to exit codes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pbserv.cli.shared import AsJson, FinishName, ForGroup, Mac, group
+
+app = group("Work: what a device is to do once, at its next boot.")
+image_app = group("Images that the server keeps.")
+
+Disk = Annotated[
+    str,
+    typer.Option(
+        metavar="DISK", help="/dev/X, by-id:NAME, serial:S, model:M or size:BYTES; none: the only disk that fits"
+    ),
+]
+Finish = Annotated[FinishName, typer.Option(help="What the device does afterwards.")]
+Image = Annotated[str, typer.Argument(metavar="IMAGE", help="name of the image")]
+Number = Annotated[int, typer.Argument(help="number of the work")]
+Expires = Annotated[
+    str | None,
+    typer.Option(metavar="WHEN", help="By when the device must have begun: 8h, 2d, or 2027-01-31T18:00:00+01:00."),
+]
+Retries = Annotated[int | None, typer.Option(metavar="N", help="Further runs after one that failed.")]
+
+
+@app.command("restore")
+def work_restore(
+    context: typer.Context,
+    words: Annotated[list[str], typer.Argument(metavar="[MAC] IMAGE", help="device and image; with --group the image")],
+    group: ForGroup = None,
+    disk: Disk = "",
+    finish: Finish = FinishName.REBOOT,
+    expires: Expires = None,
+    retries: Retries = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write IMAGE to the device's disk at its next network boot. What the disk holds is lost.
+
+    \b
+    Examples:
+      pbserv work restore 52:54:00:12:34:56 classroom
+      pbserv work restore --group "lab 1" classroom --expires 12h --retries 1
+    """
+    from pbserv.commands import work
+
+    mac, image = _words(words, group)
+    body = {
+        "mac": mac, "group": group, "kind": "restore", "image": image, "target_disk": disk, "finish": finish.value,
+        "expires": expires, "retries": retries,
+    }  # fmt: skip
+    work.order(context.obj, body, as_json)
+
+
+@app.command("capture")
+def work_capture(
+    context: typer.Context,
+    mac: Mac,
+    image: Image,
+    disk: Disk = "",
+    finish: Finish = FinishName.REBOOT,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Make a new version of an image that exists (needs AllowImageOverwrite)."),
+    ] = False,
+    expires: Expires = None,
+    retries: Retries = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take IMAGE from the device's disk at its next network boot.
+
+    \b
+    Example:
+      pbserv work capture 52:54:00:12:34:56 classroom
+    """
+    from pbserv.commands import work
+
+    body = {
+        "mac": mac, "kind": "capture", "image": image, "target_disk": disk, "finish": finish.value,
+        "overwrite": overwrite, "expires": expires, "retries": retries,
+    }  # fmt: skip
+    work.order(context.obj, body, as_json)
+
+
+@app.command("bundle")
+def work_bundle(
+    context: typer.Context,
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="name of the bundle")],
+    mac: Annotated[str | None, typer.Argument(metavar="[MAC]", help="device; or use --group")] = None,
+    group: ForGroup = None,
+    expires: Expires = None,
+    retries: Retries = None,
+    as_json: AsJson = False,
+) -> None:
+    """Do what a bundle says, once, at the next network boot of a device or of all devices of a group.
+
+    \b
+    Examples:
+      pbserv work bundle debian 52:54:00:12:34:56
+      pbserv work bundle debian --group "lab 1" --expires 2d
+    """
+    from pbserv.commands import work
+
+    body = {"mac": mac, "group": group, "bundle": bundle, "expires": expires, "retries": retries}
+    work.order(context.obj, body, as_json)
+
+
+@app.command("list")
+def work_list(
+    context: typer.Context,
+    everything: Annotated[bool, typer.Option("--all", help="Also what is done, held, failed or cancelled.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List work with the progress of its newest job."""
+    from pbserv.commands import work
+
+    work.listed(context.obj, everything, as_json)
+
+
+@app.command("show")
+def work_show(context: typer.Context, number: Number, as_json: AsJson = False) -> None:
+    """Show one piece of work with its runs."""
+    from pbserv.commands import work
+
+    work.show(context.obj, number, as_json)
+
+
+@app.command("cancel")
+def work_cancel(context: typer.Context, number: Number, as_json: AsJson = False) -> None:
+    """Cancel work; a device that is at it stops within seconds."""
+    from pbserv.commands import work
+
+    work.cancel(context.obj, number, as_json)
+
+
+@app.command("retry")
+def work_retry(context: typer.Context, number: Number, as_json: AsJson = False) -> None:
+    """Queue work again that is held, or that failed, expired or was cancelled."""
+    from pbserv.commands import work
+
+    work.retry(context.obj, number, as_json)
+
+
+@image_app.command("list")
+def image_list(context: typer.Context, as_json: AsJson = False) -> None:
+    """List images."""
+    from pbserv.commands import images
+
+    images.listed(context.obj, as_json)
+
+
+@image_app.command("delete")
+def image_delete(context: typer.Context, image: Image) -> None:
+    """Delete an image with all its versions."""
+    from pbserv.commands import images
+
+    images.delete(context.obj, image)
+
+
+def _words(words: list[str], group: str | None) -> tuple[str | None, str]:
+    """Device and image; the image alone where a group is named."""
+    if len(words) != (2 if group is None else 1):
+        raise typer.BadParameter("write MAC IMAGE, or --group NAME IMAGE")
+    return (words[0] if group is None else None), words[-1]
