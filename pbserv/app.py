@@ -123,7 +123,10 @@ class Process:
         journal = self._journal
         # The supervisor owns tasks before it knows the services; they need its spawn().
         self._supervisor = Supervisor((), self._logs.pbserv)
-        self._parts = wire(self._settings, self._logs, registry, access, self._tokens, journal, self._supervisor.spawn)
+        self._parts = wire(
+            self._settings, self._logs, registry, access, self._tokens, journal, self._supervisor.spawn,
+            lambda: self._supervisor.status(self._wanted()),
+        )  # fmt: skip
         self._supervisor.adopt(self._parts.services)
         self._parts.proxydhcp.remember(await registry.strategies())
         self._supervisor.spawn_forever("journal", journal.run)

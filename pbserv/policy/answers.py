@@ -12,7 +12,7 @@ from typing import Final
 from pbserv.log import ServiceLog
 from pbserv.policy.decide import Ruling
 from pbserv.policy.ports import Journal
-from pbserv.types import Decision
+from pbserv.types import Decision, Verdict
 
 REMEMBERED: Final = 16_384
 MAX_TOLD: Final = 10_000
@@ -50,6 +50,7 @@ class Answers:
         self._journal = journal
         self._log = log
         self._answers: dict[bytes, Answer] = {}
+        self.decided = dict.fromkeys(Verdict, 0)
         self._told: dict[tuple[str, str, str, int | None], float] = {}
 
     def get(self, octets: bytes) -> Answer | None:
@@ -59,6 +60,7 @@ class Answers:
         if len(self._answers) >= REMEMBERED:
             del self._answers[next(iter(self._answers))]
         self._answers[octets] = answer
+        self.decided[answer.decision.verdict] += 1
 
     def drop(self, macs: tuple[str, ...]) -> None:
         """What was answered to a device with these addresses is void."""

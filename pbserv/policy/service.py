@@ -123,6 +123,11 @@ class PolicyService:
         return self._answers.decided
 
     @property
+    def decided(self) -> Mapping[Verdict, int]:
+        """Decisions that were made since the start, by their verdict."""
+        return self._answers.decided
+
+    @property
     def scripts(self) -> BootScripts:
         """Raises RuntimeError while the service is stopped."""
         if self._scripts is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pbserv.registry.api_tokens import ApiTokens
+from pbserv.registry.counts import Counting
 from pbserv.registry.devices import Devices
 from pbserv.registry.documents import Documents
 from pbserv.registry.engine import Place, open_engine
@@ -13,7 +14,7 @@ from pbserv.registry.orders import DeviceChange, Progress, WorkOrder
 from pbserv.registry.works import Works
 
 
-class Registry(Devices, Works, Jobs, Documents, History, ApiTokens):
+class Registry(Devices, Works, Jobs, Documents, History, ApiTokens, Counting):
     """Open with :meth:`open` after :func:`pbserv.registry.migrate.migrate`; close with :meth:`close`.
 
     A call raises SQLAlchemyError when the database refuses, and of these UnavailableError when it cannot be reached.

@@ -6,7 +6,7 @@ One rule: no token is needed, so nothing but numbers and names out of closed set
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -17,8 +17,13 @@ from prometheus_client.registry import Collector
 from pbserv import __version__
 
 
-def router(collectors: Sequence[Collector], services: Sequence[str], running: Callable[[str], bool]) -> APIRouter:
-    """``collectors`` are asked at each scrape, in the event loop that counts."""
+def router(
+    collectors: Sequence[Collector],
+    services: Sequence[str],
+    running: Callable[[str], bool],
+    refresh: Callable[[], Awaitable[None]],
+) -> APIRouter:
+    """``collectors`` are asked at each scrape, in the event loop that counts, after ``refresh``."""
     registry = CollectorRegistry()
     for collector in (*collectors, _Server(services, running)):
         registry.register(collector)
@@ -27,6 +32,7 @@ def router(collectors: Sequence[Collector], services: Sequence[str], running: Ca
 
     @routes.get("/metrics", response_class=Response, summary="Counters for Prometheus")
     async def metrics(request: Request) -> Response:
+        await refresh()
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(registry), media_type=content_type)
 

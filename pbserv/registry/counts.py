@@ -1,0 +1,35 @@
+"""How much there is in the registry, for figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+
+from pbserv.registry.models import DeviceRow, WorkRow
+from pbserv.registry.records import DeviceState, WorkState
+from pbserv.registry.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Every state is there, also with 0. ``work`` has what has ended too."""
+
+    devices: Mapping[str, int]
+    work: Mapping[str, int]
+
+
+class Counting(Store):
+    """The part of the registry that counts."""
+
+    async def counts(self) -> Counts:
+        """Costs a walk over the devices: some ten milliseconds of the database for 100,000, none of the loop."""
+        async with self._read() as session:
+            devices = (await session.execute(select(DeviceRow.state, func.count()).group_by(DeviceRow.state))).all()
+            work = (await session.execute(select(WorkRow.state, func.count()).group_by(WorkRow.state))).all()
+        by_state, of_work = {state: count for state, count in devices}, {state: count for state, count in work}
+        return Counts(
+            {state.value: by_state.get(state, 0) for state in DeviceState},
+            {state.value: of_work.get(state, 0) for state in WorkState},
+        )
