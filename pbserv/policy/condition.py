@@ -39,9 +39,11 @@ _TRUTH: Final = {"true": True, "false": False, "True": True, "False": False}
 
 Labels = Mapping[str, str]
 Test = Callable[[Labels], bool]
-Anchors = frozenset[tuple[str, str]] | None
+Anchors = frozenset[tuple[str, str]]
+_Choices = tuple[Anchors, ...]
 _Value = Callable[[Labels], str]
-_NEVER: Final[Anchors] = frozenset()
+_UNSAID: Final[_Choices] = ()
+_NEVER: Final[_Choices] = (frozenset(),)
 
 
 class ConditionError(ValueError):
@@ -52,14 +54,19 @@ class ConditionError(ValueError):
 class Condition:
     """``test``: whether labels fulfil it; they are not changed. ``names``: the labels that it asks for.
 
-    ``anchors``: pairs of label and value in lower case, of which at least one must hold for the condition to be true;
-    None where that cannot be said.
+    ``choices``: each is pairs of label and value in lower case, of which at least one must hold for the condition to be
+    true; none where that cannot be said.
     """
 
     text: str
     test: Test = field(compare=False, repr=False)
     names: frozenset[str] = field(compare=False)
-    anchors: Anchors = field(compare=False, repr=False)
+    choices: tuple[Anchors, ...] = field(compare=False, repr=False)
+
+    @property
+    def anchors(self) -> Anchors | None:
+        """The smallest of ``choices``; None: any labels may make it true."""
+        return min(self.choices, key=len) if self.choices else None
 
 
 @lru_cache(maxsize=2_048)
@@ -70,8 +77,8 @@ def parse_condition(text: str) -> Condition:
     if not text.strip():
         raise ConditionError("a condition is empty; write true for one that every device fulfils")
     reader = _Reader(text)
-    test, anchors = reader.condition(_tree(text), 0)
-    return Condition(text, test, frozenset(reader.names), anchors)
+    test, choices = reader.condition(_tree(text), 0)
+    return Condition(text, test, frozenset(reader.names), choices)
 
 
 def _tree(text: str) -> ast.expr:
@@ -101,7 +108,7 @@ class _Reader:
         where = f"line {node.lineno}, column {column}" if node.lineno > 1 else f"column {column + self._start}"
         return ConditionError(f"{where}: {why}; {_ALLOWED}")
 
-    def condition(self, node: ast.expr, depth: int) -> tuple[Test, Anchors]:
+    def condition(self, node: ast.expr, depth: int) -> tuple[Test, _Choices]:
         if depth > MAX_DEPTH:
             raise self.fault(node, f"nested more than {MAX_DEPTH} deep")
         match node:
@@ -110,19 +117,19 @@ class _Reader:
                 return _all(parts) if isinstance(op, ast.And) else _any(parts)
             case ast.UnaryOp(ast.Not(), operand):
                 test = self.condition(operand, depth + 1)[0]
-                return (lambda labels: not test(labels)), None
+                return (lambda labels: not test(labels)), _UNSAID
             case ast.Compare(left, operators, others):
                 pairs = zip([left, *others[:-1]], operators, others, strict=True)
                 parts = [self._compared(*pair) for pair in pairs]
                 return parts[0] if len(parts) == 1 else _all(parts)
             case ast.Call(ast.Name(name), arguments, []) if name in FUNCTIONS:
-                return self._called(node, name, arguments), None
+                return self._called(node, name, arguments), _UNSAID
             case ast.Constant(bool() as constant):
                 return _constant(constant)
             case ast.Name(name) if name in _TRUTH:
                 return _constant(_TRUTH[name])
             case ast.Name():
-                return _holds(self.label(node)), None
+                return _holds(self.label(node)), _UNSAID
         raise self.fault(node, "this is no condition")
 
     def label(self, node: ast.expr) -> str:
@@ -150,45 +157,47 @@ class _Reader:
             raise self.fault(node, 'here belongs a "text" or a number')
         return text
 
-    def _compared(self, left: ast.expr, what: ast.cmpop, right: ast.expr) -> tuple[Test, Anchors]:
+    def _compared(self, left: ast.expr, what: ast.cmpop, right: ast.expr) -> tuple[Test, _Choices]:
         match what:
             case ast.In():
                 return self._member(left, right)
             case ast.NotIn():
                 test = self._member(left, right)[0]
-                return (lambda labels: not test(labels)), None
+                return (lambda labels: not test(labels)), _UNSAID
             case ast.Eq():
                 return self._equal(left, right)
             case ast.NotEq():
                 test = self._equal(left, right)[0]
-                return (lambda labels: not test(labels)), None
+                return (lambda labels: not test(labels)), _UNSAID
             case ast.Lt() | ast.LtE() | ast.Gt() | ast.GtE():
-                return self._ordered(left, _ORDER[type(what)], right), None
+                return self._ordered(left, _ORDER[type(what)], right), _UNSAID
         raise self.fault(left, "is and is not are not known; write == or !=")
 
-    def _equal(self, left: ast.expr, right: ast.expr) -> tuple[Test, Anchors]:
+    def _equal(self, left: ast.expr, right: ast.expr) -> tuple[Test, _Choices]:
         one, other = self.constant(left), self.constant(right)
         if one is not None and other is not None:
             return _constant(one.lower() == other.lower())
         if one is None and other is None:
             first, second = self.label(left), self.label(right)
-            return (lambda labels: labels.get(first, "").lower() == labels.get(second, "").lower()), None
+            return (lambda labels: labels.get(first, "").lower() == labels.get(second, "").lower()), _UNSAID
         name = self.label(left if one is None else right)
         value = (one if one is not None else other or "").lower()
-        anchors = frozenset(((name, value),)) if value else None
-        return (lambda labels: labels.get(name, "").lower() == value), anchors
+        choices = (frozenset(((name, value),)),) if value else _UNSAID
+        return (lambda labels: labels.get(name, "").lower() == value), choices
 
-    def _member(self, left: ast.expr, right: ast.expr) -> tuple[Test, Anchors]:
+    def _member(self, left: ast.expr, right: ast.expr) -> tuple[Test, _Choices]:
         if not isinstance(right, (ast.List, ast.Tuple, ast.Set)):
             raise self.fault(
                 right, f'after in belongs a list such as ["a", "b"]; for a part of a text: {FUNCTIONS["like"]}'
             )
         values = frozenset(self._text(each).lower() for each in right.elts)
         name = self.label(left)
-        anchors = None if "" in values else frozenset((name, value) for value in values)
-        return (lambda labels: labels.get(name, "").lower() in values), anchors
+        choices = _UNSAID if "" in values else (frozenset((name, value) for value in values),)
+        return (lambda labels: labels.get(name, "").lower() in values), choices
 
     def _ordered(self, left: ast.expr, compare: Callable[[float, float], bool], right: ast.expr) -> Test:
+        if self.constant(right) is not None and isinstance(left, ast.Name):
+            return _beside(self.label(left), compare, number_of(self._value(right)({})))
         one, other = self._value(left), self._value(right)
 
         def test(labels: Labels) -> bool:
@@ -238,18 +247,31 @@ def number_of(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _constant(truth: bool) -> tuple[Test, Anchors]:
-    return (lambda labels: truth), None if truth else _NEVER
+def _constant(truth: bool) -> tuple[Test, _Choices]:
+    return (lambda labels: truth), _UNSAID if truth else _NEVER
 
 
 def _holds(name: str) -> Test:
     return lambda labels: bool(labels.get(name))
 
 
-def _all(parts: list[tuple[Test, Anchors]]) -> tuple[Test, Anchors]:
-    """All must hold, so any part's anchors do; the fewest are the best."""
-    known = [anchors for _, anchors in parts if anchors is not None]
+def _beside(name: str, compare: Callable[[float, float], bool], number: float | None) -> Test:
+    """A label compared with a constant: what most conditions with numbers are."""
+
+    def test(labels: Labels) -> bool:
+        value = number_of(labels.get(name, ""))
+        return value is not None and number is not None and compare(value, number)
+
+    return test
+
+
+def _all(parts: list[tuple[Test, _Choices]]) -> tuple[Test, _Choices]:
+    """All must hold, so any part's anchors do."""
     tests = tuple(test for test, _ in parts)
+    choices = tuple(choice for _, choices in parts for choice in choices)
+    if len(tests) == 2:
+        one, other = tests
+        return (lambda labels: one(labels) and other(labels)), choices
 
     def test(labels: Labels) -> bool:
         for each in tests:  # noqa: SIM110 - twice as fast as all()
@@ -257,12 +279,13 @@ def _all(parts: list[tuple[Test, Anchors]]) -> tuple[Test, Anchors]:
                 return False
         return True
 
-    return test, min(known, key=len) if known else None
+    return test, choices
 
 
-def _any(parts: list[tuple[Test, Anchors]]) -> tuple[Test, Anchors]:
-    known = [anchors for _, anchors in parts if anchors is not None]
+def _any(parts: list[tuple[Test, _Choices]]) -> tuple[Test, _Choices]:
+    """Each part may be the one that holds: all must have anchors."""
     tests = tuple(test for test, _ in parts)
+    known = [min(choices, key=len) for _, choices in parts if choices]
 
     def test(labels: Labels) -> bool:
         for each in tests:  # noqa: SIM110 - twice as fast as any()
@@ -270,7 +293,7 @@ def _any(parts: list[tuple[Test, Anchors]]) -> tuple[Test, Anchors]:
                 return True
         return False
 
-    return test, frozenset().union(*known) if len(known) == len(parts) else None
+    return test, (frozenset().union(*known),) if len(known) == len(parts) else _UNSAID
 
 
 def _glob(pattern: str) -> Callable[[str], bool]:

@@ -94,7 +94,8 @@ def decide(query: Query, snapshot: Snapshot, now: datetime, *, everything: bool 
     )
     if device.loader:
         ruling = replace(ruling, decision=replace(ruling.decision, file=device.loader))
-    return replace(ruling, arguments=_arguments(device, snapshot, ruling.arguments))
+    arguments = _arguments(device, snapshot, ruling.arguments)
+    return ruling if arguments == ruling.arguments else replace(ruling, arguments=arguments)
 
 
 def refusal(query: Query, snapshot: Snapshot, now: datetime) -> str:
@@ -166,7 +167,8 @@ def _by_order(
         won = Ruling(
             Decision(Verdict(snapshot.zone.default), reason, (*steps, f"zone default: {snapshot.zone.default}"))
         )
-    won = replace(won, decision=replace(won.decision, steps=(*won.decision.steps, *losers)))
+    if losers:
+        won = replace(won, decision=replace(won.decision, steps=(*won.decision.steps, *losers)))
     return _with_menu(won, device, snapshot)
 
 

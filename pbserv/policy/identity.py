@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import Final
 
 SHARED_UUIDS: Final[Mapping[str, str]] = {
@@ -54,7 +53,6 @@ _UNFIT: Final = re.compile(r"[^A-Za-z0-9._-]+")
 MAX_NAME: Final = 64
 
 
-@lru_cache(maxsize=16_384)
 def genuine_uuid(text: str) -> bool:
     """Whether ``text`` is a UUID that belongs to one machine, as far as can be told; any case."""
     uuid = text.lower()
@@ -62,7 +60,7 @@ def genuine_uuid(text: str) -> bool:
         return False
     if uuid.startswith(_PATTERNS) or uuid.endswith(_SHARED_TAIL):
         return False
-    return not _ONE_BYTE.fullmatch(uuid.replace("-", ""))
+    return uuid[:2] != uuid[2:4] or not _ONE_BYTE.fullmatch(uuid.replace("-", ""))
 
 
 def genuine_text(text: str) -> bool:

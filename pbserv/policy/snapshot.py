@@ -6,12 +6,13 @@ changed costs microseconds however many there are; the few other objects are ind
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Final, Literal, TypeVar
 
-from immutables import Map
+from immutables import Map, MapMutation
 
 from pbserv.policy.condition import Condition, parse_condition
 from pbserv.policy.identity import genuine_uuid
@@ -99,7 +100,7 @@ class Objects:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """``owners``: any MAC -> the MAC by which its device is registered; ``uuids``: UUID -> such MACs, sorted."""
+    """``owners``: a further MAC -> the MAC by which its device is registered; ``uuids``: UUID -> such MACs, sorted."""
 
     zone: Zone = Zone()
     objects: Objects = Objects()
@@ -116,7 +117,8 @@ class Snapshot:
         owners: dict[str, str] = {}
         uuids: dict[str, list[str]] = {}
         for device in known.values():
-            owners.update((mac, device.mac) for mac in (device.mac, *device.macs))
+            for mac in device.macs:
+                owners[mac] = device.mac
             if device.uuid and genuine_uuid(device.uuid):
                 uuids.setdefault(device.uuid, []).append(device.mac)
         states = [device.state for device in known.values()]
@@ -131,8 +133,7 @@ class Snapshot:
 
     def device(self, mac: str) -> Device | None:
         """The device that has the address ``mac``, its first or a further one."""
-        owner = self.owners.get(mac)
-        return None if owner is None else self.devices.get(owner)
+        return self.devices.get(mac) or self.devices.get(self.owners.get(mac, ""))
 
     def by_uuid(self, uuid: str | None) -> Device | None:
         """The one device with this UUID; None where several have it, or it is one that boards share."""
@@ -146,12 +147,9 @@ class Snapshot:
         """``device`` stands as given from now on."""
         before = self.devices.get(device.mac)
         owners, uuids = self.owners, self.uuids
-        if before is None or before.macs != device.macs:
-            changed = owners.mutate()
-            for mac in before.macs if before else ():
-                if changed.get(mac) == device.mac:
-                    del changed[mac]
-            changed.update({mac: device.mac for mac in (device.mac, *device.macs)})
+        if (before.macs if before else ()) != device.macs:
+            changed = _left(owners, before)
+            changed.update({mac: device.mac for mac in device.macs})
             owners = changed.finish()
         if before is None or before.uuid != device.uuid:
             uuids = _carrying(_without(uuids, before), device)
@@ -165,12 +163,9 @@ class Snapshot:
         before = self.devices.get(mac)
         if before is None:
             return self
-        owners = self.owners.mutate()
-        for own in (mac, *before.macs):
-            if owners.get(own) == mac:
-                del owners[own]
         return replace(
-            self, devices=self.devices.delete(mac), owners=owners.finish(), uuids=_without(self.uuids, before),
+            self, devices=self.devices.delete(mac), owners=_left(self.owners, before).finish(),
+            uuids=_without(self.uuids, before),
             pending=self.pending - _pending(before), refused=self.refused - _refused(before),
         )  # fmt: skip
 
@@ -221,14 +216,27 @@ def _ordered(rules: Iterable[Rule]) -> tuple[ReadyRule, ...]:
 
 
 def _anchors(rules: tuple[ReadyRule, ...]) -> tuple[dict[tuple[str, str], tuple[int, ...]], tuple[int, ...]]:
-    anchored: dict[tuple[str, str], tuple[int, ...]] = {}
+    """Each rule lies under those of its anchors that the fewest others have: a serial number, not an architecture."""
+    used = Counter(pair for ready in rules for choice in ready.condition.choices for pair in choice)
+    anchored: dict[tuple[str, str], list[int]] = {}
     free: list[int] = []
     for at, ready in enumerate(rules):
-        if ready.condition.anchors is None:
+        if not ready.condition.choices:
             free.append(at)
-        for anchor in ready.condition.anchors or ():
-            anchored[anchor] = (*anchored.get(anchor, ()), at)
-    return anchored, tuple(free)
+            continue
+        for pair in min(ready.condition.choices, key=lambda choice: sum(used[pair] for pair in choice)):
+            anchored.setdefault(pair, []).append(at)
+    return {pair: tuple(found) for pair, found in anchored.items()}, tuple(free)
+
+
+def _left(owners: Map[str, str], device: Device | None) -> MapMutation[str, str]:
+    """Without the further addresses of ``device``, where they are not another's meanwhile."""
+    changed = owners.mutate()
+    if device is not None:
+        for mac in device.macs:
+            if changed.get(mac) == device.mac:
+                del changed[mac]
+    return changed
 
 
 def _without(uuids: Map[str, tuple[str, ...]], device: Device | None) -> Map[str, tuple[str, ...]]:

@@ -185,9 +185,10 @@ CONDITIONS = st.recursive(
 
 def sound(condition: Condition, labels: dict[str, str]) -> bool:
     """True, or some anchor holds: the rule is found by the labels."""
-    if condition.anchors is None or not condition.test(labels):
+    if not condition.test(labels):
         return True
-    return any((name, value.lower()) in condition.anchors for name, value in labels.items())
+    pairs = {(name, value.lower()) for name, value in labels.items()}
+    return all(pairs & choice for choice in condition.choices)
 
 
 @settings(max_examples=400)
