@@ -127,12 +127,13 @@ class Plan:
 
 def plan(
     query: Query, facts: Facts, settings: Settings, verdict: Verdict, reason: str, *,
-    chained: bool = False, strategy: str = "", looping: bool = False,
+    chained: bool = False, strategy: str = "", looping: bool = False, own: str = "",
 ) -> Plan | Ignore:  # fmt: skip
     """What the policy's verdict means for this client.
 
     ``chained``: it is the iPXE that this device was handed a moment ago. ``strategy``: what was found to work, or is to
-    be tried now. ``looping``: it fetched its loader again and again, and is to go to its local disk.
+    be tried now. ``looping``: it fetched its loader again and again, and is to go to its local disk. ``own``: the boot
+    file that this device has instead of its architecture's.
     """
     if verdict is Verdict.SILENT:
         return Ignore(Reason.POLICY_SILENT, reason)
@@ -150,7 +151,7 @@ def plan(
         name = "" if rule.local != ABSENT else ABSENT_FILE
         strategy = rule.strategy if rule.local == ABSENT else rule.local
         return Plan(settings.table.strategies[strategy], BootFile(name, is_loader=False))
-    file = _chosen(query, settings) or boot_file(client, verdict, settings, rule, chained)
+    file = _chosen(query, settings) or boot_file(client, verdict, settings, rule, chained, own)
     if isinstance(file, Ignore):
         return file
     wanted = strategy or (settings.menu is not None and rule.with_menu) or rule.strategy

@@ -304,7 +304,7 @@ class Desk:
                 self._escalates(query_of(data, dhcp.head_of(data), asked, mac, lane.answer), lane.facts, boots)
             strategy = boots.strategy
         shared = not self._personal and verdict is not _SILENT
-        key = (verdict._value_, chained, strategy, looping)  # hashing an Enum is slow
+        key = (verdict._value_, chained, strategy, looping, decision.file)  # hashing an Enum is slow
         prepared = lane.prepared.get(key) if shared else None
         if prepared is None:
             query = query_of(data, dhcp.head_of(data), asked, mac, lane.answer)
@@ -320,7 +320,7 @@ class Desk:
             strategy = ""  # learned before the administrator's rule, which knows better
         chosen = plan(
             query, facts, self.settings, decision.verdict, decision.reason, chained=chained, strategy=strategy,
-            looping=looping,
+            looping=looping, own=decision.file,
         )  # fmt: skip
         return chosen if isinstance(chosen, Ignore) else self._answers.prepare(query, facts, chosen)
 

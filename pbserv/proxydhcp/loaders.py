@@ -56,8 +56,11 @@ class BootFile:
     is_loader: bool = True
 
 
-def boot_file(client: Client, verdict: Verdict, settings: Settings, rule: Rule, chained: bool) -> BootFile | Ignore:
-    """The file to name. ``chained``: the client is the iPXE that this device was handed a moment ago.
+def boot_file(
+    client: Client, verdict: Verdict, settings: Settings, rule: Rule, chained: bool, own: str = ""
+) -> BootFile | Ignore:
+    """The file to name. ``chained``: the client is the iPXE that this device was handed a moment ago. ``own``: the
+    device's own boot file, for its firmware.
 
     LOCAL, MENU and BOOT all lead to a loader: its boot script then says what the verdict was.
     """
@@ -68,6 +71,8 @@ def boot_file(client: Client, verdict: Verdict, settings: Settings, rule: Rule, 
             return BootFile(settings.ipxe or DEFAULT_SCRIPT, is_loader=False)
         if settings.ipxe and verdict is not Verdict.LOADER:
             return BootFile(settings.ipxe, is_loader=False)
+    elif own:
+        return BootFile(own)
     return BootFile(rule.loader) if rule.loader else _loader(client, settings)
 
 

@@ -137,3 +137,15 @@ def test_what_is_prepared_is_bounded() -> None:
     assert isinstance(first, Prepared)
     data, uuid = encode(asks()), asks().options[97]
     assert again.fill(data, uuid, True) == first.fill(data, uuid, True)
+
+
+def test_a_device_has_a_boot_file_of_its_own() -> None:
+    data = recorded("asrock-bios-intel-discover")
+    query = screen(data, dhcp.head_of(data), AskedOf().read(data), AT_67)
+    assert isinstance(query, Query)
+    chosen = plan(query, AT_67, SETTINGS, Verdict.BOOT, "", own="pxelinux.0")
+    assert not isinstance(chosen, Ignore)
+    assert chosen.file.name == "pxelinux.0"
+    local = plan(query, AT_67, SETTINGS, Verdict.LOCAL, "", own="pxelinux.0")
+    assert not isinstance(local, Ignore)
+    assert local.file.name == ""
