@@ -103,6 +103,8 @@ class BootScripts:
                 return self.renderer.raspberrypi(ruling, facts)
             case "settings":
                 return self.renderer.settings(ruling, facts)
+            case "done":
+                return None
 
     def facts(self, mac: str, device: Device | None, ruling: Ruling, local: str, session: str) -> BootFacts:
         """``mac`` is the address that boots; ``session`` the token of this boot."""

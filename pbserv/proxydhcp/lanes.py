@@ -42,7 +42,7 @@ class Lane:
         self.firmware = kind in (ClientKind.BIOS, ClientKind.UEFI)
         self.broadcast: Target | Ignore = route(_NOBODY, facts)
         self.way = None if isinstance(self.broadcast, Ignore) else self._way(self.broadcast)
-        self.prepared: dict[tuple[str, bool, str, bool], Prepared | Ignore] = {}
+        self.prepared: dict[tuple[str, bool, str, bool, str], Prepared | Ignore] = {}
 
     def target(self, head: Head, source: str, port: int) -> Target | Ignore:
         """The way back to whoever sent a packet with this head from ``source``:``port``."""
