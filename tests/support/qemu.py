@@ -128,6 +128,7 @@ class Machine:
     # A variable store whose boot order is set already; it belongs to this MAC address and these devices.
     variables: Path | None = None
     secure_boot: bool = False
+    screen: bool = False  # a graphics card, for what writes to nothing else
     uuid: str = field(default_factory=lambda: str(uuids.uuid4()))
     console: Console = field(init=False)
 
@@ -191,6 +192,8 @@ class Machine:
             "-chardev", "file,id=serial,path=/dev/stdout", "-serial", "chardev:serial",
             "-netdev", f"tap,id=net0,ifname={self._tap},script=no,downscript=no",
         ]  # fmt: skip
+        if self.screen:
+            words += ["-device", "VGA"]
         if self.keyboard:
             words += ["-monitor", f"unix:{self._monitor},server=on,wait=off"]
         if self.firmware == "uefi":

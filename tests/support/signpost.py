@@ -24,7 +24,7 @@ _PRINT_TO_COM1 = bytes.fromhex(
 _GRUB_CFG = "serial --unit=0 --speed=115200\nterminal_output serial\necho '{words}'\nhalt\n"
 _GRUB_MODULES = ("normal", "serial", "terminal", "echo", "halt", "part_gpt", "fat")
 LINUX = "SIGNPOST linux with:"
-_END = "SIGNPOST linux ends"
+LINUX_END = "SIGNPOST linux ends"
 _INIT = f"""#!/bin/busybox sh
 B=/bin/busybox
 $B mkdir -p /proc /dev
@@ -32,7 +32,7 @@ $B mount -t proc proc /proc; $B mount -t devtmpfs dev /dev
 exec >/dev/console 2>&1
 $B dmesg | $B grep -iE 'secure boot|locked down'
 echo "{LINUX} $($B cat /proc/cmdline)"
-echo "{_END}"
+echo "{LINUX_END}"
 $B poweroff -f
 """
 
