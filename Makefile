@@ -57,7 +57,7 @@ unit: venv packages ## the tests without virtual machines
 
 e2e: venv packages ## virtual machines with real firmware against the real server (root)
 ifeq ($(ROOT),yes)
-	$(BIN)/pytest -m e2e --timeout 2400 -v tests/client tests/e2e
+	$(BIN)/pytest -m e2e --timeout 2400 -v tests/client tests/commands tests/e2e
 else
 	@echo "make e2e needs root: it makes network namespaces and loop devices"; exit 1
 endif
