@@ -145,7 +145,7 @@ async def test_the_number_of_pending_devices_is_bounded(
     service = await started(registry, tmp_path)
     for number in range(6):
         service.decide(Sighting(MacAddress(bytes([2, 0, 0, 0, 0, number])), via="dhcp"))
-    assert len(service.devices) == 3
+    assert len(service.snapshot) == 3
     await service.stop()
 
 
@@ -188,13 +188,21 @@ async def test_a_forgotten_device_is_new_again(registry: Registry, tmp_path: Pat
     await service.flush()
     await registry.forget(MAC)
     service.forget(MAC)
-    assert service.devices.get(MAC) is None
+    assert service.snapshot.device(MAC) is None
     service.decide(SIGHTING)
     await service.flush_history()
     assert [e.what for e in await registry.history(MAC)] == ["registered", "asked by dhcp"]
     service.forget(MAC)
-    assert service.devices.pending == 0
+    assert service.snapshot.pending == 0
     await service.stop()
+
+
+def script_of(service: PolicyService, sighting: Sighting, local: str, *, sent: bool = False) -> str:
+    """What an iPXE that asks over HTTP reads. Raises Refused."""
+    ruling = service.ruling(sighting)
+    if ruling.refused:
+        raise Refused(ruling.refused)
+    return service.scripts.of(ruling, service.facts(sighting, ruling, local), sent=sent)
 
 
 # -- speed: what is remembered -----------------------------------------------------------------------------------------
@@ -213,7 +221,7 @@ async def test_the_repeat_of_a_question_is_answered_from_memory(registry: Regist
     assert clock.dates == asked
     clock.move(15)
     assert service.decide(SIGHTING) == first
-    device = service.devices.get(MAC)
+    device = service.snapshot.device(MAC)
     assert device is not None
     assert device.last_seen == clock.calendar()  # once a minute
     await service.stop()
@@ -237,13 +245,11 @@ async def test_one_line_per_question_within_twenty_seconds(registry: Registry, t
     await service.stop()
 
 
-async def test_a_storm_of_new_devices_keeps_one_table(registry: Registry, tmp_path: Path) -> None:
+async def test_a_storm_of_new_devices_is_counted_and_written(registry: Registry, tmp_path: Path) -> None:
     service = await started(registry, tmp_path)
-    table = service.devices
     for number in range(1000):
         service.decide(Sighting(MacAddress(number.to_bytes(6, "big")), via="dhcp"))
-    assert service.devices is table
-    assert (len(table), table.pending) == (1000, 1000)
+    assert (len(service.snapshot), service.snapshot.pending) == (1000, 1000)
     assert await service.flush()
     assert len(await registry.devices()) == 1000
     await service.stop()
@@ -313,12 +319,12 @@ async def test_a_refused_device_gets_no_script_and_its_name_teaches_no_address(
     service = await started(registry, tmp_path)
     await registry.change_device(MAC, DeviceChange(state=DeviceState.DENIED))
     with pytest.raises(Refused, match="device is denied"):
-        service.script(Sighting(SIGHTING.mac, via="http", address="10.0.0.5"), "10.0.0.2")
+        script_of(service, Sighting(SIGHTING.mac, via="http", address="10.0.0.5"), "10.0.0.2")
     with pytest.raises(PermissionError, match="device is denied"):
         service.find(f"boot/{MAC}.ipxe", "10.0.0.5", "10.0.0.2")
     assert service.refuses("10.0.0.5") == "", "anybody could name a denied device and shut its own address out"
     await registry.change_device(MAC, DeviceChange(state=DeviceState.KNOWN))
-    assert service.script(Sighting(SIGHTING.mac, via="http", address="10.0.0.5"), "10.0.0.2").startswith("#!ipxe")
+    assert script_of(service, Sighting(SIGHTING.mac, via="http", address="10.0.0.5"), "10.0.0.2").startswith("#!ipxe")
     await registry.change_device(MAC, DeviceChange(state=DeviceState.DENIED))
     assert service.refuses("10.0.0.5") == "device is denied"
     await service.stop()
@@ -329,7 +335,7 @@ async def test_a_known_device_that_is_left_to_others_still_gets_files(registry: 
     await registry.change_device(MAC, DeviceChange(state=DeviceState.KNOWN))
     assert service.decide(SIGHTING).verdict is Verdict.SILENT
     assert service.refuses("10.0.0.7") == ""
-    assert "ZoneDefault = silent" in service.script(SIGHTING, "10.0.0.2")
+    assert "ZoneDefault = silent" in script_of(service, SIGHTING, "10.0.0.2")
     await service.stop()
 
 
@@ -339,13 +345,13 @@ async def test_a_known_device_that_is_left_to_others_still_gets_files(registry: 
 async def test_another_servers_policy_decides(registry: Registry, tmp_path: Path) -> None:
     service = await started(registry, tmp_path, engine="203.0.113.9")
     assert service.decide(SIGHTING).verdict is Verdict.LOADER
-    assert len(service.devices) == 0
+    assert len(service.snapshot) == 0
     chain = "chain --replace --autofree http://203.0.113.9:8067/boot/${mac:hexhyp}.ipxe?"
     for name in ("boot.ipxe", "autoexec.ipxe", f"boot/{MAC}.ipxe"):
         text = service.find(name, "10.0.0.7", "10.0.0.2")
         assert text is not None
         assert chain in text.decode()
-    back = service.script(SIGHTING, "10.0.0.2", sent=True)
+    back = script_of(service, SIGHTING, "10.0.0.2", sent=True)
     assert "two servers send their clients on" in back
     assert "chain" not in back
     await registry.change_device(MAC, DeviceChange(state=DeviceState.DENIED))
@@ -366,5 +372,5 @@ async def test_another_servers_policy_decides(registry: Registry, tmp_path: Path
 )
 async def test_which_server_decides(registry: Registry, tmp_path: Path, engine: str | None, url: str) -> None:
     service = await started(registry, tmp_path, engine=engine)
-    assert f"chain --replace --autofree {url}/boot/" in service.first_script("10.0.0.2")
+    assert f"chain --replace --autofree {url}/boot/" in service.scripts.first("10.0.0.2")
     await service.stop()
