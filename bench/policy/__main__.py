@@ -58,11 +58,16 @@ def rounds(given: argparse.Namespace, scratch: Path) -> Iterator[dict[str, float
         for number in range(given.rounds):
             print(f"round {number + 1} of {given.rounds}", flush=True)
             mine = Path(shutil.copy(filled, scratch / "round.db"))
-            words = [sys.executable, "-m", "bench.policy.measure", "--sqlite", str(mine), "--postgresql", url]
-            if given.quick:
-                words += ["--seconds", "1", "--decisions", "2000"]
-            done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, timeout=300)
-            yield json.loads(done.stdout)
+            short = ["--seconds", "1", "--decisions", "2000"] if given.quick else []
+            yield measured("--sqlite", str(mine), *short) | (measured("--postgresql", url) if url else {})
+
+
+def measured(*options: str) -> dict[str, float]:
+    """In a new process."""
+    words = [sys.executable, "-m", "bench.policy.measure", *options]
+    done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, timeout=300)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
 
 
 def main() -> int:

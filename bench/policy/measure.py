@@ -1,8 +1,8 @@
 """One round of measurements in a process of its own, printed as JSON.
 
-``python -m bench.policy.measure --sqlite FILE [--postgresql URL] [--seconds S]``; the registries are filled by
-``python -m bench.policy``, which runs this. Beside all stands the time of a fixed loop, which says how fast the machine
-was just then.
+``python -m bench.policy.measure --sqlite FILE [--seconds S]``, or ``--postgresql URL`` for the read of that one alone;
+the registries are filled by ``python -m bench.policy``, which runs this. Beside all stands the time of a fixed loop,
+which says how fast the machine was just then.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 import uvloop
 
 from bench.policy import zone
+from pbserv.garbage import held_off
 from pbserv.policy.decide import Query, decide
 from pbserv.policy.documents import decode
 from pbserv.policy.model import Assignment
@@ -76,8 +77,9 @@ async def read(place: Place) -> Snapshot:
     """As the policy service does at its start."""
     registry = Registry.open(place)
     try:
-        devices = await registry.devices()
-        return Snapshot.of(devices, [decode(document) for document in await registry.documents()])
+        with held_off():
+            devices = await registry.devices()
+            return Snapshot.of(devices, [decode(document) for document in await registry.documents()])
     finally:
         await registry.close()
 
@@ -182,16 +184,18 @@ class Busy:
 
 
 async def measured(given: argparse.Namespace) -> Figures:
-    figures: Figures = {"calibration_ms": calibration_ms(), "rss_before_mb": rss_mb()}
+    if given.postgresql:
+        figures: Figures = {}
+        with taking(figures, "postgresql_s"):
+            await read(given.postgresql)
+        return figures
+    figures = {"calibration_ms": calibration_ms(), "rss_before_mb": rss_mb()}
     with taking(figures, "sqlite_s"):
         snapshot = await read(given.sqlite)
     figures["rss_after_mb"] = rss_mb()
     devices, objects = list(snapshot.devices.values()), list(snapshot.objects.everything())
-    with taking(figures, "records_s"):
+    with taking(figures, "records_s"), held_off():
         Snapshot.of(devices, objects)
-    if given.postgresql:
-        with taking(figures, "postgresql_s"):
-            await read(given.postgresql)
     gc.freeze()  # as pbserv does when it has started
     gc.set_threshold(*GARBAGE)
     changes(figures, snapshot, random.Random(5))
@@ -205,7 +209,7 @@ async def measured(given: argparse.Namespace) -> Figures:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sqlite", type=Path, required=True)
+    parser.add_argument("--sqlite", type=Path)
     parser.add_argument("--postgresql", default="")
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--decisions", type=int, default=50_000)
