@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any, Final  # Any: what FastAPI takes for the answers of a route
+from typing import Annotated, Any, Final  # Any: what FastAPI takes for the answers of a route
 
-from fastapi import Request
+from fastapi import Request, Security
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
-from fastapi.security import HTTPBearer
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
@@ -18,6 +18,7 @@ from pbserv.registry.records import Role
 
 BEARER: Final = HTTPBearer(auto_error=False, description="An API token (see: pbserv token), or that of a device's work")
 """For the description of the API alone; :func:`requires` is what checks."""
+_Declared = Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)]
 _FAULTS: Final = {
     400: "something in the request cannot be used",
     401: "no token came, or one that nobody gave out",
@@ -26,6 +27,7 @@ _FAULTS: Final = {
     409: "it contradicts what is there",
     412: "the object is another one than If-Match or If-None-Match say",
     413: "the body is too large",
+    415: "the content is of no type that can be read",
     422: "a value cannot be used; the sentence names it",
     503: "a service that this needs is not running",
 }
@@ -54,7 +56,7 @@ def bearer(request: Request) -> str | None:
 def requires(access: Access, role: Role) -> Callable[[Request], Caller]:
     """A dependency that lets only those pass who may do what ``role`` may."""
 
-    def check(request: Request) -> Caller:
+    def check(request: Request, _declared: _Declared = None) -> Caller:
         caller = access.authorize(bearer(request))
         if caller is None:
             came = "the token that came is not valid; " if "authorization" in request.headers else ""

@@ -14,7 +14,10 @@ from pbserv.errors import PbservError
 from pbserv.httpapi import ApiError
 from pbserv.log import ServiceLog
 from pbserv.registry.registry import ConflictError, NotFoundError, RevisionError
+from pbserv.web import docs_routes
 from pbserv.web.console import console_page
+from pbserv.web.description import describe
+from pbserv.web.header_names import HeaderNames
 from pbserv.web.limits import BodyLimit
 from pbserv.web.session_path import PathOf, SessionPath
 
@@ -32,12 +35,15 @@ def create_app(
     """
     app = FastAPI(title="pbserv", version=__version__, docs_url=None, openapi_url="/api/openapi.json",
                   redoc_url=None, swagger_ui_oauth2_redirect_url=None)  # fmt: skip
+    describe(app)
     app.add_middleware(BodyLimit)
     if path_of is not None:
         app.add_middleware(SessionPath, path_of=path_of)
+    app.add_middleware(HeaderNames)
     for service, router in routers:
         app.include_router(router, dependencies=[_only_while_running(service, running)])
     _own_routes(app)
+    app.include_router(docs_routes.router(app.openapi))
     _error_handlers(app, log)
     return app
 
@@ -79,8 +85,7 @@ def _error_handlers(app: FastAPI, log: ServiceLog) -> None:
             case ConflictError():
                 return answer(request, 409, str(fault))
             case RequestValidationError():
-                problems = "; ".join(f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in fault.errors())
-                return answer(request, 422, problems or "the request is not valid")
+                return answer(request, 422, _said(fault) or "the request is not valid")
             case HTTPException():
                 return answer(request, fault.status_code, str(fault.detail))
             case PbservError():
@@ -91,3 +96,14 @@ def _error_handlers(app: FastAPI, log: ServiceLog) -> None:
 
     for kind in (PbservError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, on_fault)
+
+
+def _said(fault: RequestValidationError) -> str:
+    """All that is wrong with a request, each with the name of the parameter or field."""
+    texts = []
+    for error in fault.errors():
+        where, text = ".".join(map(str, error["loc"][1:])), error["msg"].removeprefix("Value error, ")
+        if error["type"] == "extra_forbidden":
+            text = "there is no such field"
+        texts.append(f"{where}: {text}" if where else text)
+    return "; ".join(texts)
