@@ -32,16 +32,14 @@ def _label(text: str) -> str:
     return text
 
 
+_UUID: Final = "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
+Uuid = Annotated[str | None, Query(max_length=36, pattern=_UUID)]
 Arch = Annotated[
-    str,
-    Query(max_length=40, description="number of DHCP option 93, or its name, such as UEFI x64", examples=["7"]),
-    AfterValidator(_arch),
-]
-Uuid = Annotated[
-    str, Query(min_length=36, max_length=36, pattern="^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")
+    Annotated[str, Field(max_length=40), AfterValidator(_arch)] | None,
+    Query(description="number of DHCP option 93, or its name, such as UEFI x64", examples=["7"]),
 ]
 LabelText = Annotated[str, Field(max_length=200), AfterValidator(_label)]
-LabelTexts = Annotated[list[LabelText], Query(max_length=MAX_LABELS, description="NAME=VALUE, as if it were so")]
+LabelTexts = Annotated[list[LabelText] | None, Query(max_length=MAX_LABELS, description="NAME=VALUE, as if it were so")]
 
 
 def add(routers: Routers, desk: Desk) -> None:
@@ -49,9 +47,9 @@ def add(routers: Routers, desk: Desk) -> None:
                         responses=faults(404, 503))  # fmt: skip
     async def explain(
         mac: Annotated[MacText | None, Query()] = None,
-        uuid: Uuid | None = None,
-        arch: Arch | None = None,
-        label: LabelTexts | None = None,
+        uuid: Uuid = None,
+        arch: Arch = None,
+        label: LabelTexts = None,
     ) -> ExplainView:
         """For a device that is registered, by any of its addresses or its UUID, or for an address that is not."""
         if not desk.policy.running:

@@ -76,7 +76,7 @@ def _place(kind: str) -> tuple[str, Any]:
 
 
 def _folder(text: str) -> str:
-    return ROOT if text == _ZONE else f"/{text}"
+    return ROOT if text == _ZONE else f"/{text}" if text else text
 
 
 def _reading(routers: Routers, desk: Desk, kind: str, shapes: _Shapes) -> None:
