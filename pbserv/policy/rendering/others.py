@@ -45,11 +45,12 @@ def _common(ruling: Ruling, facts: BootFacts, clean: Clean) -> dict[str, object]
 
 
 def _menu(ruling: Ruling, clean: Clean, config: Clean) -> dict[str, object]:
-    """``config``: the place of an item's configuration."""
+    """``config``: the place of an item's configuration. A command line such as iPXE's is not to be had here."""
     menu = shown(ruling)
     entries = [
         {"label": each.label, "title": clean(each.title), "does": each.does, "config": config(each.item)}
         for each in menu.entries
+        if each.does != "shell"
     ]
     return {
         "title": clean(menu.title), "timeout_s": menu.timeout_s, "key": menu.key, "entries": entries,
@@ -67,7 +68,7 @@ def pxelinux_values(ruling: Ruling, facts: BootFacts, load: Load | None) -> dict
         return common | {"does": _plain(ruling, load)}
     boot: dict[str, object] = {"title": one_line(load.title), "arguments": one_line(load.arguments)}
     kernel, initrd = _files(load, places.pxelinux)
-    if load.kind is BundleKind.CHAIN and (url := places.pxelinux(load.url)):
+    if load.kind is BundleKind.CHAIN and not load.reports and (url := places.pxelinux(load.url)):
         return common | {"does": "chain", "boot": boot | {"url": url}}
     if load.kind is BundleKind.MEMTEST:
         kernel, initrd = places.pxelinux(load.file or MEMTEST_BIOS), []
@@ -105,7 +106,7 @@ def grub_values(ruling: Ruling, facts: BootFacts, load: Load | None) -> dict[str
         boot |= {"bios": places.grub(bios), "efi": places.grub(efi)}
         return common | {"does": "memtest"}
     program = {BundleKind.EFI: load.file, BundleKind.CHAIN: load.url}.get(load.kind, "")
-    if program and (file := places.grub(program)):
+    if program.lower().endswith(".efi") and (file := places.grub(program)):
         boot |= {"file": file}
         return common | {"does": "efi"}
     return common | {"does": "ipxe"}
