@@ -102,6 +102,7 @@ class Process:
         self._started = time.monotonic()
 
     async def run(self) -> int:
+        gc.set_threshold(*GARBAGE)
         self._stop = asyncio.Event()
         self._logs.configure(self._settings)
         self._logs.defer(asyncio.get_running_loop().call_later)
@@ -177,7 +178,6 @@ class Process:
             self._logs.pbserv.critical("started", version=__version__, services=",".join(self._running()))
             self._notifier.ready(self._summary())
         gc.freeze()  # what the start made is for good: no transfer has to wait while it is looked through again
-        gc.set_threshold(*GARBAGE)
         self._ready.done(1 if failed else 0)
         return len(failed) < len(statuses)
 
@@ -187,6 +187,8 @@ class Process:
         except StartError as fault:
             self._parts.web.fault = f"HTTP server: {fault}"
             self._logs.pbserv.critical("not started", part="web", reason=str(fault))
+        if self._parts.web.tls_fault:
+            self._logs.pbserv.critical("not started", part="https", reason=self._parts.web.tls_fault)
 
     async def _admin_tokens(self, registry: Registry) -> dict[str, str]:
         """The digests of administrators' tokens. The first start makes one; so does a start that misses its file."""
@@ -377,7 +379,17 @@ class Process:
                 lines.append(f"{status.title}: {where}")
         if self._parts.web.running:
             lines.append(f"console: {self._console_url()}")
+        lines += self._tls_lines()
         return lines
+
+    def _tls_lines(self) -> list[str]:
+        web, conf = self._parts.web, self._settings.pbserv
+        if web.tls_fault:
+            return [f"warning: {web.tls_fault}"]
+        if not web.fingerprint:
+            return []
+        where = f"https://{conf.http_address or conf.ip_address or '127.0.0.1'}:{conf.https_port}/"
+        return [f"console over TLS: {where}, certificate SHA-256 {web.fingerprint}"]
 
     def _summary(self) -> str:
         return "running: " + ", ".join(self._running())

@@ -24,22 +24,28 @@ from pbserv.registry.device_rows import (
 from pbserv.registry.engine import Upsert
 from pbserv.registry.faults import ConflictError
 from pbserv.registry.models import (
+    ACTIVE,
     BootSessionRow,
     DeviceGroupRow,
     DeviceMacRow,
     DeviceRow,
+    DeviceRunRow,
     EventRow,
     JobRow,
     StrategyRow,
     WorkRow,
 )
 from pbserv.registry.orders import DeviceChange
-from pbserv.registry.records import ACTIVE_WORK, Device, DeviceState, WorkState
+from pbserv.registry.records import Device, DeviceState, WorkState
 from pbserv.registry.store import Change, Store, now
 
 SEEN_AT_ONCE = 50
 """Devices per statement: packets that come meanwhile are answered in between."""
 _PLAIN: Final = ("name", "serial", "asset", "folder", "menu", "loader", "arguments")
+_OF_DEVICE: Final = (
+    EventRow, JobRow, WorkRow, BootSessionRow, StrategyRow, DeviceGroupRow, DeviceRunRow, DeviceMacRow, DeviceRow,
+)  # fmt: skip
+"""In this order: none of them is named by one that is still there."""
 _BARRED: Final = (DeviceState.DENIED, DeviceState.RETIRED)
 
 
@@ -122,9 +128,10 @@ class Devices(Store):
             _refuse_work(gone)
             for table in (WorkRow, JobRow, EventRow):
                 await session.execute(update(table).where(table.mac == gone.mac).values(mac=kept.mac))
+            await _move_runs(session, gone, kept)
             await session.execute(delete(DeviceMacRow).where(DeviceMacRow.device == gone.mac))
-            await session.execute(delete(DeviceGroupRow).where(DeviceGroupRow.mac == gone.mac))
-            await session.execute(delete(DeviceRow).where(DeviceRow.mac == gone.mac))
+            for part in (DeviceGroupRow, DeviceRow):
+                await session.execute(delete(part).where(part.mac == gone.mac))
             await session.execute(
                 insert(DeviceMacRow), [{"mac": each, "device": kept.mac} for each in (gone.mac, *gone.macs)]
             )
@@ -151,16 +158,7 @@ class Devices(Store):
             device = await device_of(session, mac)
             _refuse_work(device)
             macs = (device.mac, *device.macs)
-            for table in (
-                EventRow,
-                JobRow,
-                WorkRow,
-                BootSessionRow,
-                StrategyRow,
-                DeviceGroupRow,
-                DeviceMacRow,
-                DeviceRow,
-            ):
+            for table in _OF_DEVICE:
                 await session.execute(delete(table).where(table.mac.in_(macs)))
 
 
@@ -176,7 +174,7 @@ async def change_rows(change: Change, changes: Mapping[str, DeviceChange]) -> li
             row = rows[name] = _new_row(name, DeviceState.KNOWN)
             session.add(row)
             await session.flush()
-        await _change_row(session, row, wanted)
+        await _change_row(change, row, wanted)
         change.touch(name)
     return [owners[mac] for mac in changes]
 
@@ -189,7 +187,8 @@ async def _rows(session: AsyncSession, names: Iterable[str]) -> dict[str, Device
     return found
 
 
-async def _change_row(session: AsyncSession, row: DeviceRow, wanted: DeviceChange) -> None:
+async def _change_row(change: Change, row: DeviceRow, wanted: DeviceChange) -> None:
+    session = change.session
     for name in _PLAIN:
         value = getattr(wanted, name)
         if value is not None:
@@ -204,11 +203,20 @@ async def _change_row(session: AsyncSession, row: DeviceRow, wanted: DeviceChang
     if wanted.state is not None:
         row.state = wanted.state.value
     if wanted.state in _BARRED:
-        await session.execute(
-            update(WorkRow)
-            .where(WorkRow.mac == row.mac, WorkRow.state.in_(ACTIVE_WORK))
-            .values(state=WorkState.CANCELLED.value, reason=f"the device was {wanted.state}", ended=now())
-        )
+        for work in await session.scalars(select(WorkRow).where(WorkRow.mac == row.mac, ACTIVE)):
+            change.end(work, WorkState.CANCELLED, f"the device was {wanted.state}")
+
+
+async def _move_runs(session: AsyncSession, gone: Device, kept: Device) -> None:
+    """Of an assignment that ran on both, the newer run stays."""
+    ours = {run.assignment: run.ended for run in kept.runs}
+    newer = [run for run in gone.runs if run.assignment not in ours or ours[run.assignment] < run.ended]
+    names = [run.assignment for run in newer]
+    await session.execute(delete(DeviceRunRow).where(DeviceRunRow.mac == kept.mac, DeviceRunRow.assignment.in_(names)))
+    await session.execute(delete(DeviceRunRow).where(DeviceRunRow.mac == gone.mac))
+    rows = [{"mac": kept.mac, "assignment": r.assignment, "state": r.state.value, "ended": r.ended} for r in newer]
+    if rows:
+        await session.execute(insert(DeviceRunRow), rows)
 
 
 def _new_row(mac: str, state: DeviceState) -> DeviceRow:

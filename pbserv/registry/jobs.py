@@ -105,7 +105,7 @@ class Jobs(Store):
                 state = WorkState.DONE if ok else WorkState.CANCELLED if cancelled else WorkState.FAILED
                 row.state, row.reason, row.log, row.finished = state.value, reason, log, now()
                 if work is not None and work.state in ACTIVE_WORK:
-                    close(work, ok=ok, reason=reason)
+                    close(change, work, ok=ok, reason=reason)
                 change.touch(row.mac)
             return _job(row)
 

@@ -18,7 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from pbserv.registry.device_rows import devices_of
 from pbserv.registry.engine import ONE_WRITER, is_shared, reading, upsert_of, writing
 from pbserv.registry.faults import ConflictError, UnavailableError, first_line
-from pbserv.registry.records import Device, Document
+from pbserv.registry.models import DeviceRunRow, WorkRow
+from pbserv.registry.records import Device, Document, WorkState
 
 DeviceChanged = Callable[[Device], None]
 DocumentName = tuple[str, str]
@@ -41,11 +42,21 @@ class Change:
     touched: dict[str, None] = field(default_factory=dict)
     documents: list[Document] = field(default_factory=list)
     deleted: list[DocumentName] = field(default_factory=list)
+    runs: dict[tuple[str, str], dict[str, object]] = field(default_factory=dict)
     devices: dict[str, Device] = field(default_factory=dict)
 
     def touch(self, mac: str) -> None:
         """``mac`` is the device's name in the registry."""
         self.touched[mac] = None
+
+    def end(self, row: WorkRow, state: WorkState, reason: str) -> None:
+        """Work that was active ends; the device keeps how, where an assignment had led to it."""
+        row.state, row.reason, row.ended = state.value, reason, now()
+        if row.assignment:
+            self.runs[row.mac, row.assignment] = {
+                "mac": row.mac, "assignment": row.assignment, "state": state.value, "ended": row.ended,
+            }  # fmt: skip
+        self.touch(row.mac)
 
 
 class Store:
@@ -89,10 +100,20 @@ class Store:
                         await session.execute(ONE_WRITER)
                     change = Change(session)
                     yield change
-                    if change.touched:
-                        await session.flush()
-                        change.devices = {d.mac: d for d in await devices_of(session, list(change.touched))}
+                    await self._complete(change)
             self._tell(change)
+
+    async def _complete(self, change: Change) -> None:
+        """The last statements of a transaction."""
+        session = change.session
+        if change.runs:
+            new = self._upsert(DeviceRunRow)
+            newest = {"state": new.excluded.state, "ended": new.excluded.ended}
+            keep = new.on_conflict_do_update(index_elements=["mac", "assignment"], set_=newest)
+            await (await session.connection()).execute(keep, list(change.runs.values()))
+        if change.touched:
+            await session.flush()
+            change.devices = {d.mac: d for d in await devices_of(session, list(change.touched))}
 
     def _tell(self, change: Change) -> None:
         for device in change.devices.values():

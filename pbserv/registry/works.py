@@ -13,7 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from pbserv.errors import PbservError
-from pbserv.registry.device_rows import active_work_of, chunks, owners_of, work_of
+from pbserv.registry.device_rows import active_work, chunks, owners_of, work_of
 from pbserv.registry.faults import ConflictError, NotFoundError
 from pbserv.registry.models import DeviceRow, WorkRow
 from pbserv.registry.orders import WorkOrder
@@ -72,8 +72,7 @@ class Works(Store):
             row = await work_row(change.session, work_id)
             if row.state not in ACTIVE_WORK:
                 raise ConflictError(f"work {work_id} is {row.state}: nothing to {verb}")
-            end(row, state, reason)
-            change.touch(row.mac)
+            change.end(row, state, reason)
             return work_of(row)
 
     async def retry_work(self, work_id: int) -> Work:
@@ -98,8 +97,7 @@ class Works(Store):
         async with self._write() as change:
             row = await work_row(change.session, work_id)
             if row.state in ACTIVE_WORK:
-                close(row, ok=ok, reason=reason)
-                change.touch(row.mac)
+                close(change, row, ok=ok, reason=reason)
             return work_of(row)
 
     async def expire_works(self, at: datetime) -> list[Work]:
@@ -114,8 +112,7 @@ class Works(Store):
         async with self._write() as change:
             rows = (await change.session.scalars(query)).all()
             for row in rows:
-                end(row, WorkState.EXPIRED, f"the device did not begin it by {row.expires:%Y-%m-%d %H:%M} UTC")
-                change.touch(row.mac)
+                change.end(row, WorkState.EXPIRED, f"the device did not begin it by {row.expires:%Y-%m-%d %H:%M} UTC")
             return [work_of(row) for row in rows]
 
 
@@ -127,19 +124,16 @@ async def work_row(session: AsyncSession, work_id: int) -> WorkRow:
     return row
 
 
-def end(row: WorkRow, state: WorkState, reason: str) -> None:
-    row.state, row.reason, row.ended = state.value, reason, now()
-
-
-def close(row: WorkRow, *, ok: bool, reason: str) -> None:
+def close(change: Change, row: WorkRow, *, ok: bool, reason: str) -> None:
     """After a run: done, or queued for the next one, or held when no run is left."""
     if ok:
-        end(row, WorkState.DONE, reason)
+        change.end(row, WorkState.DONE, reason)
     elif row.retries > 0:
         row.retries -= 1
         row.state, row.reason = WorkState.QUEUED.value, reason
+        change.touch(row.mac)
     else:
-        end(row, WorkState.HELD, reason)
+        change.end(row, WorkState.HELD, reason)
 
 
 @dataclass(slots=True)
@@ -157,7 +151,7 @@ class _Desk:
         for some in chunks(set(owners.values())):
             query = select(DeviceRow.mac, DeviceRow.state).where(DeviceRow.mac.in_(some))
             states.update((mac, state) for mac, state in (await session.execute(query)).all())
-            for mac, work in (await active_work_of(session, some)).items():
+            for mac, work in (await active_work(session, some)).items():
                 desk.active[mac] = (
                     f"has work {work.id} ({work.kind} {work.bundle or work.image}) already; "
                     f"cancel it first: pbserv work cancel {work.id}"

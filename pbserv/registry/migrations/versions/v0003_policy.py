@@ -41,6 +41,13 @@ def upgrade() -> None:
         sa.Column("mac", sa.String(17), sa.ForeignKey("device.mac"), primary_key=True),
         sa.Column("name", sa.String(64), primary_key=True, index=True),
     )
+    op.create_table(
+        "device_run",
+        sa.Column("mac", sa.String(17), sa.ForeignKey("device.mac"), primary_key=True),
+        sa.Column("assignment", sa.String(160), primary_key=True),
+        sa.Column("state", sa.String(16), nullable=False),
+        sa.Column("ended", UtcTime, nullable=False),
+    )
     for column in (
         _text("bundle", 64),
         _text("document", None),
@@ -54,7 +61,6 @@ def upgrade() -> None:
     op.create_index(
         "ux_work_capture", "work", ["image"], unique=True, sqlite_where=CAPTURING, postgresql_where=CAPTURING
     )
-    op.create_index("ix_work_run", "work", ["mac", "assignment", "ended"])
     op.create_table(
         "document",
         sa.Column("kind", sa.String(16), primary_key=True),
@@ -71,10 +77,9 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table in ("counter", "document", "device_group", "device_mac"):
+    for table in ("counter", "document", "device_run", "device_group", "device_mac"):
         op.drop_table(table)
-    for index in ("ix_work_run", "ux_work_capture"):
-        op.drop_index(index, "work")
+    op.drop_index("ux_work_capture", "work")
     for column in WORK:
         op.drop_column("work", column)
     for column in DEVICE:
