@@ -18,6 +18,7 @@ from pbserv.policy.api import routes as api_routes
 from pbserv.policy.config import PolicyConf
 from pbserv.policy.exposition import PolicyCollector
 from pbserv.policy.service import PolicyService, PolicySettings
+from pbserv.policy.virtual import VirtualFiles
 from pbserv.proxydhcp.config import ProxyDhcpConf
 from pbserv.proxydhcp.exposition import ProxyDhcpCollector
 from pbserv.proxydhcp.reading import spell
@@ -34,6 +35,7 @@ from pbserv.tftp.service import TftpService
 from pbserv.web import boot_files_routes, health_routes, journal_routes, metrics_routes, token_routes
 from pbserv.web.app import create_app
 from pbserv.web.server import WebServer, WebSettings
+from pbserv.web.tls import TlsSettings
 
 Spawn = Callable[[str, Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 
@@ -98,7 +100,8 @@ def wire(
     imaging = ImagingService(
         logs.pbserv, registry, access, journal, web_is_up, [settings.client_directory / name for name in CLIENT_FILES]
     )
-    tftp = TftpService(logs.tftp, policy, policy, LOADER_ALIASES, [policy], policy)
+    virtual = VirtualFiles(policy)
+    tftp = TftpService(logs.tftp, virtual, policy, LOADER_ALIASES, [policy], policy)
     proxydhcp = ProxyDhcpService(logs.proxydhcp, policy, journal)
     policy.watch(proxydhcp)
     services: tuple[Service[Any], ...] = (imaging, policy, tftp, proxydhcp)
@@ -125,7 +128,8 @@ def wire(
         ],
         running=is_running,
         log=logs.pbserv,
-        path_of=policy.path_of,
+        path_of=virtual.path_of,
+        tls_required=lambda: web.tls_required,
     )
     web = WebServer(app, spawn, lambda: imaging.busy)
 
@@ -151,4 +155,8 @@ def settings_of(settings: Settings) -> Mapping[str, Any]:
 
 def web_settings(settings: Settings) -> WebSettings:
     """IPAddress is what imaging binds; HTTPAddress overrides the bind alone."""
-    return WebSettings(settings.pbserv.http_address or settings.pbserv.ip_address or "", settings.pbserv.http_port)
+    conf = settings.pbserv
+    tls = None
+    if conf.https_port is not None:
+        tls = TlsSettings(conf.https_port, conf.tls_certificate, conf.tls_key, conf.state_directory / "tls")
+    return WebSettings(conf.http_address or conf.ip_address or "", conf.http_port, tls, conf.require_tls)

@@ -13,7 +13,6 @@ from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse
 
 from pbserv.httpapi import ApiError, local_address, peer_address
-from pbserv.policy.choices import choose
 from pbserv.policy.decide import Ruling
 from pbserv.policy.orders import bundle_of
 from pbserv.policy.service import PolicyService, Refused
@@ -74,7 +73,7 @@ def _script_routes(routes: APIRouter, policy: PolicyService) -> None:
             address=peer,
             details=_told(request.query_params),
         )
-        ruling = await (choose(policy, sighting, item) if item else policy.settle(sighting))
+        ruling = await (policy.choose(sighting, item) if item else policy.settle(sighting))
         policy.learn(str(mac), dict(sighting.details), serial=serial[:64], asset=asset[:64])
         policy.progressed(str(mac), peer)
         _check(policy, request, leaf, ruling.refused)

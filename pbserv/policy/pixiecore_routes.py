@@ -6,43 +6,27 @@ One rule: it may be asked as often as one likes, and answers the same; whoever a
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from collections.abc import Mapping
+from typing import Final
 
 from fastapi import APIRouter, Request
-from pydantic import JsonValue
 
-from pbserv.httpapi import ApiError, bearer, local_address, peer_address
-from pbserv.policy.decide import Ruling
+from pbserv.httpapi import ApiError, bearer, faults, local_address, peer_address
+from pbserv.policy.service import PolicyService
 from pbserv.registry.access import Access
 from pbserv.registry.records import Role
 from pbserv.types import ClientArch, MacAddress, Sighting
 
-Render = Callable[[Sighting, Ruling, str], Mapping[str, JsonValue] | None]
-"""The ruling as pixiecore's JSON, for who reached us at an address; None: nothing that pixiecore could boot."""
 MOST_ARCH: Final = 0xFFFF
 MOST_BASIC: Final = 1024
 
 
-class Decider(Protocol):
-    """What this needs of the policy service."""
-
-    async def settle(self, sighting: Sighting) -> Ruling:
-        """The ruling, with the work that it needs."""
-
-    def refuses(self, peer: str) -> str:
-        """Why the device at this address gets nothing; empty when it may ask."""
-
-    def contradicts(self, mac: str, peer: str) -> str:
-        """Why this address cannot speak for the device; empty when it may."""
-
-
-def router(policy: Decider, access: Access, render: Render) -> APIRouter:
+def router(policy: PolicyService, access: Access) -> APIRouter:
     """The route of pixiecore's API, beside our own."""
     routes = APIRouter(tags=["boot"])
 
-    @routes.get("/v1/boot/{name}")
-    async def boot(name: str, request: Request, arch: int | None = None) -> Mapping[str, JsonValue]:
+    @routes.get("/v1/boot/{name}", responses=faults(403, 404, 422))
+    async def boot(name: str, request: Request, arch: int | None = None) -> Mapping[str, str | list[str]]:
         """What the device is to boot; 404 when it is not to boot here. ``arch``: the number in option 93 of DHCP."""
         try:
             mac = MacAddress.parse(name)
@@ -57,7 +41,8 @@ def router(policy: Decider, access: Access, render: Render) -> APIRouter:
         ruling = await policy.settle(sighting)
         if ruling.refused:
             raise ApiError(403, ruling.refused)
-        answer = render(sighting, ruling, local_address(request))
+        facts = policy.facts(sighting, ruling, local_address(request))
+        answer = policy.scripts.renderer.pixiecore(ruling, facts)
         if answer is None:
             raise ApiError(404, f"{ruling.decision.verdict.value}: {ruling.decision.reason}")
         return answer

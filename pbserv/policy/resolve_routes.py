@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Protocol
+from typing import Protocol
 
 from fastapi import APIRouter, Depends, Request
 
-from pbserv.httpapi import ApiError, local_address, requires
+from pbserv.httpapi import BEARER, ApiError, faults, guarded, local_address
 from pbserv.policy.decide import Ruling
 from pbserv.policy.oracles.wire import Question, WireRuling, wire_of
-from pbserv.registry.access import Access, Caller
+from pbserv.registry.access import Access
 from pbserv.registry.records import Role
 from pbserv.registry.tokens import WorkTokens
 from pbserv.types import Sighting, Verdict
@@ -37,11 +37,13 @@ class Resolver(Protocol):
 
 def router(policy: Resolver, access: Access, tokens: WorkTokens) -> APIRouter:
     """One route, for tokens of role site (or admin)."""
-    routes = APIRouter(prefix="/api/v1/policy", tags=["policy"])
-    site = requires(access, Role.SITE)
+    routes = APIRouter(
+        prefix="/api/v1/policy", tags=["policy"], dependencies=[Depends(BEARER)],
+        route_class=guarded(access, Role.SITE), responses=faults(401, 403, 422),
+    )  # fmt: skip
 
     @routes.post("/resolve", response_model_exclude_defaults=True)
-    async def resolve(question: Question, request: Request, _caller: Annotated[Caller, Depends(site)]) -> WireRuling:
+    async def resolve(question: Question, request: Request) -> WireRuling:
         """What a device of another site is to do. Work that it needs is made, as when it asked here."""
         try:
             sighting = question.sighting()
@@ -51,6 +53,8 @@ def router(policy: Resolver, access: Access, tokens: WorkTokens) -> APIRouter:
         serial, asset = told.pop("serial", "")[:64], told.pop("asset", "")[:64]
         policy.learn(str(sighting.mac), told, serial=serial, asset=asset, uuid=sighting.uuid)
         ruling = settled(await policy.settle(sighting))
+        # a device that was registered just now knows nothing of itself yet
+        policy.learn(str(sighting.mac), told, serial=serial, asset=asset, uuid=sighting.uuid)
         token = "" if ruling.work is None else tokens.issue(ruling.work.id)
         return wire_of(ruling, url=policy.url(local_address(request)), token=token)
 

@@ -13,10 +13,11 @@ from pbserv.net.interfaces import address_on_host
 from pbserv.policy.config import PolicyConf
 from pbserv.policy.decide import Ruling
 from pbserv.policy.labels import labels_of
-from pbserv.policy.names import Asked
+from pbserv.policy.names import Asked, Form
 from pbserv.policy.oracles.build import OracleSettings, oracle_settings
 from pbserv.policy.oracles.preboot_server import ServerSettings
 from pbserv.policy.rendering.facts import BootFacts
+from pbserv.policy.rendering.places import Places
 from pbserv.policy.rendering.renderer import Renderer, RenderError
 from pbserv.policy.snapshot import Zone
 from pbserv.registry.records import Device
@@ -100,7 +101,7 @@ class BootScripts:
             case "grub":
                 return self.renderer.grub(ruling, facts)
             case "raspberrypi":
-                return self.renderer.raspberrypi(ruling, facts)
+                return self.renderer.raspberrypi(ruling, facts, asked.leaf)
             case "settings":
                 return self.renderer.settings(ruling, facts)
             case "done":
@@ -124,6 +125,21 @@ class BootScripts:
             token=ruling.token or ("" if work is None else self.tokens.issue(work.id)),
             arguments=self.settings.conf.client_arguments,
         )
+
+
+def wait_text(form: Form, name: str, facts: BootFacts) -> str | None:
+    """Tells a loader to ask for ``name`` once more in a second."""
+    path = Places(facts).tftp(name)
+    match form:
+        case "grub":
+            return f"echo 'pbserv: the work is being made'\nsleep 1\nconfigfile (tftp,{facts.server})/{path}\n"
+        case "pxelinux":
+            head = "SAY pbserv: the work is being made\nDEFAULT again\nPROMPT 1\nTIMEOUT 10\n"
+            return f"{head}LABEL again\n  CONFIG ::{path}\n"
+        case "ipxe":
+            return f"#!ipxe\nsleep 1\nchain --replace tftp://{facts.server}/{path}\n"
+        case _:
+            return None
 
 
 def _other_server(settings: PolicySettings) -> str:

@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Final
 
 from pbserv.errors import PbservError, StartError
+from pbserv.garbage import held_off
 from pbserv.log import ServiceLog
 from pbserv.net.neighbours import NeighbourTable
 from pbserv.policy.answers import Answer, Answers
-from pbserv.policy.boots import BootTokens, split_path
+from pbserv.policy.boots import BootTokens
+from pbserv.policy.choices import Order, chosen
 from pbserv.policy.decide import Query, Ruling, decide
 from pbserv.policy.documents import PolicyError
 from pbserv.policy.gate import Gate
 from pbserv.policy.identity import device_name
-from pbserv.policy.model import Bundle
-from pbserv.policy.names import parse_name
 from pbserv.policy.oracles.build import oracle_of
 from pbserv.policy.oracles.ports import Oracle
 from pbserv.policy.oracles.questions import Spawn
@@ -39,7 +39,7 @@ from pbserv.registry.records import Device, DeviceState, Document
 from pbserv.registry.registry import Registry
 from pbserv.registry.tokens import WorkTokens
 from pbserv.service import Reload
-from pbserv.types import ClientArch, Decision, MacAddress, Sighting, Verdict
+from pbserv.types import ClientArch, Decision, Sighting, Verdict
 
 __all__ = ["PolicyService", "PolicySettings", "Refused"]
 
@@ -93,7 +93,7 @@ class PolicyService:
         self._sightings.namer, self._sightings.named = self._name_of, self._changed
         self._register = Register(self._sightings, journal, log, clock)
         self._orders = Orders(registry, log)
-        self._due: dict[str, Ruling] = {}
+        self._due: dict[str, Order] = {}
         self._wake = asyncio.Event()
         self._answers = Answers(journal, log)
         self._gate = Gate(self._register, self._answers, journal, clock, self._today)
@@ -123,11 +123,6 @@ class PolicyService:
         return self._answers.decided
 
     @property
-    def decided(self) -> Mapping[Verdict, int]:
-        """Decisions that were made since the start, by their verdict."""
-        return self._answers.decided
-
-    @property
     def scripts(self) -> BootScripts:
         """Raises RuntimeError while the service is stopped."""
         if self._scripts is None:
@@ -137,7 +132,8 @@ class PolicyService:
     async def start(self, settings: PolicySettings) -> None:
         await self.flush()
         scripts = self._under(settings)
-        self._register.load(await self._registry.devices(), await self._registry.documents(), scripts.zone)
+        with held_off():
+            self._register.load(await self._registry.devices(), await self._registry.documents(), scripts.zone)
         self._gate.open(self._neighbours())
         self.adopt(scripts, await self._opened(scripts))
         self._log.critical("started", devices=len(self.snapshot), new_devices=settings.conf.new_devices,
@@ -229,8 +225,8 @@ class PolicyService:
             mac, ruling, sighting.address, until, registered=device is not None, claimed=not ruling.refused, quiet={}
         )
         self._answers.put(sighting.mac.octets, answer)
-        if device is not None and ruling.order and ruling.menu is None and sighting.via == "dhcp":
-            self._due[device.mac] = ruling
+        if device is not None and ruling.order and not ruling.menu and ruling.bundle and sighting.via == "dhcp":
+            self._due[device.mac] = Order(ruling.bundle, ruling.order)
             self._wake.set()
         return answer
 
@@ -287,22 +283,31 @@ class PolicyService:
         if ruling.decision.later and self._oracle is not None:
             await self._oracle.wait(sighting, ELSEWHERE_S)
             ruling = self.ruling(sighting)
-        if ruling.order and ruling.menu is None and await self._make(self._owner(sighting), ruling):
-            ruling = self.ruling(sighting)
-        return ruling
+        if not ruling.order or ruling.menu is not None or ruling.bundle is None:
+            return ruling
+        made = await self._orders.make(self._owner(sighting), ruling.bundle, ruling.order)
+        return self.ruling(sighting) if made else ruling
 
     def _owner(self, sighting: Sighting) -> str:
         device = self.snapshot.device(str(sighting.mac))
         return str(sighting.mac) if device is None else device.mac
 
-    async def _make(self, mac: str, ruling: Ruling) -> bool:
-        if ruling.bundle is None:
-            return False
-        return await self._orders.make(mac, ruling.bundle, ruling.order)
+    def chosen(self, sighting: Sighting, ruling: Ruling, item: str) -> Ruling | Order:
+        """What the item of the ruling's menu means, which somebody chose on the device."""
+        mac = str(sighting.mac)
+        query = Query(mac, self.snapshot.device(mac), dict(sighting.details))
+        self._journal.add(mac, "menu", f"chosen: {item}")
+        return chosen(query, ruling, item, self.snapshot)
 
-    async def order(self, mac: str, bundle: Bundle, assignment: str = "") -> bool:
-        """Queue a bundle that somebody chose on the device itself; False: it could not be."""
-        return await self._orders.make(mac, bundle, assignment)
+    async def choose(self, sighting: Sighting, item: str) -> Ruling:
+        """As :meth:`settle`, for an item of the device's menu."""
+        found = self.chosen(sighting, await self.settle(sighting), item)
+        if isinstance(found, Ruling):
+            return found
+        if not await self._orders.make(self._owner(sighting), found.bundle, found.assignment):
+            why = f"{found.bundle.name}: no work could be made; see: pbserv work list"
+            return Ruling(Decision(Verdict.LOCAL, why))
+        return self.ruling(sighting)
 
     # the gate of TFTP and HTTP
 
@@ -330,14 +335,11 @@ class PolicyService:
         """The address that boots with this token in its paths; None: it is not ours, or too old."""
         return self._boots.mac_of(token, self._clock())
 
-    def path_of(self, name: str, peer: str) -> str:
-        """``name`` without the token of a boot. Raises PermissionError for a token that is not ours or too old.
+    def show(self, token: str, peer: str) -> None:
+        """Whoever shows the token of a boot says whose boot it is: the address is known from then on.
 
-        Whoever shows a token says whose boot it is: the address is known from then on.
+        Raises PermissionError for a token that is not ours or too old, or that another device shows.
         """
-        token, path = split_path(name)
-        if not token or self._scripts is None:
-            return path
         mac = self.boot_of(token)
         if mac is None:
             raise PermissionError("the token in the path is not one of ours, or its boot began long ago")
@@ -345,37 +347,23 @@ class PolicyService:
         if reason:
             raise PermissionError(reason)
         self._journal.learn(peer, mac)
-        return path
 
-    def find(self, name: str, peer: str, local: str) -> bytes | None:
-        """The virtual files of the TFTP server: what loaders ask for their configuration by (``names.py``).
+    def mac_at(self, peer: str) -> str | None:
+        """The address of the device at ``peer``; None: nobody can say."""
+        return self._gate.mac_at(peer)
 
-        ``name`` is without the token of a boot (:meth:`path_of`). Raises PermissionError for who gets nothing.
-        """
-        asked = parse_name(name) if self._scripts is not None else None
-        if asked is None or self._scripts is None:
-            return None
-        if asked.form == "bootstrap":
-            return self._scripts.first(local).encode()
-        mac = asked.mac or self._by_uuid(asked.uuid) or self._gate.mac_at(peer)
-        if mac is None or (asked.uuid and asked.mac is None and self._by_uuid(asked.uuid) is None):
-            return self._scripts.first(local).encode() if asked.form == "ipxe" and asked.mac is None else None
-        if asked.digits and asked.digits.lower() != _hex_address(peer)[: len(asked.digits)]:
-            return None
-        reason = self.contradicts(mac, peer)
-        if reason:
-            raise PermissionError(reason)
-        sighting = Sighting(MacAddress.parse(mac), via="tftp", address=peer)
-        ruling = self.ruling(sighting)
-        if ruling.refused:
-            raise PermissionError(ruling.refused)
-        self.progressed(mac, peer)
-        text = self._scripts.rendered(asked, ruling, self.facts(sighting, ruling, local))
-        return None if text is None else text.encode()
+    def order_soon(self, sighting: Sighting, order: Order) -> None:
+        """Make the work in the background, for who cannot wait."""
+        self._due[self._owner(sighting)] = order
+        self._wake.set()
 
-    def _by_uuid(self, uuid: str | None) -> str | None:
-        device = self.snapshot.by_uuid(uuid)
-        return None if device is None else device.mac
+    def report_soon(self, token: str) -> bool:
+        """One-shot work is done, says a loader that cannot wait; False: the token is none of work."""
+        work = self._tokens.work_of(token)
+        if work is None or self._spawn is None:
+            return False
+        self._spawn(f"report of work {work}", self.reported(work, ok=True, reason=""))
+        return True
 
     def facts(self, sighting: Sighting, ruling: Ruling, local: str) -> BootFacts:
         """What rendering the ruling for this boot needs; ``local``: our address that the client asked."""
@@ -460,8 +448,8 @@ class PolicyService:
             due, self._due = self._due, {}
             if due:
                 await self._sightings.flush()  # a device must be in the registry before it can have work
-            for mac, ruling in due.items():
-                await self._make(mac, ruling)
+            for mac, order in due.items():
+                await self._orders.make(mac, order.bundle, order.assignment)
 
     async def flush(self) -> bool:
         """Write what was seen now; False when the registry could not be written (nothing is lost)."""
@@ -483,9 +471,3 @@ class _PolicyReload:
     def abort(self) -> None:
         if self._oracle is not self._service.oracle:
             self._service.close(self._oracle)
-
-
-def _hex_address(peer: str) -> str:
-    """10.0.0.1 -> 0a000001; empty for another kind of address."""
-    parts = peer.split(".")
-    return "".join(f"{int(part):02x}" for part in parts) if len(parts) == 4 and all(p.isdigit() for p in parts) else ""

@@ -15,6 +15,7 @@ from pbserv.net.neighbours import NeighbourTable
 from pbserv.policy.config import PolicyConf
 from pbserv.policy.ports import Neighbours
 from pbserv.policy.service import PolicyService, PolicySettings, Refused
+from pbserv.policy.virtual import VirtualFiles
 from pbserv.registry.migrate import migrate
 from pbserv.registry.records import BundleKind, DeviceState
 from pbserv.registry.registry import DeviceChange, Registry, WorkOrder
@@ -106,18 +107,18 @@ async def test_new_devices_accept_and_ignore(registry: Registry, tmp_path: Path)
 async def test_virtual_files_over_tftp(registry: Registry, tmp_path: Path) -> None:
     service = await started(registry, tmp_path)
     for name in ("boot.ipxe", "autoexec.ipxe", "some/where/autoexec.ipxe"):
-        text = service.find(name, "10.0.0.7", "10.0.0.2")
+        text = VirtualFiles(service).find(name, "10.0.0.7", "10.0.0.2")
         assert text is not None
         assert b"http://10.0.0.2:8067/boot/${mac:hexhyp}.ipxe" in text
-    assert service.find("boot/nonsense.ipxe", "10.0.0.7", "10.0.0.2") is None
-    assert service.find("pxelinux.cfg/default", "10.0.0.7", "10.0.0.2") is None
+    assert VirtualFiles(service).find("boot/nonsense.ipxe", "10.0.0.7", "10.0.0.2") is None
+    assert VirtualFiles(service).find("pxelinux.cfg/default", "10.0.0.7", "10.0.0.2") is None
     await registry.change_device(MAC, DeviceChange(state=DeviceState.KNOWN))
     work = await registry.add_work(WorkOrder(MAC, BundleKind.CAPTURE, "debian"))
-    script = service.find("boot/52-54-00-00-00-01.ipxe", "10.0.0.7", "10.0.0.2")
+    script = VirtualFiles(service).find("boot/52-54-00-00-00-01.ipxe", "10.0.0.7", "10.0.0.2")
     assert script is not None
     assert f"pb.token={WorkTokens(b's' * 32).issue(work.id)}".encode() in script
     await service.stop()
-    assert service.find("boot.ipxe", "10.0.0.7", "10.0.0.2") is None
+    assert VirtualFiles(service).find("boot.ipxe", "10.0.0.7", "10.0.0.2") is None
 
 
 async def test_addresses_in_scripts(registry: Registry, tmp_path: Path) -> None:
@@ -321,7 +322,7 @@ async def test_a_refused_device_gets_no_script_and_its_name_teaches_no_address(
     with pytest.raises(Refused, match="device is denied"):
         script_of(service, Sighting(SIGHTING.mac, via="http", address="10.0.0.5"), "10.0.0.2")
     with pytest.raises(PermissionError, match="device is denied"):
-        service.find(f"boot/{MAC}.ipxe", "10.0.0.5", "10.0.0.2")
+        VirtualFiles(service).find(f"boot/{MAC}.ipxe", "10.0.0.5", "10.0.0.2")
     assert service.refuses("10.0.0.5") == "", "anybody could name a denied device and shut its own address out"
     await registry.change_device(MAC, DeviceChange(state=DeviceState.KNOWN))
     assert script_of(service, Sighting(SIGHTING.mac, via="http", address="10.0.0.5"), "10.0.0.2").startswith("#!ipxe")
@@ -348,7 +349,7 @@ async def test_another_servers_policy_decides(registry: Registry, tmp_path: Path
     assert len(service.snapshot) == 0
     chain = "chain --replace --autofree http://203.0.113.9:8067/boot/${mac:hexhyp}.ipxe?"
     for name in ("boot.ipxe", "autoexec.ipxe", f"boot/{MAC}.ipxe"):
-        text = service.find(name, "10.0.0.7", "10.0.0.2")
+        text = VirtualFiles(service).find(name, "10.0.0.7", "10.0.0.2")
         assert text is not None
         assert chain in text.decode()
     back = script_of(service, SIGHTING, "10.0.0.2", sent=True)

@@ -1,0 +1,85 @@
+"""The files that loaders ask TFTP for and that nobody has written: their configuration, made of the decision.
+
+One rule: it never waits. A loader whose answer needs something first is told to ask once more in a second.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pbserv.policy.boots import split_path
+from pbserv.policy.choices import Order
+from pbserv.policy.decide import Ruling
+from pbserv.policy.names import Asked, parse_name
+from pbserv.policy.scripts import wait_text
+from pbserv.policy.service import PolicyService
+from pbserv.types import Decision, MacAddress, Sighting, Verdict
+
+DONE: Final = b"\n"
+"""What the report of a loader is answered with: a file has to have something in it."""
+_WAITING: Final = Ruling(Decision(Verdict.SILENT, "the work is being made"))
+
+
+class VirtualFiles:
+    """The port that TFTP asks (``tftp.ports.VirtualFiles``), and HTTP for the token in a path."""
+
+    def __init__(self, policy: PolicyService) -> None:
+        self._policy = policy
+
+    def path_of(self, name: str, peer: str) -> str:
+        """``name`` without the token of a boot. Raises PermissionError for one that is not ours or too old."""
+        token, path = split_path(name)
+        if token and self._policy.running:
+            self._policy.show(token, peer)
+        return path
+
+    def find(self, name: str, peer: str, local: str) -> bytes | None:
+        """The virtual files of the TFTP server: what loaders ask for their configuration by (``names.py``).
+
+        The token of a boot in ``name`` was looked at before. Raises PermissionError for who gets nothing.
+        """
+        asked = parse_name(name) if self._policy.running else None
+        if asked is None:
+            return None
+        if asked.form == "bootstrap":
+            return self._policy.scripts.first(local).encode()
+        if asked.form == "done":
+            return DONE if self._policy.report_soon(asked.token) else None
+        mac = self._named(asked, peer)
+        if mac is None:
+            return None
+        reason = self._policy.contradicts(mac, peer)
+        sighting = Sighting(MacAddress.parse(mac), via="tftp", address=peer)
+        ruling = self._policy.ruling(sighting)
+        if reason or ruling.refused:
+            raise PermissionError(reason or ruling.refused)
+        self._policy.progressed(mac, peer)
+        found = self._policy.chosen(sighting, ruling, asked.item) if asked.item else ruling
+        text = self._text(asked, name, sighting, found, local)
+        return None if text is None else text.encode()
+
+    def _text(self, asked: Asked, name: str, sighting: Sighting, found: Ruling | Order, local: str) -> str | None:
+        """What the loader reads; one that needs work which is not made yet is told to ask once more."""
+        if isinstance(found, Ruling) and found.order and found.menu is None and found.bundle is not None:
+            found = Order(found.bundle, found.order)
+        if isinstance(found, Order):
+            self._policy.order_soon(sighting, found)
+            return wait_text(asked.form, name, self._policy.facts(sighting, _WAITING, local))
+        if found.decision.later:
+            return wait_text(asked.form, name, self._policy.facts(sighting, found, local))
+        return self._policy.scripts.rendered(asked, found, self._policy.facts(sighting, found, local))
+
+    def _named(self, asked: Asked, peer: str) -> str | None:
+        """Whose configuration it is: by the name itself, else by the address; None: nobody's, or another's."""
+        if asked.digits and not _hex_address(peer).startswith(asked.digits):
+            return None
+        if asked.mac is None and asked.uuid is not None:
+            device = self._policy.snapshot.by_uuid(asked.uuid)
+            return None if device is None else device.mac
+        return asked.mac or self._policy.mac_at(peer)
+
+
+def _hex_address(peer: str) -> str:
+    """10.0.0.1 -> 0A000001; empty for another kind of address."""
+    parts = peer.split(".")
+    return "".join(f"{int(part):02X}" for part in parts) if len(parts) == 4 and all(p.isdigit() for p in parts) else ""
