@@ -13,7 +13,7 @@ E2E_PACKAGES := gcc libc6-dev qemu-system-x86 ovmf ipxe ipxe-qemu mmdebstrap par
   mtools procps xfsprogs python3-venv shellcheck systemd nftables iptables tcpdump util-linux postgresql
 
 # What the benchmark needs; tftpd-hpa and atftpd are unpacked below .cache, so that nothing of them is enabled here.
-BENCH_PACKAGES := gcc libc6-dev dnsmasq-base iproute2 util-linux libwrap0 libpcre2-8-0
+BENCH_PACKAGES := gcc libc6-dev dnsmasq-base iproute2 util-linux libwrap0 libpcre2-8-0 postgresql
 
 .PHONY: help venv run test unit e2e check lint demo bench packages bench-packages clean
 .DEFAULT_GOAL := help
@@ -90,7 +90,7 @@ else
 	@echo "make demo needs root: it makes network namespaces. Run: sudo make demo"; exit 1
 endif
 
-bench: venv bench-packages ## side-by-side measurements, three quarters of an hour (root); JSON in bench/results; BENCH="--quick" for a look
+bench: venv bench-packages ## all measurements, three quarters of an hour (root); JSON in bench/results; BENCH="--quick" for a look
 	$(BIN)/python -m bench $(BENCH)
 
 clean: ## remove the environment and caches

@@ -1,7 +1,8 @@
-"""``make bench``: every side-by-side measurement, one after the other; JSON goes to bench/results.
+"""``make bench``: every measurement, one after the other; JSON goes to bench/results.
 
 ``python -m bench [NAME ...] [OPTION ...]``: the options go to each of them (``python -m bench.tftp --help``,
-``python -m bench.dhcp --help``). Where none is named, those are run that know all the options.
+``python -m bench.dhcp --help``, ``python -m bench.policy --help``). Where none is named, those are run that know all
+the options.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from collections.abc import Sequence
 from bench.dhcp.work import KEYS
 from bench.tftp.work import ROWS
 
-BENCHES = {"tftp": "bench.tftp", "dhcp": "bench.dhcp"}
+BENCHES = {"tftp": "bench.tftp", "dhcp": "bench.dhcp", "policy": "bench.policy"}
 EVERYBODY = {"--quick", "--rounds", "--rows", "--json"}
-OPTIONS = {"tftp": EVERYBODY | {"--parts", "--gro"}, "dhcp": EVERYBODY}
-ROW_KEYS = {"tftp": {row.key for row in ROWS}, "dhcp": set(KEYS)}
+OPTIONS = {"tftp": EVERYBODY | {"--parts", "--gro"}, "dhcp": EVERYBODY, "policy": EVERYBODY - {"--rows"}}
+ROW_KEYS: dict[str, set[str]] = {"tftp": {row.key for row in ROWS}, "dhcp": set(KEYS), "policy": set()}
 
 
 def meant(options: Sequence[str]) -> list[str]:

@@ -14,7 +14,7 @@ from pbserv.policy.documents import encode, kind_of
 from pbserv.policy.model import PolicyObject
 from pbserv.registry.device_rows import labels_text
 from pbserv.registry.engine import Place, open_engine, writing
-from pbserv.registry.models import Base, DeviceGroupRow, DeviceMacRow, DeviceRow, DocumentRow, WorkRow
+from pbserv.registry.models import Base, DeviceGroupRow, DeviceMacRow, DeviceRow, DeviceRunRow, DocumentRow, WorkRow
 from pbserv.registry.records import Device, Run, Work
 
 _AT_ONCE = 5_000
@@ -31,7 +31,8 @@ async def fill(place: Place, devices: Iterable[Device], objects: Sequence[Policy
             await _put(connection, DeviceMacRow, [{"mac": mac, "device": d.mac} for d in some for mac in d.macs])
             await _put(connection, DeviceGroupRow, [{"mac": d.mac, "name": name} for d in some for name in d.groups])
             await _put(connection, WorkRow, [_work(d.work) for d in some if d.work])
-            await _put(connection, WorkRow, [_run(d.mac, run) for d in some for run in d.runs])
+            await _put(connection, WorkRow, [_ended(d.mac, run) for d in some for run in d.runs])
+            await _put(connection, DeviceRunRow, [_run(d.mac, run) for d in some for run in d.runs])
         await _put(connection, DocumentRow, [_document(each) for each in objects])
     await engine.dispose()
 
@@ -57,6 +58,10 @@ def _work(work: Work) -> Row:
 
 
 def _run(mac: str, run: Run) -> Row:
+    return {"mac": mac, "assignment": run.assignment, "state": run.state.value, "ended": run.ended}
+
+
+def _ended(mac: str, run: Run) -> Row:
     return {
         "mac": mac, "kind": "restore", "image": "win11", "finish": "reboot", "state": run.state.value,
         "created": run.ended, "assignment": run.assignment, "ended": run.ended,
