@@ -36,6 +36,7 @@ def host_problems(settings: Settings) -> list[Problem]:
         *_boot_files(settings),
         *_proxydhcp(settings),
         *_imaging_client(settings),
+        *_tls(settings),
     ]
 
 
@@ -161,6 +162,17 @@ def _proxydhcp(settings: Settings) -> Iterator[Problem]:
         name = item.partition("=")[0]
         if foreign_places([name]):
             yield settings.problem(ProxyDhcpConf, "AdvertisedAddresses", f"this host has no interface {name} now")
+
+
+def _tls(settings: Settings) -> Iterator[Problem]:
+    conf = settings.pbserv
+    if conf.require_tls and conf.https_port is None:
+        why = "HTTPSPort is not set: the API and the console can be used on this host alone"
+        yield settings.problem(PbservConf, "RequireTLS", why)
+    if conf.https_port is not None and conf.https_port == conf.http_port:
+        yield settings.problem(PbservConf, "HTTPSPort", "is HTTPPort too: HTTPS will not start")
+    if conf.https_port is None and (conf.tls_certificate or conf.tls_key):
+        yield settings.problem(PbservConf, "TLSCertificate", "has no effect: HTTPSPort is not set")
 
 
 def _imaging_client(settings: Settings) -> Iterator[Problem]:

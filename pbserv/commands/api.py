@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from urllib.parse import quote
 import httpx
 
 from pbserv.commands.locate import run_directory
+from pbserv.commands.trust import trusting
 from pbserv.conf.load import ConfigError
 from pbserv.daemon.control import CONTROL_SOCKET_NAME, Request, ask
 from pbserv.errors import PbservError, UsageError
@@ -44,11 +46,12 @@ class Api:
                 base_url=self._url.rstrip("/") + "/api/v1",
                 headers={"Authorization": f"Bearer {token}"},
                 timeout=TIMEOUT_S,
+                verify=_trust(self._url),
                 trust_env=False,  # a proxy of the environment has no business between this command and its own server
             )
         except (httpx.InvalidURL, UnicodeError):
             raise PbservError(
-                f"PBSERV_URL or the token cannot be used: {self._url!r}; write http://HOST:PORT"
+                f"PBSERV_URL or the token cannot be used: {self._url!r}; write http://HOST:PORT or https://HOST:PORT"
             ) from None
 
     def get(self, path: str, **query: Query) -> Any:
@@ -112,7 +115,12 @@ class Api:
     def _asking(self) -> Iterator[None]:
         try:
             yield
-        except httpx.ConnectError:
+        except httpx.ConnectError as fault:
+            if "CERTIFICATE_VERIFY_FAILED" in str(fault):
+                raise PbservError(
+                    f"{self._url}: its certificate is not trusted here ({fault}); set PBSERV_CA to the file of the"
+                    " certificate, or to the SHA-256 fingerprint that the server prints when it starts"
+                ) from None
             raise PbservError(f"nobody answers at {self._url}; is the server running? See: pbserv status") from None
         except httpx.HTTPError as fault:
             raise PbservError(f"{self._url}: {fault}") from None
@@ -139,6 +147,11 @@ def named(*parts: str) -> str:
     if not all(parts):
         raise UsageError("an empty name or address is none")
     return "/" + "/".join(quote(part, safe="") for part in parts)
+
+
+def _trust(url: str) -> ssl.SSLContext | bool:
+    """Whom to believe at ``url``; plain HTTP has nobody to believe."""
+    return trusting(url, os.environ.get("PBSERV_CA", ""), TIMEOUT_S) if url.lower().startswith("https:") else True
 
 
 def _local_url(conf: Path) -> str:

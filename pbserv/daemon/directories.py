@@ -16,7 +16,7 @@ from pbserv.errors import PbservError
 
 SUBDIRECTORIES = ("log", "run", "images", "client")
 OWN_ENTRIES = frozenset(
-    (*SUBDIRECTORIES, "registry.db", "registry.db-wal", "registry.db-shm", "secret.key", "admin.token")
+    (*SUBDIRECTORIES, "registry.db", "registry.db-wal", "registry.db-shm", "secret.key", "admin.token", "tls")
 )
 """What root may have put there before the first start: ``pbserv client build`` makes client/."""
 _MODE = 0o750
@@ -130,7 +130,9 @@ def hand_over_files(state: Path, owner: Account | None) -> None:
     """
     if owner is None or os.geteuid() != 0:
         return
-    for path in (*state.iterdir(), *(state / "log").glob("*.log"), state / "images" / ".incoming"):
+    for path in (
+        *state.iterdir(), *(state / "log").glob("*.log"), *(state / "tls").glob("*.pem"), state / "images" / ".incoming"
+    ):  # fmt: skip
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
@@ -138,7 +140,7 @@ def hand_over_files(state: Path, owner: Account | None) -> None:
         try:
             facts = os.fstat(descriptor)
             single = stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1
-            ours = path.name in OWN_ENTRIES or path.suffix == ".log" or path.name == ".incoming"
+            ours = path.name in OWN_ENTRIES or path.suffix in (".log", ".pem") or path.name == ".incoming"
             if facts.st_uid == 0 and ours and (single or stat.S_ISDIR(facts.st_mode)):
                 os.fchown(descriptor, owner.uid, owner.gid)
         finally:

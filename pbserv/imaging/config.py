@@ -91,6 +91,47 @@ class PbservConf(ConfModel):
         int,
         Key("HTTPPort", Integer(1, 65_535), "The port of the HTTP server.", extension=True),
     ] = 8067
+    https_port: Annotated[
+        int | None,
+        Key(
+            "HTTPSPort",
+            Integer(1, 65_535),
+            "The port where API and console are served over TLS (1.2 or newer) too. Devices boot over HTTPPort.",
+            extension=True,
+            unset="no HTTPS",
+        ),
+    ] = None
+    tls_certificate: Annotated[
+        Path | None,
+        Key(
+            "TLSCertificate",
+            Directory(),
+            "The PEM file with the certificate of the HTTPS server and those that lead to its root. A reload reads it"
+            " anew.",
+            extension=True,
+            unset="one that the server makes for itself, in StateDirectory/tls",
+        ),
+    ] = None
+    tls_key: Annotated[
+        Path | None,
+        Key(
+            "TLSKey",
+            Directory(),
+            "The PEM file with the key of TLSCertificate, without a passphrase, readable by the user of the server.",
+            extension=True,
+            unset="the key stands in the file of TLSCertificate",
+        ),
+    ] = None
+    require_tls: Annotated[
+        bool,
+        Key(
+            "RequireTLS",
+            YesNo(),
+            "Whether the API and the console answer plain HTTP from this host alone, so that no token crosses the"
+            " network in the clear. Boot files and the imaging client are not affected.",
+            extension=True,
+        ),
+    ] = False
     user: Annotated[
         str,
         Key("User", User(), "The unprivileged user as which the process runs after its start as root.", extension=True),

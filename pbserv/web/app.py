@@ -20,6 +20,7 @@ from pbserv.web.description import describe
 from pbserv.web.header_names import HeaderNames
 from pbserv.web.limits import BodyLimit
 from pbserv.web.session_path import PathOf, SessionPath
+from pbserv.web.tls_only import TlsOnly
 
 Running = Callable[[str], bool]
 _FOR_LOADERS = ("/client/", "/boot", "/files/")
@@ -27,16 +28,23 @@ _FOR_LOADERS = ("/client/", "/boot", "/files/")
 
 
 def create_app(
-    routers: Sequence[tuple[str, APIRouter]], *, running: Running, log: ServiceLog, path_of: PathOf | None = None
+    routers: Sequence[tuple[str, APIRouter]],
+    *,
+    running: Running,
+    log: ServiceLog,
+    path_of: PathOf | None = None,
+    tls_required: Callable[[], int | None] = lambda: None,
 ) -> FastAPI:
     """``routers`` come with the name of their service: while that one is stopped its paths answer 503.
 
-    An empty name: the routes are the registry's, which is always there. ``path_of``: see :mod:`session_path`.
+    An empty name: the routes are the registry's, which is always there. ``path_of``: see :mod:`session_path`;
+    ``tls_required``: see :mod:`tls_only`.
     """
     app = FastAPI(title="pbserv", version=__version__, docs_url=None, openapi_url="/api/openapi.json",
                   redoc_url=None, swagger_ui_oauth2_redirect_url=None)  # fmt: skip
     describe(app)
     app.add_middleware(BodyLimit)
+    app.add_middleware(TlsOnly, required=tls_required)
     if path_of is not None:
         app.add_middleware(SessionPath, path_of=path_of)
     app.add_middleware(HeaderNames)

@@ -1,10 +1,14 @@
-"""Runs uvicorn inside our loop on sockets that we bind: an address may be one that this host does not have yet."""
+"""Runs uvicorn inside our loop on sockets that we bind: an address may be one that this host does not have yet.
+
+One rule: HTTP is what devices boot by. Whatever is wrong with HTTPS at a start, HTTP comes up.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +17,10 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from pbserv.errors import StartError
 from pbserv.net.tcp import listen, sharing
 from pbserv.service import Reload
+from pbserv.web.tls import Pair, TlsSettings, new_context, pair_of
 
 Spawn = Callable[[str, Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 STOP_GRACE_S = 5
@@ -24,10 +30,12 @@ BUSY_LOOK_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class WebSettings:
-    """``address`` "" means every address of this host."""
+    """``address`` "" means every address of this host. ``tls``: where HTTPS is, if anywhere."""
 
     address: str
     port: int
+    tls: TlsSettings | None = None
+    require_tls: bool = False
 
 
 class _Protocol(H11Protocol):
@@ -50,10 +58,22 @@ class _Server(uvicorn.Server):
 
 @dataclass(slots=True)
 class _Listening:
-    settings: WebSettings
+    """``context``: that of HTTPS."""
+
+    address: str
+    port: int
     socket: socket.socket
     server: _Server
+    context: ssl.SSLContext | None = None
     task: asyncio.Task[None] | None = None
+
+    def is_at(self, address: str, port: int) -> bool:
+        return (self.address, self.port) == (address, port)
+
+    @property
+    def name(self) -> str:
+        address, port = self.socket.getsockname()[:2]
+        return f"tcp {address}:{port}"
 
 
 class WebServer:
@@ -67,8 +87,12 @@ class WebServer:
         self._busy = busy
         self._app = app
         self._spawn = spawn
+        self._settings = WebSettings("", 0)
         self._now: _Listening | None = None
+        self._secure: _Listening | None = None
         self.fault = ""
+        self.tls_fault = ""
+        self.fingerprint = ""
         self._retired: list[_Listening] = []
 
     @property
@@ -77,19 +101,34 @@ class WebServer:
 
     @property
     def listeners(self) -> tuple[str, ...]:
-        if self._now is None:
-            return ()
-        address, port = self._now.socket.getsockname()[:2]
-        return (f"tcp {address}:{port}",)
+        return tuple(each.name for each in (self._now, self._secure) if each is not None)
+
+    @property
+    def tls_required(self) -> int | None:
+        """The port of HTTPS where the API asks for it (0: there is none); None: plain HTTP will do."""
+        if not self._settings.require_tls:
+            return None
+        return 0 if self._secure is None else self._secure.port
 
     async def start(self, settings: WebSettings) -> None:
-        self._now = self._listen(settings)
+        """Raises StartError when HTTP cannot be had; what keeps HTTPS from it is in :attr:`tls_fault`."""
+        self._settings = settings
+        self._now = self._listen(settings.address, settings.port)
         self._run(self._now)
+        self.tls_fault = ""
+        try:
+            if settings.tls is not None:
+                pair = pair_of(settings.tls)
+                self._secure = self._listen(settings.address, settings.tls.port, new_context(pair))
+                self._run(self._secure)
+                self.fingerprint = pair.fingerprint
+        except StartError as fault:
+            self.tls_fault = f"HTTPS: {fault}"
 
     async def stop(self) -> None:
         """Let answers go on for a grace, then cut them off: all sockets, also those that a reload retired."""
-        now, self._now = self._now, None
-        listening = [*self._retired, *([now] if now else [])]
+        listening = [*self._retired, *(each for each in (self._now, self._secure) if each is not None)]
+        self._now = self._secure = None
         for each in listening:
             each.server.should_exit = True
         tasks = [each.task for each in listening if each.task is not None]
@@ -104,32 +143,70 @@ class WebServer:
         self._retired.clear()
 
     async def prepare(self, settings: WebSettings) -> Reload:
-        if self._now is not None and self._now.settings == settings:
-            return _Keep()
-        if self._now is None:
-            return _WebReload(self, self._listen(settings))
-        with sharing(self._now.socket):
-            return _WebReload(self, self._listen(settings))
+        """Everything that can fail is done here: certificates are read anew, also when no setting has changed."""
+        pair = None if settings.tls is None else pair_of(settings.tls)
+        http = self._moved(self._now, settings.address, settings.port, None)
+        try:
+            context = None if pair is None else new_context(pair)
+            port = 0 if settings.tls is None else settings.tls.port
+            https = None if context is None else self._moved(self._secure, settings.address, port, context)
+        except StartError:
+            if http is not None:
+                http.socket.close()
+            raise
+        return _WebReload(self, settings, http, https, pair)
 
-    def _listen(self, settings: WebSettings) -> _Listening:
-        raw = listen(settings.address or "0.0.0.0", settings.port, share=self._now is not None)
+    def _moved(
+        self, now: _Listening | None, address: str, port: int, context: ssl.SSLContext | None
+    ) -> _Listening | None:
+        """A new listener; None when ``now`` is where it should be."""
+        if now is not None and now.is_at(address, port):
+            return None
+        if now is None:
+            return self._listen(address, port, context)
+        with sharing(now.socket):
+            return self._listen(address, port, context, share=True)
+
+    def _listen(
+        self, address: str, port: int, context: ssl.SSLContext | None = None, *, share: bool = False
+    ) -> _Listening:
+        raw = listen(address or "0.0.0.0", port, share=share)
         config = uvicorn.Config(
             self._app, lifespan="off", log_config=None, access_log=False, server_header=False,
             http=_Protocol, ws="none",
             timeout_graceful_shutdown=STOP_GRACE_S, timeout_keep_alive=30, limit_concurrency=2000, backlog=1024,
+            ssl_context_factory=None if context is None else lambda _config, _default: context,
         )  # fmt: skip
-        return _Listening(settings, raw, _Server(config))
+        return _Listening(address, port, raw, _Server(config), context)
 
     def _run(self, listening: _Listening) -> None:
         listening.task = self._spawn("web", listening.server.serve(sockets=[listening.socket]))
 
-    def swap(self, listening: _Listening) -> None:
-        """New requests may go to the new socket; the old one serves on while devices are at work that know no other."""
-        old, self._now = self._now, listening
-        self._run(listening)
+    def swap(self, settings: WebSettings, http: _Listening | None, https: _Listening | None, pair: Pair | None) -> None:
+        """New requests may go to the new sockets; the old ones serve on while devices are at work that know no other.
+
+        None: what is there stays where it is. Connections are kept when the certificate alone is another one.
+        """
+        self._settings = settings
+        self._now = self._follow(self._now, http)
+        if pair is None:
+            self._secure = self._follow(self._secure, None, keep=False)
+        elif https is not None:
+            self._secure = self._follow(self._secure, https)
+        elif self._secure is not None and self._secure.context is not None:
+            pair.load_into(self._secure.context)  # its files were read and checked a moment ago
+        self.fingerprint = "" if pair is None else pair.fingerprint
+        self.tls_fault = ""
+
+    def _follow(self, old: _Listening | None, new: _Listening | None, *, keep: bool = True) -> _Listening | None:
+        if new is None and keep:
+            return old
+        if new is not None:
+            self._run(new)
         if old is not None:
             self._retired.append(old)
             self._spawn("web-retire", self._retire(old))
+        return new
 
     async def _retire(self, old: _Listening) -> None:
         while self._busy():  # noqa: ASYNC110 - whether a device fell silent is a matter of time, not of an event
@@ -143,20 +220,22 @@ class WebServer:
             self._retired.remove(old)
 
 
-class _Keep:
-    def commit(self) -> None:
-        pass
-
-    def abort(self) -> None:
-        pass
-
-
 class _WebReload:
-    def __init__(self, web: WebServer, listening: _Listening) -> None:
-        self._web, self._listening = web, listening
+    def __init__(
+        self,
+        web: WebServer,
+        settings: WebSettings,
+        http: _Listening | None,
+        https: _Listening | None,
+        pair: Pair | None,
+    ) -> None:
+        self._web, self._settings = web, settings
+        self._http, self._https, self._pair = http, https, pair
 
     def commit(self) -> None:
-        self._web.swap(self._listening)
+        self._web.swap(self._settings, self._http, self._https, self._pair)
 
     def abort(self) -> None:
-        self._listening.socket.close()
+        for each in (self._http, self._https):
+            if each is not None:
+                each.socket.close()
