@@ -13,7 +13,7 @@ from pbserv.imaging.exposition import ImagingCollector
 from pbserv.imaging.service import ImagingService, ImagingSettings
 from pbserv.journal.journal import Journal
 from pbserv.log import Later, ServiceLog
-from pbserv.policy import boot_routes
+from pbserv.policy import boot_routes, pixiecore_routes, resolve_routes
 from pbserv.policy.api import routes as api_routes
 from pbserv.policy.config import PolicyConf
 from pbserv.policy.exposition import PolicyCollector
@@ -117,6 +117,8 @@ def wire(
     app = create_app(
         [
             ("policy", boot_routes.router(policy, registry, tokens)),
+            ("policy", resolve_routes.router(policy, access, tokens)),
+            ("policy", pixiecore_routes.router(policy, access)),
             ("tftp", boot_files_routes.files_router(tftp, policy, ranges.plan, logs.pbserv)),
             ("", boot_files_routes.client_router(client_directory, CLIENT_FILES, policy, ranges.plan, logs.pbserv)),
             ("imaging", imaging.router()),
