@@ -19,7 +19,18 @@ def postgres() -> Iterator[Postgres]:
         yield server
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(scope="session")
+def ready(postgres: Postgres) -> str:
+    """A database of the newest revision with nothing in it, to be copied."""
+    url = postgres.new_database()
+    migrate(url)
+    return url
+
+
+BOTH = ("sqlite", "postgresql")
+
+
+@pytest.fixture(params=BOTH)
 def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     """A database without tables."""
     if request.param == "sqlite":
@@ -31,11 +42,17 @@ def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     server.drop(url)
 
 
-@pytest.fixture
-def place(empty: Place) -> Place:
+@pytest.fixture(params=BOTH)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     """A registry of the newest revision, with nothing in it."""
-    migrate(empty)
-    return empty
+    if request.param == "sqlite":
+        migrate(tmp_path / "registry.db")
+        yield tmp_path / "registry.db"
+        return
+    server: Postgres = request.getfixturevalue("postgres")
+    url = server.new_database(like=request.getfixturevalue("ready"))
+    yield url
+    server.drop(url)
 
 
 @pytest.fixture

@@ -50,10 +50,10 @@ class Postgres:
     def data(self) -> Path:
         return self.place / "data"
 
-    def new_database(self) -> str:
-        """The URL of a database without tables."""
+    def new_database(self, like: str = "template0") -> str:
+        """The URL of a database without tables, or of a copy of another one."""
         name = f"pbserv_{next(self._numbers)}"
-        self.sql("postgres", f"CREATE DATABASE {name} TEMPLATE template0")
+        self.sql("postgres", f"CREATE DATABASE {name} TEMPLATE {like.rpartition('/')[2]}")
         return self.url(name)
 
     def drop(self, url: str) -> None:
