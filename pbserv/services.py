@@ -101,7 +101,8 @@ def wire(
         logs.pbserv, registry, access, journal, web_is_up, [settings.client_directory / name for name in CLIENT_FILES]
     )
     virtual = VirtualFiles(policy)
-    tftp = TftpService(logs.tftp, virtual, policy, LOADER_ALIASES, [policy], policy)
+    placed = {f"client/{name}": client_directory / name for name in CLIENT_FILES}
+    tftp = TftpService(logs.tftp, virtual, policy, LOADER_ALIASES, [policy], policy, placed)
     proxydhcp = ProxyDhcpService(logs.proxydhcp, policy, journal)
     policy.watch(proxydhcp)
     services: tuple[Service[Any], ...] = (imaging, policy, tftp, proxydhcp)

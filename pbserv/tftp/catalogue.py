@@ -9,6 +9,7 @@ import errno
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from pbserv.errors import PbservError
@@ -80,7 +81,8 @@ _NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 class Catalogue:
     """``aliases`` maps lower-case names to names in the directory; they count when no file of that name exists.
 
-    ``client_directories``: "none", or what the directories of clients are named by, "ip" or "mac".
+    ``client_directories``: "none", or what the directories of clients are named by, "ip" or "mac". ``placed``: names
+    and the files outside of the directory that are sent where it has none of that name.
     """
 
     def __init__(
@@ -91,12 +93,14 @@ class Catalogue:
         *,
         rewrite: Rewrite | None = None,
         client_directories: str = "none",
+        placed: Mapping[str, Path] | None = None,
     ) -> None:
         self._directory = directory
         self._aliases = {os.fsencode(name.lower()): os.fsencode(target) for name, target in aliases.items()}
         self._virtual = virtual
         self._rewrite = rewrite
         self._client_directories = client_directories
+        self._placed = {os.fsencode(name): path for name, path in (placed or {}).items()}
 
     def find(
         self, request: Request, peer: str, local: str, mac: Mac, watch: Watch | None = None
@@ -105,7 +109,7 @@ class Catalogue:
         home = self._home(peer, mac)
         name = self._meant(request, peer, home, watch)
         spellings = self._spellings(self._of_boot(name, peer), home)
-        found = self._real(spellings, home) or self._aliased(spellings, home)
+        found = self._real(spellings, home) or self._aliased(spellings, home) or self._from_elsewhere(spellings)
         if found is not None:
             return found
         for spelling in spellings:
@@ -203,6 +207,17 @@ class Catalogue:
     def _aliased(self, spellings: tuple[bytes, ...], home: Home) -> RealFile | None:
         targets = (self._aliases.get(spelling.lower()) for spelling in spellings)
         return self._real(tuple(target for target in targets if target is not None), home)
+
+    def _from_elsewhere(self, spellings: tuple[bytes, ...]) -> RealFile | None:
+        for name in spellings:
+            if name in self._placed:
+                try:
+                    fd = os.open(self._placed[name], os.O_RDONLY | os.O_CLOEXEC)
+                except OSError as fault:
+                    _refuse_unless_absent(fault, "file cannot be read")
+                else:
+                    return RealFile(fd, os.fstat(fd), name)
+        return None
 
     def _open(self, name: bytes, home: Home) -> RealFile | None:
         if home.hides(name):

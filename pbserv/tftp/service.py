@@ -52,7 +52,10 @@ _FAULTS: Mapping[int, type[Exception]] = {
 
 
 class TftpService:
-    """``aliases``: names that old configurations ask for, and the file that is sent when there is none of that name."""
+    """``aliases``: names that old configurations ask for, and the file that is sent when there is none of that name.
+
+    ``placed``: likewise, with files outside of TFTPDirectory.
+    """
 
     name = "tftp"
     title = "pbserv TFTP service"
@@ -65,8 +68,10 @@ class TftpService:
         aliases: Mapping[str, str],
         uploads: Sequence[Uploads] = (),
         gate: Gate | None = None,
+        placed: Mapping[str, Path] | None = None,
     ) -> None:
         self._log = log
+        self._placed = dict(placed or {})
         self._gate = gate or OpenGate()
         self._virtual = virtual
         self._aliases = dict(aliases)
@@ -151,6 +156,7 @@ class TftpService:
             self._virtual,
             rewrite=rewrite,
             client_directories=settings.client_directories,
+            placed=self._placed,
         )
 
 

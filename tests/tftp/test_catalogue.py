@@ -337,3 +337,26 @@ def test_rules_for_uploads(shelf: Shelf) -> None:
     shelf.set_up("rP ^ in/\nrG ^ out/\naP \\.efi$ no\\ loaders")
     assert shelf.place("x") == "in/x"
     assert shelf.place("x.efi") == "2 no loaders"
+
+
+def test_files_outside_of_the_directory_have_their_places(shelf: Shelf, tmp_path: Path) -> None:
+    kernel = tmp_path / "elsewhere-vmlinuz"
+    placed = {"client/vmlinuz": kernel}
+    catalogue = Catalogue(Directory(shelf.root), {}, shelf, placed=placed)
+
+    def read(name: bytes) -> bytes:
+        found = catalogue.find(Request(Opcode.RRQ, name, "octet"), "10.0.0.7", "10.0.0.1", shelf.mac)
+        assert not isinstance(found, MadeFile)
+        with os.fdopen(found.fd, "rb") as stream:
+            return stream.read()
+
+    with pytest.raises(Refusal, match="file not found"):  # it was not built yet
+        read(b"client/vmlinuz")
+    kernel.write_bytes(b"kernel")
+    assert read(b"client/vmlinuz") == read(b"/client/vmlinuz") == b"kernel"
+    for name in (b"client/../elsewhere-vmlinuz", b"client/other", b"elsewhere-vmlinuz"):
+        with pytest.raises(Refusal):
+            read(name)
+    shelf.put("client/vmlinuz", "their own")
+    assert read(b"client/vmlinuz") == b"their own"
+    catalogue.close()
