@@ -1,0 +1,110 @@
+"""A network whose server has every boot loader, a Linux that tells its arguments, and a policy that each test adds to.
+
+A machine's sign of success is that Linux, or a disk that says so: nothing of it is looked for in the server alone.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.support.disks import Firmware, Parts
+from tests.support.netns import Room, run
+from tests.support.qemu import OVMF_VARS, SECURE_VARS, Console, Machine
+from tests.support.server import PROGRAMS, Server
+from tests.support.signpost import LINUX, LINUX_END, signpost_disk, signpost_initramfs
+
+HTTP_PORT = 8067
+OWN_DISK = "SIGNPOST own disk"
+# The release of Debian that has a GRUB which reads a proxy's offer, and an iPXE that asks for autoexec.ipxe.
+NEWER = "trixie"
+CONSOLE = "console=ttyS0,115200 quiet"
+# What firmware and loaders say when they give up.
+DEAD_ENDS = ("No more network devices", "No bootable device", "failed to load Boot", "Kernel panic", "grub>", "iPXE>")
+Fields = Mapping[str, object]
+
+
+def fill(directory: Path, server: Server, parts: Parts, loaders: Path) -> None:
+    """Put loaders, kernel and initramfs where the TFTP server serves from; ``loaders`` keeps downloads for the next."""
+    stamp = loaders / "stamp"
+    wanted = f"{NEWER} 1\n"
+    if not stamp.exists() or stamp.read_text() != wanted:
+        shutil.rmtree(loaders, ignore_errors=True)
+        # Outside of the room: it has no way to Debian's mirror.
+        install = (PROGRAMS / "pbserv", "--conf", server.conf, "loaders", "install")
+        run(*install, "pxelinux", timeout_s=300)
+        run(*install, "--suite", NEWER, "ipxe", "shim", "memtest", timeout_s=300)
+        shutil.copytree(server.tftp, loaders)
+        stamp.write_text(wanted)
+    shutil.copytree(loaders, server.tftp, dirs_exist_ok=True, ignore=shutil.ignore_patterns("stamp"))
+    shutil.copyfile(parts.kernel, server.tftp / "vmlinuz")
+    signpost_initramfs(server.tftp / "initrd.img", parts.busybox)
+    grub_image(server.tftp / "own-grub.efi", server.host.address)
+
+
+def grub_image(path: Path, address: str) -> None:
+    """A GRUB as grub-mknetdir makes it: it knows its server's address and looks for a configuration by its MAC."""
+    modules = ("normal", "configfile", "linux", "tftp", "http", "efinet", "net", "echo", "boot", "test", "sleep",
+               "chain", "reboot", "halt", "part_gpt", "fat", "search", "regexp", "eval", "minicmd")  # fmt: skip
+    run("grub-mkimage", "-O", "x86_64-efi", "-o", path, "-p", f"(tftp,{address})/boot/grub", *modules)
+
+
+@dataclass
+class Site:
+    """The running server, its room, and the machines that were made in it."""
+
+    server: Server
+    directory: Path
+    room: Room
+    machines: list[Machine] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        """Where the server answers by HTTP."""
+        return f"http://{self.server.host.address}:{HTTP_PORT}"
+
+    def machine(self, name: str, firmware: Firmware, *, secure_boot: bool = False, **options: object) -> Machine:
+        """A machine that is new to the server; UEFI has a fresh variable store, which boots from the network first."""
+        store = SECURE_VARS if secure_boot else OVMF_VARS
+        made = Machine(name, firmware, self.room, self.directory, variables=store, secure_boot=secure_boot, **options)  # type: ignore[arg-type]
+        self.machines.append(made)
+        return made
+
+    def disk(self, name: str, firmware: Firmware) -> Path:
+        """A disk that says who it is."""
+        return signpost_disk(self.directory / f"{name}.img", firmware, OWN_DISK)
+
+    def device(self, machine: Machine, bundle: Fields, /, **fields: object) -> None:
+        """Make the machine a known device with these fields, and assign it the bundle for ever."""
+        name = f"bundle of {machine.name}"
+        self.apply({
+            "bundle": {name: bundle},
+            "device": {machine.mac: {"state": "known", "name": machine.name, **fields}},
+            "assignment": {f"for {machine.name}": {"bundle": name, "device": machine.mac}},
+        })  # fmt: skip
+
+    def apply(self, policy: Mapping[str, Mapping[str, Fields]]) -> None:
+        """Hand a policy file to the running server."""
+        file = self.directory / "policy.json"
+        file.write_text(json.dumps(policy))
+        self.server.ok("apply", str(file))
+
+    def told(self, machine: Machine) -> str:
+        """What `pbserv journal` says of the machine's newest boot."""
+        return self.server.ok("journal", machine.mac)
+
+
+def linux(words: str, **fields: object) -> Fields:
+    """A bundle that boots the Linux of this place, with ``words`` among its arguments."""
+    return {"kind": "linux", "kernel": "vmlinuz", "initrd": ["initrd.img"], "arguments": f"{CONSOLE} {words}", **fields}
+
+
+def runs_linux(console: Console, words: str, timeout_s: float = 60) -> str:
+    """Wait until that Linux runs with these words in its arguments; all of its console's text."""
+    console.wait_for(LINUX_END, timeout_s=timeout_s, never=DEAD_ENDS)
+    line = next(line for line in console.text.splitlines() if LINUX in line)
+    assert words in line, line
+    return console.text
