@@ -71,6 +71,17 @@ def test_joined_and_split_devices_in_either_order() -> None:
     assert joined.device(MACS[1]) == both
 
 
+def test_an_address_that_moves_to_another_device_in_either_order() -> None:
+    card = "52:54:00:00:00:11"
+    one, two = device(MACS[0]), device(MACS[1])
+    before = Snapshot.of([replace(one, macs=(card,)), two])
+    after = Snapshot.of([one, replace(two, macs=(card,))])
+    same(before.with_device(one).with_device(replace(two, macs=(card,))), after)
+    same(before.with_device(replace(two, macs=(card,))).with_device(one), after)
+    gone = before.with_device(replace(two, macs=(card,))).without_device(MACS[0])
+    assert gone.device(card) == replace(two, macs=(card,))
+
+
 def test_a_uuid_that_several_have_or_boards_share_is_nobodys() -> None:
     one, two = device(MACS[0], uuid=UUIDS[1]), device(MACS[1], uuid=UUIDS[1])
     snapshot = Snapshot.of([one])
