@@ -20,7 +20,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.types import TypeEngine
 
 BIG = BigInteger().with_variant(Integer, "sqlite")
 """Numbers of rows that come with every packet: SQLite counts in 64 bits under the name of INTEGER alone."""
@@ -54,18 +53,15 @@ def _utc_of_text(value: str | None) -> datetime | None:
 class Words(TypeDecorator[str]):
     """Text from anywhere, made fit for both databases: PostgreSQL refuses NUL, half characters and what is too long.
 
-    Much of it comes from devices; a batch must not fail for ever for one odd character. ``length`` None: any.
+    Much of it comes from devices; a batch must not fail for ever for one odd character.
     """
 
     impl = String
     cache_ok = True
 
-    def __init__(self, length: int | None = None) -> None:
+    def __init__(self, length: int | None) -> None:
         super().__init__(length)
         self.length = length
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[str]:
-        return dialect.type_descriptor(Text() if self.length is None else String(self.length))
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
         if value is None:
@@ -75,6 +71,16 @@ class Words(TypeDecorator[str]):
         if not value.isascii():
             value = value.encode("utf-8", "replace").decode()
         return value if self.length is None or len(value) <= self.length else value[: self.length]
+
+
+class Prose(Words):
+    """The same of any length."""
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self) -> None:
+        super().__init__(None)
 
 
 class Base(DeclarativeBase):
@@ -95,8 +101,8 @@ class DeviceRow(Base):
     serial: Mapped[str] = mapped_column(Words(128), default="")
     asset: Mapped[str] = mapped_column(Words(128), default="")
     folder: Mapped[str] = mapped_column(Words(600), default="/")
-    labels: Mapped[str] = mapped_column(Words(), default="{}")
-    learned: Mapped[str] = mapped_column(Words(), default="{}")
+    labels: Mapped[str] = mapped_column(Prose(), default="{}")
+    learned: Mapped[str] = mapped_column(Prose(), default="{}")
     menu: Mapped[str] = mapped_column(Words(64), default="")
     loader: Mapped[str] = mapped_column(Words(1024), default="")
     arguments: Mapped[str] = mapped_column(Words(1024), default="")
@@ -140,10 +146,10 @@ class WorkRow(Base):
     finish: Mapped[str] = mapped_column(Words(16))
     overwrite: Mapped[bool] = mapped_column(default=False)
     state: Mapped[str] = mapped_column(Words(16), index=True)
-    reason: Mapped[str] = mapped_column(Words(), default="")
+    reason: Mapped[str] = mapped_column(Prose(), default="")
     created: Mapped[datetime] = mapped_column(UtcTime)
     bundle: Mapped[str] = mapped_column(Words(64), default="")
-    document: Mapped[str] = mapped_column(Words(), default="")
+    document: Mapped[str] = mapped_column(Prose(), default="")
     assignment: Mapped[str] = mapped_column(Words(80), default="")
     expires: Mapped[datetime | None] = mapped_column(UtcTime)
     retries: Mapped[int] = mapped_column(default=0)
@@ -170,7 +176,7 @@ class JobRow(Base):
     version: Mapped[int | None]
     address: Mapped[str] = mapped_column(Words(45), default="")
     state: Mapped[str] = mapped_column(Words(16), index=True)
-    reason: Mapped[str] = mapped_column(Words(), default="")
+    reason: Mapped[str] = mapped_column(Prose(), default="")
     stage: Mapped[str] = mapped_column(Words(64), default="")
     item: Mapped[str] = mapped_column(Words(64), default="")
     bytes_done: Mapped[int] = mapped_column(BigInteger, default=0)
@@ -178,7 +184,7 @@ class JobRow(Base):
     rate: Mapped[int] = mapped_column(BigInteger, default=0)
     started: Mapped[datetime] = mapped_column(UtcTime)
     finished: Mapped[datetime | None] = mapped_column(UtcTime)
-    log: Mapped[str] = mapped_column(Words(), default="")
+    log: Mapped[str] = mapped_column(Prose(), default="")
 
     __table_args__ = ({"sqlite_autoincrement": True},)
 
@@ -190,7 +196,7 @@ class EventRow(Base):
     time: Mapped[datetime] = mapped_column(UtcTime)
     mac: Mapped[str] = mapped_column(Words(17))
     what: Mapped[str] = mapped_column(Words(64))
-    detail: Mapped[str] = mapped_column(Words(), default="")
+    detail: Mapped[str] = mapped_column(Prose(), default="")
 
     __table_args__ = (Index("ix_event_mac_id", "mac", "id"),)
 
@@ -203,8 +209,8 @@ class BootSessionRow(Base):
     started: Mapped[datetime] = mapped_column(UtcTime)
     ended: Mapped[datetime] = mapped_column(UtcTime)
     result: Mapped[str] = mapped_column(Words(64))
-    why: Mapped[str] = mapped_column(Words())
-    todo: Mapped[str] = mapped_column(Words())
+    why: Mapped[str] = mapped_column(Prose())
+    todo: Mapped[str] = mapped_column(Prose())
     steps: Mapped[bytes] = mapped_column(LargeBinary)
     packets: Mapped[int]
 
@@ -238,7 +244,7 @@ class DocumentRow(Base):
 
     kind: Mapped[str] = mapped_column(Words(16), primary_key=True)
     name: Mapped[str] = mapped_column(Words(600), primary_key=True)
-    body: Mapped[str] = mapped_column(Words())
+    body: Mapped[str] = mapped_column(Prose())
     revision: Mapped[int]
     changed: Mapped[datetime] = mapped_column(UtcTime)
 

@@ -23,7 +23,7 @@ from tests.support.process import free_port
 PASSWORD = "p@ss:w/rd"  # with all that an URL has to escape
 ESCAPED = "p%40ss%3Aw%2Frd"
 USER = "postgres"
-_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
+_FAST = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
 
 
 @dataclass
