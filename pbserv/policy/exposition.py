@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from sqlalchemy.exc import SQLAlchemyError
 
+from pbserv.policy.oracles.ports import RESULTS, Oracle
 from pbserv.policy.snapshot import Snapshot
 from pbserv.registry.counts import Counts
 from pbserv.types import Verdict
@@ -31,6 +32,10 @@ class Policy(Protocol):
     @property
     def decided(self) -> Mapping[Verdict, int]:
         """Decisions that were made since the start, by their verdict."""
+
+    @property
+    def oracle(self) -> Oracle | None:
+        """The other server that is asked about devices."""
 
 
 class Registry(Protocol):
@@ -69,7 +74,16 @@ class PolicyCollector:
         for verdict in Verdict:
             decisions.add_metric((verdict.value,), self._policy.decided.get(verdict, 0))
         yield decisions
+        yield _questions(self._policy.oracle)
         yield from _objects(self._policy.snapshot)
+
+
+def _questions(oracle: Oracle | None) -> Metric:
+    text = "Questions to the other server that decides (PolicyHook, PrebootServer), and what came of them."
+    family = CounterMetricFamily("pbserv_policy_questions", text, labels=("result",))
+    for result in RESULTS:
+        family.add_metric((result,), 0 if oracle is None else oracle.counters.get(result, 0))
+    return family
 
 
 def _by_state(name: str, text: str, counts: Mapping[str, int]) -> Metric:

@@ -9,18 +9,22 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pbserv.policy.exposition import FRESH_S, PolicyCollector
 from pbserv.policy.model import Group
+from pbserv.policy.oracles.ports import Oracle
 from pbserv.policy.snapshot import Snapshot
 from pbserv.registry.migrate import migrate
 from pbserv.registry.orders import DeviceChange
 from pbserv.registry.records import DeviceState
 from pbserv.registry.registry import Registry
 from pbserv.types import Verdict
+from tests.policy.oracles.host import Host
+from tests.policy.oracles.test_hook import BOOTS, SIGHTING, asking
 
 
 class Policy:
     def __init__(self) -> None:
         self.snapshot = Snapshot()
         self.decided = dict.fromkeys(Verdict, 0)
+        self.oracle: Oracle | None = None
 
 
 def figures(collector: PolicyCollector) -> dict[tuple[str, str], float]:
@@ -70,3 +74,14 @@ async def test_without_a_database_the_scrape_goes_on(tmp_path: Path) -> None:
     found = figures(collector)
     assert not any(name in ("pbserv_policy_devices", "pbserv_policy_work") for name, _ in found)
     assert found["pbserv_policy_decisions_total", "silent"] == 0
+
+
+async def test_questions_to_another_server(tmp_path: Path) -> None:
+    registry, policy = Registry.open(tmp_path / "registry.db"), Policy()
+    collector = PolicyCollector(policy, registry)
+    assert figures(collector)["pbserv_policy_questions_total", "asked"] == 0
+    async with Host(BOOTS).serving() as host, asking(host) as policy.oracle:
+        await policy.oracle.wait(SIGHTING, 5.0)
+        found = figures(collector)
+    await registry.close()
+    assert [found["pbserv_policy_questions_total", name] for name in ("asked", "answered", "failed")] == [1, 1, 0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,11 +45,14 @@ class Hook:
         self._trouble = Trouble(log, self._name, clock)
         self._client = new_client(settings.timeout_s)
         self._questions = Questions(self._put, self._instead, spawn, clock, settings.timeout_s, labels=False)
-        self.counters = self._questions.counters
 
     @property
     def name(self) -> str:
         return self._name
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        return self._questions.counters
 
     def known(self, sighting: Sighting, now: float) -> Answer | None:
         return self._questions.known(sighting, now)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from pbserv.policy.decide import Ruling
 from pbserv.types import Sighting
+
+RESULTS: Final = ("asked", "answered", "left", "failed", "too_many")
+"""``left`` to this server's own policy; ``too_many`` were not asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,10 @@ class Oracle(Protocol):
     @property
     def name(self) -> str:
         """Who is asked, for logs and steps: ``PolicyHook 10.0.0.7:8080``."""
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """Questions since it was made, by :data:`RESULTS`; those under way are ``asked`` only."""
 
     def known(self, sighting: Sighting, now: float) -> Answer | None:
         """From memory; None: not asked yet, being asked, or what it said is too old. ``now`` is monotonic."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,11 +64,14 @@ class PrebootServer:
         self._writer: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
         self._down: tuple[float, str] = (float("-inf"), "")
-        self.counters = self._questions.counters
 
     @property
     def name(self) -> str:
         return self._name
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        return self._questions.counters
 
     def known(self, sighting: Sighting, now: float) -> Answer | None:
         return self._questions.known(sighting, now)

@@ -72,7 +72,7 @@ class Questions:
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
         self._closed = False
         self.counters: Counter[str] = Counter()
-        """``asked``, ``answered``, ``left`` (to our own policy), ``failed``, ``too_many``."""
+        """By ``ports.RESULTS``."""
 
     def known(self, sighting: Sighting, now: float) -> Answer | None:
         entry = self._entries.get(sighting.mac.octets)
