@@ -13,6 +13,7 @@ from pbserv.policy.files import Form, PolicyFile, read_policy
 from pbserv.policy.integrity import problems, warnings
 from pbserv.policy.model import MAX_TEXT
 from pbserv.policy.snapshot import Objects
+from pbserv.policy.texts import text_problems
 
 MOST = 64 * 1024 * 1024
 """Bytes of a policy file."""
@@ -34,9 +35,10 @@ def load(file: Path) -> PolicyFile:
 
 
 def judged(file: Path, policy: PolicyFile) -> tuple[Sequence[str], Sequence[str]]:
-    """What names nothing that there is, and what is odd; each with the file's name."""
+    """What names nothing that there is or cannot be rendered, and what is odd; each with the file's name."""
     objects = Objects.of(policy.objects)
-    wrong = [f"{file}: {each}" for each in problems(objects, policy.devices)]
+    found = [*problems(objects, policy.devices), *text_problems(objects.bundles.values())]
+    wrong = [f"{file}: {each}" for each in found]
     return wrong, [f"{file}: {each}" for each in warnings(objects, policy.devices)]
 
 

@@ -221,9 +221,8 @@ class PolicyService:
         query = Query(mac, device, dict(sighting.details))
         ruling = self._elsewhere(sighting, self._filled(decide(query, self.snapshot, today)), now)
         until = now if ruling.decision.later else now + self._fresh_s(device, today)
-        answer = Answer(
-            mac, ruling, sighting.address, until, registered=device is not None, claimed=not ruling.refused, quiet={}
-        )
+        ours = device is not None or (elsewhere and ruling.decision.verdict is not Verdict.SILENT)
+        answer = Answer(mac, ruling, sighting.address, until, registered=ours, claimed=not ruling.refused, quiet={})
         self._answers.put(sighting.mac.octets, answer)
         if device is not None and ruling.order and not ruling.menu and ruling.bundle and sighting.via == "dhcp":
             self._due[device.mac] = Order(ruling.bundle, ruling.order)
@@ -250,6 +249,8 @@ class PolicyService:
         if device is not None:
             fresh_s = SEEN_EVERY_S - max(0.0, (today - device.last_seen).total_seconds())
         timed = self.snapshot.objects.scheduled or (device is not None and device.work is not None)
+        if self._oracle is not None:
+            fresh_s = min(fresh_s, STRANGER_S)  # it remembers by itself, and knows when its answer is too old
         return min(fresh_s, MINUTE_S - today.second) if timed else fresh_s
 
     def _filled(self, ruling: Ruling) -> Ruling:

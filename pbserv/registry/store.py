@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from pbserv.registry.device_rows import devices_of
@@ -131,5 +131,9 @@ def _translated() -> Iterator[None]:
         yield
     except IntegrityError as fault:
         raise ConflictError("the registry was changed by somebody else at the same time; look again") from fault
+    except (ProgrammingError, DataError, NotSupportedError):
+        raise  # a fault of ours, not of the connection or the server
+    except DBAPIError as fault:
+        raise UnavailableError(f"the registry's database cannot be used: {first_line(fault)}") from fault
     except OSError as fault:  # TimeoutError is one
         raise UnavailableError(f"the registry's database cannot be reached: {first_line(fault)}") from fault

@@ -93,6 +93,16 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
     assert [word for word in ("colour", "nothing assigns") if not any(word in text for text in said["warnings"])] == []
 
 
+def test_templates_that_cannot_be_rendered(tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    (tmp_path / "preseed.cfg").write_text("d-i a string {{ name }}\nd-i b string {{ nam }}\n")
+    head = '[bundle.i]\nkind = "install"\nkernel = "k"\ninstaller = "preseed"\n'
+    file.write_text(f'{head}answer_file = "preseed.cfg"\n')
+    done = run("policy", "validate", str(file))
+    assert done.returncode == 1
+    assert f"{file}: bundle 'i': preseed.cfg of bundle i, line 2: 'nam' is undefined" in done.stderr
+
+
 def test_files_beside_a_policy(tmp_path: Path) -> None:
     place = tmp_path / "policy"
     place.mkdir()

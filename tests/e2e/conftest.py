@@ -27,7 +27,7 @@ from tests.support.qemu import Machine, MachineError, accelerator
 from tests.support.server import CHECKOUT, Server, running
 
 CACHE = CHECKOUT / ".cache"
-ENDED = ("done", "failed", "cancelled")
+ENDED = ("done", "failed", "held", "expired", "cancelled")
 _TIMES: dict[str, float] = {}
 
 

@@ -60,9 +60,23 @@ async def test_a_connection_that_breaks_in_a_transaction(postgres: Postgres, url
             postgres.sql("postgres", others)
             change.touch(MAC)
 
-    with pytest.raises(SQLAlchemyError):
+    with pytest.raises(UnavailableError):
         await cut_off()
     assert (await registry.change_device(MAC, DeviceChange(menu="m"))).name == "till"
+    await registry.close()
+
+
+async def test_a_server_that_lets_nobody_in(postgres: Postgres, url: str) -> None:
+    """As one that starts, stops, or has no connection left."""
+    registry = Registry.open(url)
+    await registry.change_device(MAC, DeviceChange(name="till"))
+    name = url.rpartition("/")[2]
+    postgres.sql("postgres", f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    postgres.sql("postgres", f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+    with pytest.raises(UnavailableError, match="not currently accepting connections"):
+        await registry.devices()
+    postgres.sql("postgres", f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+    assert len(await registry.devices()) == 1
     await registry.close()
 
 

@@ -138,10 +138,10 @@ def test_work_is_cleared_by_its_report_and_not_by_the_first_question(server: Ins
     assert first.call("GET", "manifest").status_code == 409, "the first run is over"
     assert second.call("POST", "result", data={"ok": "0", "reason": "disk too small"}).text == "OK\n"
     failed = next(w for w in server.json("work", "list", "--all") if str(w["id"]) == work)
-    assert (failed["state"], failed["reason"]) == ("failed", "disk too small")
+    assert (failed["state"], failed["reason"]) == ("held", "disk too small")
     assert second.call("POST", "result", data={"ok": "1"}).text == "OK\n", "a repeated report changes nothing"
     assert second.begin()["ACTION"] == "local"
-    assert next(w for w in server.json("work", "list", "--all") if str(w["id"]) == work)["state"] == "failed"
+    assert next(w for w in server.json("work", "list", "--all") if str(w["id"]) == work)["state"] == "held"
 
 
 def test_a_cancelled_job_is_told_and_leaves_nothing(server: Installed, device: str) -> None:
@@ -185,7 +185,7 @@ def test_an_image_that_vanished_fails_the_job_with_its_reason(server: Installed,
     server.ok("image", "delete", "gone")
     assert client_of(server, work).begin()["ACTION"] == "local"
     failed = next(w for w in server.json("work", "list", "--all") if str(w["id"]) == work)
-    assert failed["state"] == "failed"
+    assert failed["state"] == "held"
     assert "gone" in failed["reason"]
 
 
@@ -211,7 +211,7 @@ def test_success_without_an_image_is_not_believed(server: Installed, device: str
     assert client.call("POST", "result", data={"ok": "1"}).text == "OK\n"
     failed = next(w for w in server.json("work", "list", "--all") if str(w["id"]) == work)
     assert (failed["state"], failed["reason"]) == (
-        "failed", "the device reported success, but no image was committed",
+        "held", "the device reported success, but no image was committed",
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from pbserv.policy.documents import PolicyError, decode
 from pbserv.policy.model import DEFAULT_MENU, PolicyObject, check_folder, check_name
 from pbserv.policy.service import PolicyService
 from pbserv.policy.snapshot import Objects, Snapshot
+from pbserv.policy.texts import text_problems
 from pbserv.registry.access import Access
 from pbserv.registry.records import BundleKind, Device, Document, Role
 from pbserv.registry.registry import NotFoundError, Registry
@@ -124,9 +125,9 @@ class Desk:
         """Raises ApiError 422 for a group or menu that does not exist."""
         for group in groups:
             if not await self.has("group", group):
-                raise ApiError(422, f"there is no group {group!r}; make it first: pbserv group add")
+                raise ApiError(422, f"there is no group {group!r}; make it first: pbserv group set")
         if menu and menu != DEFAULT_MENU.name and not await self.has("menu", menu):
-            raise ApiError(422, f"there is no menu {menu!r}; make it first: pbserv menu add")
+            raise ApiError(422, f"there is no menu {menu!r}; make it first: pbserv menu set")
 
     async def has(self, kind: str, name: str) -> bool:
         try:
@@ -138,7 +139,8 @@ class Desk:
     async def check_objects(
         self, before: Objects, after: Objects, devices: Callable[[Iterable[Device]], Iterable[Device]] | None = None
     ) -> None:
-        """Raises ApiError 422 with every reference that would lead nowhere and did not before.
+        """Raises ApiError 422 with every reference that would lead nowhere, and every text that would not render, and
+        did before.
 
         ``devices`` makes of the devices what they will be; None: no device can be affected. The work is done beside
         the event loop: there may be 100,000 devices.
@@ -147,8 +149,9 @@ class Desk:
 
         def new() -> list[str]:
             will_be = () if devices is None else devices(there)
-            old = set(integrity.problems(before, there))
-            return [each for each in integrity.problems(after, will_be) if each not in old]
+            old = {*integrity.problems(before, there), *text_problems(before.bundles.values())}
+            found = [*integrity.problems(after, will_be), *text_problems(after.bundles.values())]
+            return [each for each in found if each not in old]
 
         found = await asyncio.to_thread(new)
         if found:

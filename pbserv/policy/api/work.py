@@ -85,7 +85,7 @@ def _ordering(routers: Routers, desk: Desk) -> None:
         while page := await desk.registry.page_devices(after=found[-1] if found else "", limit=1000, group=group):
             found += [device.mac for device in page]
         if not found:
-            raise ApiError(409, f"no device is in group {group!r}; put some in: pbserv group members {group} --add MAC")
+            raise ApiError(409, f"no device is in group {group!r}; put some in: pbserv group add NAME MAC")
         return found
 
     @routers.operator.post("/work/{work_id}/cancel", tags=_TAGS, summary="Cancel work that waits or runs",
