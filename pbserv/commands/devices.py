@@ -41,16 +41,21 @@ def show(conf: Path, mac: str, as_json: bool) -> None:
     device = api.get(named("devices", mac))
     history = api.get(named("devices", mac, "history"))
     jobs = api.get("/jobs", mac=device["mac"], limit=10)
+    boots = api.get("/journal", mac=device["mac"], limit=10)
     if as_json:
-        return print_json({"device": device, "history": history, "jobs": jobs})
+        return print_json({"device": device, "history": history, "jobs": jobs, "boots": boots})
     show_facts(_facts(device))
     if jobs:
         print()
         rows = ((clock(j["started"]), j["kind"], j["image"], j["state"], progress(j), j["reason"]) for j in jobs)
         show_table(("Job", "Kind", "Image", "State", "Progress", "Reason"), rows, "")
+    if boots:
+        print()
+        said = ((clock(b["started"]), b["mac"], b["result"], b["why"]) for b in boots)
+        show_table(("Boot", "Address", "How far", "Why"), said, "")
     print()
-    rows_of_history = ((clock(e["time"]), e["what"], e["detail"]) for e in history)
-    return show_table(("Time", "What", "Detail"), rows_of_history, "no history yet")
+    rows_of_history = ((clock(e["time"]), e["mac"], e["what"], e["detail"]) for e in history)
+    return show_table(("Time", "Address", "What", "Detail"), rows_of_history, "no history yet")
 
 
 def _facts(device: Row) -> tuple[tuple[str, str], ...]:

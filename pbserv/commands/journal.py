@@ -15,6 +15,7 @@ from rich.table import Table
 from pbserv.commands.api import Api, named
 from pbserv.errors import PbservError, UsageError
 from pbserv.journal.timeline import Row, plain, result_text, text_of
+from pbserv.types import MacAddress
 
 Session = Mapping[str, Any]
 DEVICES = 50
@@ -39,7 +40,7 @@ def show(conf: Path, mac: str | None, *, follow: bool, packets: bool, as_json: b
             return print(json.dumps(found))
         _timelines(mac, found, as_json, follow)
     if follow:
-        _follow(api.lines("/journal/stream", mac=mac), packets, as_json, several=mac is None)
+        _follow(api.lines("/journal/stream", mac=mac), packets, as_json, mac)
     return None
 
 
@@ -103,26 +104,28 @@ def _timeline(session: Session) -> Iterator[str]:
     yield from result_text(session["result"], session["why"], session["todo"], still=session["still"])
 
 
-def _follow(lines: Iterator[str], packets: bool, as_json: bool, *, several: bool) -> None:
+def _follow(lines: Iterator[str], packets: bool, as_json: bool, mac: str | None) -> None:
+    alone = "" if mac is None else str(MacAddress.parse(mac))
     try:
         for line in filter(None, lines):
             if as_json:
                 print(line, flush=True)
                 continue
-            for text in _followed(json.loads(line), packets, several):
+            for text in _followed(json.loads(line), packets, alone):
                 print(text, flush=True)
     except KeyboardInterrupt:
         return
 
 
-def _followed(step: dict[str, Any], packets: bool, several: bool) -> Iterator[str]:
+def _followed(step: dict[str, Any], packets: bool, alone: str) -> Iterator[str]:
+    """``alone``: the address that was named; the steps of others, which its device has too, say whose they are."""
     if "lost" in step:
         yield f"({step['lost']} steps were lost: they came faster than they could be shown)"
         return
     mac = step.pop("mac")
     row = Row(**step) if packets else Row(**{**step, "packet": (), "reply": ()})
     first, *more = text_of(row)
-    yield f"{mac}  {first}" if several else first
+    yield first if mac == alone else f"{mac}  {first}"
     yield from more
 
 

@@ -22,17 +22,17 @@ class TooManyFollowersError(PbservError):
 
 
 class Follower:
-    """The steps of one device, or with ``mac`` None of all, from now on."""
+    """The steps of these addresses, or with ``macs`` None of all, from now on."""
 
-    def __init__(self, mac: bytes | None) -> None:
-        self._mac = mac
+    def __init__(self, macs: frozenset[bytes] | None) -> None:
+        self._macs = macs
         self._waiting: deque[tuple[bytes, DhcpStep | Step]] = deque()
         self._lost = 0
         self._over = False
         self._wake = asyncio.Event()
 
     def tell(self, mac: bytes, step: DhcpStep | Step) -> None:
-        if self._mac is not None and self._mac != mac:
+        if self._macs is not None and mac not in self._macs:
             return
         if len(self._waiting) >= MOST_WAITING:
             self._lost += 1
@@ -65,10 +65,10 @@ class Followers:
         self.watching: list[Follower] = []
 
     @contextlib.contextmanager
-    def follow(self, mac: bytes | None) -> Iterator[Follower]:
+    def follow(self, macs: frozenset[bytes] | None) -> Iterator[Follower]:
         """Raises TooManyFollowersError."""
         self.refuse_when_full()
-        follower = Follower(mac)
+        follower = Follower(macs)
         self.watching.append(follower)
         try:
             yield follower

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
@@ -48,6 +48,8 @@ class Store(Protocol):
     async def drop_old_sessions(self, days: int) -> None: ...
 
     async def sessions(self, *, mac: str | None = None, limit: int = 100) -> list[BootSession]: ...
+
+    async def addresses(self, mac: str) -> tuple[str, ...]: ...
 
     async def remember_strategies(self, learned: Mapping[str, str]) -> None: ...
 
@@ -153,9 +155,13 @@ class Journal:
 
     # who looks at it
 
-    def follow(self, mac: str | None) -> contextlib.AbstractContextManager[Follower]:
-        """The steps of one device, or of all, from now on; raises TooManyFollowersError."""
-        return self._followers.follow(None if mac is None else _octets(mac))
+    async def addresses(self, mac: str) -> tuple[str, ...]:
+        """All addresses of the device that has ``mac``; of one that is not registered ``mac`` alone."""
+        return await self._store.addresses(mac)
+
+    def follow(self, macs: Collection[str] | None) -> contextlib.AbstractContextManager[Follower]:
+        """The steps of these addresses, or of all, from now on; raises TooManyFollowersError."""
+        return self._followers.follow(None if macs is None else frozenset(map(_octets, macs)))
 
     def refuse_when_full(self) -> None:
         """Raises TooManyFollowersError when :meth:`follow` would."""
@@ -172,9 +178,12 @@ class Journal:
         return DhcpLine(step, self._describe(step.data), name_of(step.ifindex))
 
     async def sessions(self, mac: str | None = None, limit: int = 100) -> list[BootSession]:
-        """The newest first, those in memory with everything that has happened until now."""
-        octets = None if mac is None else _octets(mac)
-        waiting = sorted(self._table.unwritten(octets), key=lambda session: session.last, reverse=True)
+        """The newest first, those in memory with everything that has happened until now.
+
+        ``mac``: those of its device, whichever of its addresses booted.
+        """
+        macs = None if mac is None else frozenset(map(_octets, await self.addresses(mac)))
+        waiting = sorted(self._table.unwritten(macs), key=lambda session: session.last, reverse=True)
         found = await self._seal(waiting[:limit])
         names = {(session.mac, session.started) for session in found}
         stored = await self._store.sessions(mac=mac, limit=limit)

@@ -20,11 +20,11 @@ _TTL: Final = 64
 _SNAPLEN: Final = 65_535
 
 
-def pcap_of(mac: bytes, lines: Iterable[Line]) -> bytes:
-    """All packets that are kept whole, with their replies, in the order of the lines."""
+def pcap_of(steps: Iterable[tuple[bytes, Line]]) -> bytes:
+    """All packets that are kept whole, with their replies, in the order of the lines; each with its device's MAC."""
     file = io.BytesIO()
     writer = dpkt.pcap.Writer(file, snaplen=_SNAPLEN, linktype=dpkt.pcap.DLT_EN10MB)
-    for line in lines:
+    for mac, line in steps:
         if isinstance(line, DhcpLine) and line.step.data:
             writer.writepkt(_asked(mac, line.step), ts=line.step.at)
             if line.step.reply:

@@ -7,7 +7,7 @@ packets are read when a session is written or looked at.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Any, Final
 
 from pbserv.journal.steps import (
@@ -317,10 +317,10 @@ class SessionTable:
         else:
             session.settle(describe, name_of, packets)
 
-    def unwritten(self, mac: bytes | None = None) -> list[Session]:
+    def unwritten(self, macs: Container[bytes] | None = None) -> list[Session]:
         """Sessions of which the registry does not know everything."""
-        return [session for session in self._dirty if mac is None or session.mac == mac]
+        return [session for session in self._dirty if macs is None or session.mac in macs]
 
     def forget(self, mac: bytes) -> None:
-        for session in [*self.unwritten(mac), *filter(None, (self._live.pop(mac, None),))]:
+        for session in [*self.unwritten((mac,)), *filter(None, (self._live.pop(mac, None),))]:
             self._discard(session)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from sqlalchemy import delete, func, insert, select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from pbserv.registry.device_rows import owners_of
 from pbserv.registry.journal_rows import boot_session, keep_session, keep_strategy, surplus_sessions, values_of
@@ -45,11 +46,14 @@ class History(Store):
     async def history(self, mac: str, limit: int = 200) -> list[Event]:
         """The newest ``limit`` events of a device, of all its addresses, oldest first."""
         async with self._read() as session:
-            owner = (await owners_of(session, (mac,)))[mac]
-            further = await session.scalars(select(DeviceMacRow.mac).where(DeviceMacRow.device == owner))
-            query = select(EventRow).where(EventRow.mac.in_([owner, *further])).order_by(EventRow.id.desc())
-            rows = (await session.scalars(query.limit(limit))).all()
+            query = select(EventRow).where(EventRow.mac.in_(await _addresses(session, mac)))
+            rows = (await session.scalars(query.order_by(EventRow.id.desc()).limit(limit))).all()
         return [Event(row.time, row.mac, row.what, row.detail) for row in reversed(rows)]
+
+    async def addresses(self, mac: str) -> tuple[str, ...]:
+        """All addresses of the device that has ``mac``, its name first; ``mac`` alone where there is no such device."""
+        async with self._read() as session:
+            return await _addresses(session, mac)
 
     # boot sessions
 
@@ -70,11 +74,11 @@ class History(Store):
             await session.execute(delete(BootSessionRow).where(BootSessionRow.id < first_kept.scalar_subquery()))
 
     async def sessions(self, *, mac: str | None = None, limit: int = 100) -> list[BootSession]:
-        """Newest first, by the time of their last step."""
+        """Newest first, by the time of their last step; with ``mac`` those of its device, whichever address booted."""
         query = select(BootSessionRow).order_by(BootSessionRow.ended.desc(), BootSessionRow.id.desc()).limit(limit)
-        if mac is not None:
-            query = query.where(BootSessionRow.mac == mac)
         async with self._read() as session:
+            if mac is not None:
+                query = query.where(BootSessionRow.mac.in_(await _addresses(session, mac)))
             return [boot_session(row) for row in (await session.scalars(query)).all()]
 
     async def strategies(self) -> dict[str, str]:
@@ -95,3 +99,9 @@ class History(Store):
             newest = select(StrategyRow.mac).order_by(StrategyRow.learned.desc()).limit(MOST_STRATEGIES)
             if (await session.scalar(select(func.count()).select_from(StrategyRow)) or 0) > MOST_STRATEGIES:
                 await session.execute(delete(StrategyRow).where(StrategyRow.mac.not_in(newest)))
+
+
+async def _addresses(session: AsyncSession, mac: str) -> tuple[str, ...]:
+    owner = (await owners_of(session, (mac,)))[mac]
+    further = select(DeviceMacRow.mac).where(DeviceMacRow.device == owner).order_by(DeviceMacRow.mac)
+    return owner, *await session.scalars(further)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Final
@@ -71,15 +71,16 @@ def router(journal: Journal, access: Access, spell: Spell) -> APIRouter:
 
     @routes.get("")
     async def sessions(mac: str | None = None, limit: Limit = 50) -> list[SessionView]:
-        """The newest boot sessions of all devices, or of one."""
+        """The newest boot sessions of all devices, or of the one that has this address: those of all its addresses."""
         found = await journal.sessions(None if mac is None else _mac_text(mac), limit)
         return [SessionView(**_head(journal, session)) for session in found]
 
     @routes.get("/stream", response_class=StreamingResponse)
     async def stream(mac: str | None = None) -> StreamingResponse:
         """Steps as they happen: one JSON object in each line, an empty line now and then, until the client leaves."""
+        macs = None if mac is None else await journal.addresses(_mac_text(mac))
         journal.refuse_when_full()
-        return StreamingResponse(_lines(journal, None if mac is None else _mac_text(mac), spell), media_type=_LINE_TYPE)
+        return StreamingResponse(_lines(journal, macs, spell), media_type=_LINE_TYPE)
 
     @routes.get("/{mac}")
     async def timeline(mac: str, limit: Sessions = 1, packets: bool = False) -> list[TimelineView]:
@@ -90,16 +91,15 @@ def router(journal: Journal, access: Access, spell: Spell) -> APIRouter:
     @routes.get("/{mac}/packets.pcap", response_class=Response)
     async def packets(mac: str, limit: Sessions = 20) -> Response:
         """The packets of a device's newest sessions that are kept, oldest first."""
-        name = _mac_text(mac)
-        kept = [unpack(session.steps)[0] for session in await journal.sessions(name, limit)]
-        lines = [line for steps in reversed(kept) for line in steps]
-        return Response(pcap_of(MacAddress.parse(name).octets, lines), media_type=_PCAP_TYPE)
+        found = reversed(await journal.sessions(_mac_text(mac), limit))
+        steps = [(MacAddress.parse(kept.mac).octets, line) for kept in found for line in unpack(kept.steps)[0]]
+        return Response(pcap_of(steps), media_type=_PCAP_TYPE)
 
     return routes
 
 
-async def _lines(journal: Journal, mac: str | None, spell: Spell) -> AsyncIterator[str]:
-    with journal.follow(mac) as follower:
+async def _lines(journal: Journal, macs: Collection[str] | None, spell: Spell) -> AsyncIterator[str]:
+    with journal.follow(macs) as follower:
         yield "\n"  # the client sees at once that it is connected
         while (heard := await follower.next(_ALIVE_S)) is not None:
             steps, lost = heard

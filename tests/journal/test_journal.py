@@ -16,7 +16,8 @@ from pbserv.journal.record import unpack
 from pbserv.journal.steps import DhcpLine
 from pbserv.proxydhcp.reading import text_of
 from pbserv.registry.migrate import migrate
-from pbserv.registry.registry import Registry
+from pbserv.registry.records import DeviceState
+from pbserv.registry.registry import DeviceChange, Registry
 from tests.journal.samples import MAC, T0, acknowledged, asks, dhcp_request, offered
 
 NAME = MAC.hex(":")
@@ -106,6 +107,31 @@ async def test_readers_see_what_is_not_written_yet(registry: Registry) -> None:
     assert [session.mac for session in await journal.sessions(limit=1)] == [other.hex(":")]
     assert [session.mac for session in await journal.sessions(NAME)] == [NAME]
     assert len(unpack((await registry.sessions())[0].steps)[0]) == 1, "reading writes nothing"
+
+
+async def test_a_device_of_several_addresses(registry: Registry) -> None:
+    other, stranger = bytes.fromhex("525400aabb01"), bytes.fromhex("525400aabb02")
+    for mac in (MAC, other):
+        await registry.change_device(mac.hex(":"), DeviceChange(state=DeviceState.KNOWN))
+    journal = journal_of(registry)
+    journal.dhcp(MAC, offered())
+    await journal.flush()
+    await registry.join_devices(NAME, other.hex(":"))
+    journal.dhcp(other, offered(1))
+    journal.dhcp(stranger, offered(2))
+    for named in (MAC, other):
+        assert await journal.addresses(named.hex(":")) == (NAME, other.hex(":"))
+        assert [session.mac for session in await journal.sessions(named.hex(":"))] == [other.hex(":"), NAME]
+    await journal.flush()
+    assert [session.mac for session in await journal.sessions(other.hex(":"))] == [other.hex(":"), NAME]
+    assert [session.mac for session in await journal.sessions(NAME, limit=1)] == [other.hex(":")]
+    assert [session.mac for session in await journal.sessions(stranger.hex(":"))] == [stranger.hex(":")]
+    with journal.follow(await journal.addresses(NAME)) as follower:
+        for mac in (MAC, other, stranger):
+            journal.dhcp(mac, offered(3))
+        steps = await follower.next(1)
+    assert steps is not None
+    assert [mac for mac, _ in steps[0]] == [MAC, other]
 
 
 async def test_a_session_is_open_for_five_minutes(registry: Registry) -> None:
@@ -221,7 +247,7 @@ async def test_a_storm_of_a_thousand_devices_does_not_hold_the_loop(registry: Re
 async def test_steps_come_to_those_who_follow(registry: Registry) -> None:
     journal = journal_of(registry)
     other = "52:54:00:00:00:02"
-    with journal.follow(None) as everything, journal.follow(NAME) as one:
+    with journal.follow(None) as everything, journal.follow([NAME]) as one:
         journal.dhcp(MAC, offered())
         journal.add(other, "tftp", "x: completed, 1 bytes")
         assert [mac.hex(":") for mac, _ in (await everything.next(5) or ([], 0))[0]] == [NAME, other]
@@ -233,7 +259,7 @@ async def test_steps_come_to_those_who_follow(registry: Registry) -> None:
 
 async def test_a_slow_follower_loses_steps_and_is_told(registry: Registry) -> None:
     journal = journal_of(registry)
-    with journal.follow(NAME) as follower:
+    with journal.follow([NAME]) as follower:
         for number in range(MOST_WAITING + 10):
             journal.dhcp(MAC, offered(number / 1000))
         steps, lost = await follower.next(5) or ([], 0)

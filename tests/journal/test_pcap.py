@@ -26,7 +26,7 @@ BOOT = lines(event("asked by dhcp", "x"), offered(0.5), refused("u_boot", at=1),
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "boot.pcap"
-    path.write_bytes(pcap_of(MAC, BOOT))
+    path.write_bytes(pcap_of((MAC, line) for line in BOOT))
     return path
 
 
@@ -73,12 +73,12 @@ def test_tcpdump_reads_it(file: Path) -> None:
 def test_recorded_packets_are_saved_as_they_were(tmp_path: Path) -> None:
     steps = [refused("x", at=n)._replace(data=data) for n, data in enumerate(RECORDED.values())]
     path = tmp_path / "all.pcap"
-    path.write_bytes(pcap_of(MAC, lines(*steps, packets=99)))
+    path.write_bytes(pcap_of((MAC, line) for line in lines(*steps, packets=99)))
     frames = rdpcap(str(path))
     assert [bytes(frame)[42:] for frame in frames] == list(RECORDED.values())
 
 
 def test_what_is_not_kept_is_not_saved(tmp_path: Path) -> None:
     path = tmp_path / "none.pcap"
-    path.write_bytes(pcap_of(MAC, lines(event("tftp", "x"), offered(), packets=0)))
+    path.write_bytes(pcap_of((MAC, line) for line in lines(event("tftp", "x"), offered(), packets=0)))
     assert len(rdpcap(str(path))) == 0

@@ -172,6 +172,19 @@ async def test_a_device_keeps_its_newest_sessions(registry: Registry) -> None:
     assert len(await registry.sessions(mac=OTHER)) == 1
 
 
+async def test_the_sessions_of_a_device_are_those_of_all_its_addresses(registry: Registry) -> None:
+    for mac in (MAC, OTHER):
+        await registry.change_device(mac, DeviceChange(state=DeviceState.KNOWN))
+        await registry.keep_sessions([session_of(mac)])
+    assert await registry.addresses(MAC) == (MAC,)
+    await registry.join_devices(OTHER, MAC)
+    for mac in (MAC, OTHER):
+        assert await registry.addresses(mac) == (OTHER, MAC)
+        assert {kept.mac for kept in await registry.sessions(mac=mac)} == {MAC, OTHER}
+    await registry.split_device(OTHER, MAC)
+    assert [kept.mac for kept in await registry.sessions(mac=MAC)] == [MAC]
+
+
 async def test_old_sessions_go_by_age_and_by_number(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     today = (datetime.now(UTC) - START) // timedelta(minutes=1)
     await registry.keep_sessions([session_of(f"52:54:00:00:01:{n:02x}", minutes=today - n) for n in range(9, -1, -1)])

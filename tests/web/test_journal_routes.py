@@ -100,6 +100,27 @@ def test_packets_for_wireshark(server: Installed, admin: httpx.Client) -> None:
     assert [bytes(frame[UDP].payload) for frame in PcapReader(BytesIO(answer.content))] == data
 
 
+def test_a_device_of_two_addresses(server: Installed, admin: httpx.Client, nobody: httpx.Client) -> None:
+    first, second = "52:54:00:00:dd:0a", "52:54:00:00:dd:0b"
+    for mac in (first, second):
+        boots(nobody, mac)
+        assert admin.post(f"/api/v1/devices/{mac}/accept").status_code == 200
+    assert admin.post(f"/api/v1/devices/{first}/join", json={"mac": second}).status_code == 200
+    for mac in (first, second):
+        data = {mac: discover(server, mac)}
+        wait_for(lambda mac=mac: [s for s in admin.get(BASE, params={"mac": mac}).json() if s["packets"]])
+        assert {s["mac"] for s in admin.get(BASE, params={"mac": mac}).json()} == {first, second}
+        assert {s["mac"] for s in admin.get(f"{BASE}/{mac}", params={"limit": 5}).json()} == {first, second}
+    frames = list(PcapReader(BytesIO(admin.get(f"{BASE}/{first}/packets.pcap").content)))
+    senders = {frame.src for frame in frames}
+    assert {first, second} <= senders
+    assert data[second] in [bytes(frame[UDP].payload) for frame in frames]
+    shown = server.ok("device", "show", second)
+    assert all(mac in shown for mac in (first, second))
+    told = json.loads(server.ok("device", "show", first, "--json"))
+    assert {boot["mac"] for boot in told["boots"]} == {first, second} == {event["mac"] for event in told["history"]}
+
+
 def test_a_reload_changes_how_many_packets_are_kept(server: Installed, admin: httpx.Client) -> None:
     mac = "52:54:00:00:dd:09"
 
