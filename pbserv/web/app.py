@@ -16,15 +16,13 @@ from pbserv.log import ServiceLog
 from pbserv.registry.registry import ConflictError, NotFoundError, RevisionError
 from pbserv.web import docs_routes
 from pbserv.web.console import console_page
-from pbserv.web.description import describe
+from pbserv.web.description import FOR_LOADERS, describe
 from pbserv.web.header_names import HeaderNames
 from pbserv.web.limits import BodyLimit
 from pbserv.web.session_path import PathOf, SessionPath
 from pbserv.web.tls_only import TlsOnly
 
 Running = Callable[[str], bool]
-_FOR_LOADERS = ("/client/", "/boot", "/files/")
-"""Whoever asks there shows errors as they come: one line of text."""
 
 
 def create_app(
@@ -78,7 +76,7 @@ def _error_handlers(app: FastAPI, log: ServiceLog) -> None:
     def answer(request: Request, status: int, message: str) -> Response:
         message = message.encode("utf-8", "backslashreplace").decode()  # half a surrogate pair may be what is wrong
         headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
-        if request.url.path.startswith(_FOR_LOADERS):
+        if request.url.path.startswith(FOR_LOADERS):
             return PlainTextResponse(f"error: {message}\n", status, headers)
         return JSONResponse({"error": message}, status, headers)
 

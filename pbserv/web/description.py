@@ -1,4 +1,7 @@
-"""The head of the API's description: what it is, how one gets in, and a sentence for each group of routes."""
+"""The head of the API's description: what it is, how one gets in, and a sentence for each group of routes.
+
+One rule: what the routes themselves do not say of their tokens and errors is said here, and changes nothing they do.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ from typing import Any, Final  # Any: OpenAPI
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+
+from pbserv.httpapi import BEARER
 
 SUMMARY: Final = "Preboot and imaging server for LANs"
 DESCRIPTION: Final = """\
@@ -34,6 +39,9 @@ TAGS: Final = {
     "imaging client": "What the imaging client asks for, with the token of its work.",
     "health": "For monitoring; no token.",
 }
+FOR_LOADERS: Final = ("/client/", "/boot", "/files/")
+"""Whoever asks there shows errors as they come: one line of text."""
+_OF_WORK: Final = "/client/v1/"
 
 
 def describe(app: FastAPI) -> None:
@@ -45,9 +53,26 @@ def describe(app: FastAPI) -> None:
                 title=app.title, version=app.version, summary=SUMMARY, description=DESCRIPTION, routes=app.routes,
                 license_info={"name": "Apache 2.0", "identifier": "Apache-2.0"},
             )  # fmt: skip
+            for path, operations in found["paths"].items():
+                for operation in operations.values():
+                    _complete(path, operation)
             used = {tag for path in found["paths"].values() for each in path.values() for tag in each.get("tags", ())}
             found["tags"] = [{"name": name, "description": text} for name, text in TAGS.items() if name in used]
             app.openapi_schema = found
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to change it
+
+
+def _complete(path: str, operation: dict[str, Any]) -> None:
+    """``operation``: one method of ``path``."""
+    responses = operation["responses"]
+    if path.startswith(_OF_WORK):
+        operation["security"] = [{BEARER.scheme_name: []}]
+        responses["401"] = _line("no token came, or none of work that is not done")
+    if path.startswith(FOR_LOADERS) and "422" in responses:
+        responses["422"] = _line("a value cannot be used; the line names it")
+
+
+def _line(description: str) -> dict[str, Any]:
+    return {"description": description, "content": {"text/plain": {"schema": {"type": "string"}}}}

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
-from pbserv.httpapi import ApiError, requires
+from pbserv.httpapi import ApiError, faults, requires
 from pbserv.journal.journal import Journal
 from pbserv.journal.pcap import pcap_of
 from pbserv.journal.record import unpack
@@ -66,8 +66,9 @@ class TimelineView(SessionView):
 def router(journal: Journal, access: Access, spell: Spell) -> APIRouter:
     """``spell`` reads every option of a packet."""
     routes = APIRouter(
-        prefix="/api/v1/journal", tags=["journal"], dependencies=[Depends(requires(access, Role.VIEWER))]
-    )
+        prefix="/api/v1/journal", tags=["journal"], dependencies=[Depends(requires(access, Role.VIEWER))],
+        responses=faults(401, 403, 422),
+    )  # fmt: skip
 
     @routes.get("")
     async def sessions(mac: str | None = None, limit: Limit = 50) -> list[SessionView]:
