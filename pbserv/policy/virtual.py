@@ -15,8 +15,9 @@ from pbserv.policy.scripts import wait_text
 from pbserv.policy.service import PolicyService
 from pbserv.types import Decision, MacAddress, Sighting, Verdict
 
-DONE: Final = b"\n"
-"""What the report of a loader is answered with: a file has to have something in it."""
+DONE: Final = b"\0"
+"""What the report of a loader is answered with. The loader may hand it to the kernel as the last of its initramfs
+images: there zeros are padding, and anything else is said to be damaged."""
 _WAITING: Final = Ruling(Decision(Verdict.SILENT, "the work is being made"))
 
 
@@ -73,10 +74,22 @@ class VirtualFiles:
         """Whose configuration it is: by the name itself, else by the address; None: nobody's, or another's."""
         if asked.digits and not _hex_address(peer).startswith(asked.digits):
             return None
-        if asked.mac is None and asked.uuid is not None:
-            device = self._policy.snapshot.by_uuid(asked.uuid)
-            return None if device is None else device.mac
-        return asked.mac or self._policy.mac_at(peer)
+        if asked.mac is not None:
+            return asked.mac
+        seen = self._policy.mac_at(peer)
+        if asked.uuid is None:
+            return seen
+        device = self._policy.snapshot.by_uuid(asked.uuid) or self._policy.snapshot.by_uuid(_swapped(asked.uuid))
+        if device is None:
+            return None
+        return seen if seen in device.macs else device.mac  # the card that boots may be a further one
+
+
+def _swapped(uuid: str) -> str:
+    """PXELINUX and GRUB write the bytes of DHCP's option 97 as they come: there the first three fields are
+    little-endian, unlike in the text that the firmware and the kernel show."""
+    fields = uuid.split("-")
+    return "-".join([*(bytes.fromhex(field)[::-1].hex() for field in fields[:3]), *fields[3:]])
 
 
 def _hex_address(peer: str) -> str:
