@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import typer.core
+import typer.main
 
 from pbserv import __version__
 from pbserv.cli import bundles, devices, groups, menus, policy, tokens, work
@@ -37,6 +39,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Commands about devices, work and policy ask the server on this host. From elsewhere set PBSERV_URL,"
+    " PBSERV_TOKEN (made by pbserv token create) and, for https, PBSERV_CA: a file of certificates, or the SHA-256"
+    " fingerprint that the server prints when it starts.",
 )
 client_app = typer.Typer(help="The imaging client that devices boot.", no_args_is_help=True)
 loaders_app = typer.Typer(help="Boot loaders in TFTPDirectory.", no_args_is_help=True)
@@ -337,12 +342,28 @@ def probe(
 def main() -> None:
     """Entry point of the `pbserv` program: faults of the user are one line on stderr, and exit code 1."""
     try:
-        app(args=_conf_first(sys.argv[1:]))
+        command()(args=_conf_first(sys.argv[1:]))
     except PbservError as fault:
         print(f"pbserv: {fault}", file=sys.stderr)
         raise SystemExit(fault.exit_code) from None
     except BrokenPipeError:
         raise SystemExit(1) from None
+
+
+def command() -> typer.core.TyperGroup:
+    """All verbs, with help whose paragraphs are as wide as the terminal."""
+    root = typer.main.get_group(app)
+    _flow(root)
+    return root
+
+
+def _flow(verb: typer.core.TyperCommand | typer.core.TyperGroup) -> None:
+    """Typer keeps the line ends of the source in all paragraphs but the first; those after a ``\\b`` are meant so."""
+    if verb.help:
+        paragraphs = verb.help.split("\n\n")
+        verb.help = "\n\n".join(each if each.startswith("\b") else each.replace("\n", " ") for each in paragraphs)
+    for each in getattr(verb, "commands", {}).values():
+        _flow(each)
 
 
 def _conf_first(arguments: list[str]) -> list[str]:

@@ -89,7 +89,9 @@ def bundle_set(
     overwrite: Annotated[
         bool | None, typer.Option("--overwrite/--no-overwrite", help="A new version of an image that exists.")
     ] = None,
-    clients: Annotated[int | None, typer.Option(metavar="N", help="Multicast begins when so many wait ...")] = None,
+    clients: Annotated[
+        int | None, typer.Option(metavar="N", help="Multicast begins when so many devices wait ...")
+    ] = None,
     wait_min: Annotated[int | None, typer.Option(metavar="MINUTES", help="... or after so many minutes.")] = None,
     kernel: Annotated[str | None, typer.Option(metavar="FILE", help=f"Kernel: {PLACE}.")] = None,
     initrd: Annotated[list[str] | None, typer.Option(metavar="FILE", help=f"May be repeated; {PLACE}.")] = None,
@@ -105,8 +107,13 @@ def bundle_set(
         Path | None, typer.Option(metavar="FILE", help="File on this host with the answer file, a Jinja2 template.")
     ] = None,
     meta: Annotated[Path | None, typer.Option(metavar="FILE", help="The same with autoinstall's meta-data.")] = None,
-    report: Annotated[ReportName | None, typer.Option(help="Who says that one-shot work is done.")] = None,
-    retries: Annotated[int | None, typer.Option(metavar="N", help="Further runs after one that failed.")] = None,
+    report: Annotated[
+        ReportName | None,
+        typer.Option(help="Who says that work is done: the installed system (install) or the loader."),
+    ] = None,
+    retries: Annotated[
+        int | None, typer.Option(metavar="N", help="Further runs after one that failed, 0 to 100; usually 0.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a bundle, or change the fields that are named.

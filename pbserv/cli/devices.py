@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pbserv.cli.shared import AsJson, Mac, StateName, group
+from pbserv.cli.shared import Arguments, AsJson, Mac, StateName, group
 
 app = group("Devices: machines that boot, known by their MAC address.")
 
@@ -16,7 +16,7 @@ Name = Annotated[str | None, typer.Option(metavar="TEXT", help="What people call
 Serial = Annotated[str | None, typer.Option(metavar="TEXT", help="Serial number.")]
 Asset = Annotated[str | None, typer.Option(metavar="TEXT", help="Asset tag.")]
 FolderOf = Annotated[
-    str | None, typer.Option("--folder", metavar="PATH", help="Where it lies: /labs/1; / is the zone.")
+    str | None, typer.Option("--folder", metavar="PATH", help="The folder it lies in: /labs/1; / is the zone.")
 ]
 GroupsOf = Annotated[
     list[str] | None,
@@ -28,9 +28,9 @@ LabelsOf = Annotated[
 ]
 MenuOf = Annotated[str | None, typer.Option("--menu", metavar="NAME", help="Its own Preboot Menu; '' for none.")]
 Loader = Annotated[
-    str | None, typer.Option(metavar="FILE", help="Boot file instead of its architecture's, below TFTPDirectory.")
+    str | None,
+    typer.Option(metavar="FILE", help="Boot file instead of its architecture's, below TFTPDirectory; '' for none."),
 ]
-ArgumentsOf = Annotated[str | None, typer.Option("--arguments", metavar="TEXT", help="Kernel arguments.")]
 
 
 class TableForm(enum.StrEnum):
@@ -76,7 +76,7 @@ def device_accept(
     name: Annotated[str | None, typer.Option(metavar="TEXT", help="Give it a name.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Accept a device: it is answered from now on.
+    """Accept a device: it is answered from now on. It need not have been seen yet.
 
     \b
     Example:
@@ -89,7 +89,10 @@ def device_accept(
 
 @app.command("deny")
 def device_deny(context: typer.Context, mac: Mac, as_json: AsJson = False) -> None:
-    """Deny a device: it is never answered, and its work is cancelled."""
+    """Deny a device, also one that was never seen: it is never answered, and its work is cancelled.
+
+    pbserv device accept takes that back.
+    """
     from pbserv.commands import devices
 
     devices.deny(context.obj, mac, as_json)
@@ -97,7 +100,10 @@ def device_deny(context: typer.Context, mac: Mac, as_json: AsJson = False) -> No
 
 @app.command("retire")
 def device_retire(context: typer.Context, mac: Mac, as_json: AsJson = False) -> None:
-    """Retire a device: its record is kept, it gets nothing any more."""
+    """Retire a device: its record is kept, it gets nothing any more, and its work is cancelled.
+
+    pbserv device accept takes that back.
+    """
     from pbserv.commands import devices
 
     devices.retire(context.obj, mac, as_json)
@@ -123,7 +129,7 @@ def device_set(
     labels: LabelsOf = None,
     menu: MenuOf = None,
     loader: Loader = None,
-    arguments: ArgumentsOf = None,
+    arguments: Arguments = None,
     as_json: AsJson = False,
 ) -> None:
     """Change what is said of a device; what is not named stays.
@@ -156,7 +162,7 @@ def device_add(
     labels: LabelsOf = None,
     menu: MenuOf = None,
     loader: Loader = None,
-    arguments: ArgumentsOf = None,
+    arguments: Arguments = None,
     as_json: AsJson = False,
 ) -> None:
     """Register a device that was never seen; it is known, unless --state says otherwise.
@@ -178,7 +184,7 @@ def device_add(
 def device_join(
     context: typer.Context,
     mac: Mac,
-    other: Annotated[str, typer.Argument(help="the other device, whose record goes")],
+    other: Annotated[str, typer.Argument(metavar="OTHER", help="the other device, whose record goes")],
     as_json: AsJson = False,
 ) -> None:
     """Make two devices one, that has both addresses: a machine with several network cards.
@@ -196,10 +202,15 @@ def device_join(
 def device_split(
     context: typer.Context,
     mac: Mac,
-    other: Annotated[str, typer.Argument(help="the further address that becomes a device of its own")],
+    other: Annotated[str, typer.Argument(metavar="OTHER", help="the further address that becomes a device of its own")],
     as_json: AsJson = False,
 ) -> None:
-    """Take a further address away from a device; it is a new one, and pending."""
+    """Take a further address away from a device; it is a new one, and pending.
+
+    \b
+    Example:
+      pbserv device split 52:54:00:12:34:56 52:54:00:12:34:57
+    """
     from pbserv.commands import devices
 
     devices.split(context.obj, mac, other, as_json)
@@ -233,7 +244,12 @@ def device_export(
     context: typer.Context,
     form: Annotated[TableForm, typer.Option("--format", help="What to write.")] = TableForm.CSV,
 ) -> None:
-    """Write all devices to stdout, as import reads them."""
+    """Write all devices to stdout, as import reads them.
+
+    \b
+    Example:
+      pbserv device export --format json > devices.json
+    """
     from pbserv.commands import devices
 
     devices.write_file(context.obj, form.value)

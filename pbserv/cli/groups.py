@@ -43,7 +43,8 @@ def group_set(
     title: Title = None,
     folder: Annotated[str | None, typer.Option(metavar="PATH", help="Where the group lies; / is the zone.")] = None,
     priority: Annotated[
-        int | None, typer.Option(metavar="N", help="Of a device's groups equally near to it the highest goes first.")
+        int | None,
+        typer.Option(metavar="N", help="Of a device's groups equally near to it the highest goes first; usually 0."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -81,7 +82,12 @@ def group_add(context: typer.Context, name: Name, macs: Macs, as_json: AsJson = 
 
 @app.command("remove")
 def group_remove(context: typer.Context, name: Name, macs: Macs, as_json: AsJson = False) -> None:
-    """Take devices out of a group."""
+    """Take devices out of a group.
+
+    \b
+    Example:
+      pbserv group remove "lab 1" 52:54:00:12:34:56
+    """
     from pbserv.commands import objects
 
     objects.group_members(context.obj, name, [], macs, as_json)

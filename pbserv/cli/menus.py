@@ -46,9 +46,19 @@ def menu_set(
     context: typer.Context,
     name: Name,
     title: Title = None,
-    show: Annotated[ShowName | None, typer.Option(help="key: it waits for a key that opens the menu.")] = None,
+    show: Annotated[
+        ShowName | None,
+        typer.Option(
+            help="Usually always; never: not even one of a folder above; key: it waits for a key that opens it."
+        ),
+    ] = None,
     timeout_s: Annotated[
-        int | None, typer.Option("--timeout", metavar="SECONDS", help="Until the default starts; 0: it waits for ever.")
+        int | None,
+        typer.Option(
+            "--timeout",
+            metavar="SECONDS",
+            help="Until the default starts, 0 to 3600, usually 10; 0: it waits for ever.",
+        ),
     ] = None,
     default: Annotated[
         str | None, typer.Option(metavar="ITEM", help="The default for devices for which nothing was decided.")
@@ -122,7 +132,12 @@ def menu_unassign(
     zone: ForZone = False,
     as_json: AsJson = False,
 ) -> None:
-    """Take the menu away again; what is nearest above counts then."""
+    """Take the menu away again; what is nearest above counts then.
+
+    \b
+    Example:
+      pbserv menu unassign --folder /labs
+    """
     from pbserv.commands import objects
 
     objects.menu_assign(context.obj, "", objects.place_of(device, None, folder, zone), as_json)

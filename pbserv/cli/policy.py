@@ -28,7 +28,7 @@ Assignment = Annotated[str, typer.Argument(metavar="NAME", help="name of the ass
 Rule = Annotated[str, typer.Argument(metavar="NAME", help="name of the rule")]
 Bundle = Annotated[str, typer.Argument(metavar="BUNDLE", help="name of the bundle")]
 OtherBundle = Annotated[str | None, typer.Option("--bundle", metavar="NAME", help="Name of the bundle.")]
-Priority = Annotated[int | None, typer.Option(metavar="N", help="The highest of one place goes first.")]
+Priority = Annotated[int | None, typer.Option(metavar="N", help="The highest of one place goes first; usually 0.")]
 Enabled = Annotated[bool | None, typer.Option("--enable/--disable", help="A disabled one is passed over.")]
 Labels = Annotated[
     list[str] | None, typer.Option("--label", metavar="NAME=VALUE", help="As if it were so; may be repeated.")
@@ -261,14 +261,16 @@ def explain(
     mac: Annotated[str | None, typer.Option(metavar="MAC", help="The device, by any of its addresses.")] = None,
     uuid: Annotated[str | None, typer.Option(metavar="UUID", help="Its SMBIOS UUID.")] = None,
     arch: Annotated[
-        str | None, typer.Option(metavar="ARCH", help="bios, x64, arm64, ... or the number of DHCP option 93.")
+        str | None,
+        typer.Option(metavar="ARCH", help="bios, ia32, x64, arm64, http-x64, pi, ... or the number of DHCP option 93."),
     ] = None,
     labels: Labels = None,
     file: Annotated[
         Path | None, typer.Option(metavar="POLICY", help="Decide by this policy file; no server is needed.")
     ] = None,
     at: Annotated[
-        str | None, typer.Option(metavar="TIME", help="With --file: 2026-12-24 18:00 instead of now.")
+        str | None,
+        typer.Option(metavar="TIME", help="With --file: 2026-12-24 18:00 instead of now; of this host's time zone."),
     ] = None,
     expect: Annotated[
         str | None,

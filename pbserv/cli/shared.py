@@ -27,16 +27,16 @@ class FormName(enum.StrEnum):
     JSON = "json"
 
 
-Mac = Annotated[str, typer.Argument(help="MAC address, as aa:bb:cc:dd:ee:ff")]
+Mac = Annotated[str, typer.Argument(metavar="MAC", help="any address of the device, as aa:bb:cc:dd:ee:ff")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Title = Annotated[str | None, typer.Option(metavar="TEXT", help="What people are shown.")]
-Arguments = Annotated[str | None, typer.Option(metavar="TEXT", help="Kernel arguments.")]
+Arguments = Annotated[str | None, typer.Option(metavar="TEXT", help="Kernel arguments; '' for none.")]
 Schedule = Annotated[
     str | None,
     typer.Option(
         metavar="WHEN",
         help="once; at 2026-12-24 18:00; cron 0 2 * * sun; window mon-fri 22:00-06:00; each may end with"
-        " until 2027-01-31. Empty: always.",
+        " until 2027-01-31. Times of the server's zone; '': always.",
     ),
 ]
 ForDevice = Annotated[str | None, typer.Option("--device", metavar="MAC", help="For this device.")]

@@ -52,8 +52,16 @@ def token_list(context: typer.Context, as_json: AsJson = False) -> None:
 
 
 @app.command("revoke")
-def token_revoke(context: typer.Context, number: Annotated[int, typer.Argument(help="number of the token")]) -> None:
-    """Make a token worthless at once."""
+def token_revoke(
+    context: typer.Context,
+    number: Annotated[int, typer.Argument(metavar="NUMBER", help="number of the token; see: pbserv token list")],
+) -> None:
+    """Make a token worthless at once.
+
+    \b
+    Example:
+      pbserv token revoke 3
+    """
     from pbserv.commands import tokens
 
     tokens.revoke(context.obj, number)

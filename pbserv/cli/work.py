@@ -19,12 +19,18 @@ Disk = Annotated[
 ]
 Finish = Annotated[FinishName, typer.Option(help="What the device does afterwards.")]
 Image = Annotated[str, typer.Argument(metavar="IMAGE", help="name of the image")]
-Number = Annotated[int, typer.Argument(help="number of the work")]
+Number = Annotated[int, typer.Argument(metavar="NUMBER", help="number of the work; see: pbserv work list")]
 Expires = Annotated[
     str | None,
-    typer.Option(metavar="WHEN", help="By when the device must have begun: 8h, 2d, or 2027-01-31T18:00:00+01:00."),
+    typer.Option(
+        metavar="WHEN",
+        help="By when the device must have begun: so many s, m, h, d or w from now, such as 8h, or a time such as"
+        " 2027-01-31T18:00:00+01:00; within a year.",
+    ),
 ]
-Retries = Annotated[int | None, typer.Option(metavar="N", help="Further runs after one that failed.")]
+Retries = Annotated[
+    int | None, typer.Option(metavar="N", help="Further runs after one that failed, 0 to 100; none, or the bundle's.")
+]
 
 
 @app.command("restore")
@@ -130,7 +136,12 @@ def work_show(context: typer.Context, number: Number, as_json: AsJson = False) -
 
 @app.command("cancel")
 def work_cancel(context: typer.Context, number: Number, as_json: AsJson = False) -> None:
-    """Cancel work; a device that is at it stops within seconds."""
+    """Cancel work; a device that is at it stops within seconds.
+
+    \b
+    Example:
+      pbserv work cancel 17
+    """
     from pbserv.commands import work
 
     work.cancel(context.obj, number, as_json)
@@ -138,7 +149,12 @@ def work_cancel(context: typer.Context, number: Number, as_json: AsJson = False)
 
 @app.command("retry")
 def work_retry(context: typer.Context, number: Number, as_json: AsJson = False) -> None:
-    """Queue work again that is held, or that failed, expired or was cancelled."""
+    """Queue work again that is held, or that failed, expired or was cancelled; what it has expired by is forgotten.
+
+    \b
+    Example:
+      pbserv work retry 17
+    """
     from pbserv.commands import work
 
     work.retry(context.obj, number, as_json)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pbserv.commands.api import Api
-from pbserv.commands.tables import Row, clock, plain, print_json, show_facts, show_table, size
+from pbserv.commands.tables import Row, clock, print_json, show_facts, show_table, size, warn
 from pbserv.errors import UsageError
 
 
@@ -21,9 +21,7 @@ def order(conf: Path, body: Mapping[str, Any], as_json: bool) -> None:
     works = made["work"] if isinstance(made["work"], list) else [made["work"]]
     for work in works:
         print(f"work {work['id']}: {what(work)} at the next network boot of {work['mac']}")
-    for warning in (*(f"{mac}: {reason}" for mac, reason in made["refusals"].items()), *made["warnings"]):
-        print(f"warning: {plain(warning)}")
-    return None
+    return warn([*(f"{mac}: {reason}" for mac, reason in made["refusals"].items()), *made["warnings"]])
 
 
 def listed(conf: Path, everything: bool, as_json: bool) -> None:

@@ -242,3 +242,11 @@ def test_every_verb_has_help(group: str) -> None:
     for verb in verbs:
         done = run(group, verb, "--help")
         assert (done.returncode, done.stderr) == (0, ""), (group, verb)
+
+
+def test_paragraphs_of_help_are_as_wide_as_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "250")
+    text = run("apply", "--help").stdout
+    assert "all or nothing. Elsewhere it does not ask, but deletes nothing without --yes." in text
+    assert "\n   pbserv apply policy.toml --dry-run" in text, "examples keep their lines"
+    assert "PBSERV_TOKEN" in run("--help").stdout
