@@ -17,6 +17,7 @@ from pbserv.policy import boot_routes, pixiecore_routes, resolve_routes
 from pbserv.policy.api import routes as api_routes
 from pbserv.policy.config import PolicyConf
 from pbserv.policy.exposition import PolicyCollector
+from pbserv.policy.machines import Machines
 from pbserv.policy.service import PolicyService, PolicySettings
 from pbserv.policy.virtual import VirtualFiles
 from pbserv.proxydhcp.config import ProxyDhcpConf
@@ -98,8 +99,9 @@ def wire(
     policy = PolicyService(logs.policy, registry, journal, tokens, spawn=spawn)
     web_is_up: Callable[[], str] = lambda: "" if web.running else web_fault()  # noqa: E731
     imaging = ImagingService(
-        logs.pbserv, registry, access, journal, web_is_up, [settings.client_directory / name for name in CLIENT_FILES]
-    )
+        logs.pbserv, registry, access, journal, web_is_up, [settings.client_directory / name for name in CLIENT_FILES],
+        Machines(policy), tokens,
+    )  # fmt: skip
     virtual = VirtualFiles(policy)
     placed = {f"client/{name}": client_directory / name for name in CLIENT_FILES}
     tftp = TftpService(logs.tftp, virtual, policy, LOADER_ALIASES, [policy], policy, placed)

@@ -54,6 +54,12 @@ class Captures:
         capture.image = await capture.draft.commit(manifest)
         return capture.image, True
 
+    def end(self, job_id: int) -> None:
+        """The job is over: what it uploaded and did not commit is given up."""
+        capture = self._captures.pop(job_id, None)
+        if capture is not None and capture.draft is not None:
+            capture.draft.discard()
+
     def device_changed(self, device: Device) -> None:
         """Work that was cancelled, failed or done frees the name that its upload held."""
         active = device.work.id if device.work is not None and device.work.active else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Coroutine
-from typing import Annotated, Any  # Any: FastAPI's own signature of a route handler
+from typing import Annotated, Any, Final  # Any: FastAPI's own signature of a route handler
 
 from fastapi import APIRouter, Depends, Form, Path, Request
 from fastapi.responses import PlainTextResponse, Response
@@ -16,10 +16,14 @@ from fastapi.routing import APIRoute
 
 from pbserv.httpapi import ApiError, bearer, peer_address
 from pbserv.imaging.captures import Captures
+from pbserv.imaging.checks import check_disk, check_order
 from pbserv.imaging.coverage import Recipient
 from pbserv.imaging.faults import ImagingFault
+from pbserv.imaging.inventory import read_machine
 from pbserv.imaging.jobs import Jobs
 from pbserv.imaging.manifest import MAX_BYTES, print_manifest
+from pbserv.imaging.ports import Policy
+from pbserv.imaging.reports import image_list, image_report
 from pbserv.imaging.transfer import Transfers, receive_item
 from pbserv.registry.access import Access, Caller
 from pbserv.registry.records import BundleKind, Job, Work
@@ -27,6 +31,9 @@ from pbserv.registry.registry import Progress
 from pbserv.types import MacAddress
 
 MAX_LOG_CHARACTERS = 64 * 1024
+MAX_TOLD: Final = 8 * 1024
+"""Characters of one thing that a client tells of its machine; the list of its disks is the longest."""
+_RESTORES: Final = (BundleKind.RESTORE, BundleKind.MULTICAST)
 Text = Annotated[str, Form()]
 Count = Annotated[int, Form(ge=0, le=2**63 - 1)]
 Number = Annotated[int, Path(ge=1, lt=2**63)]
@@ -47,8 +54,10 @@ class _FaultRoute(APIRoute):
         return answer
 
 
-def router(jobs: Jobs, captures: Captures, transfers: Transfers, access: Access) -> APIRouter:
-    """The routes below ``/client/v1``."""
+def router(
+    jobs: Jobs, captures: Captures, transfers: Transfers, access: Access, policy: Policy, token_of: Callable[[int], str]
+) -> APIRouter:
+    """The routes below ``/client/v1``; ``token_of``: the token that opens a piece of work."""
 
     def device(request: Request) -> Caller:
         caller = access.authorize(bearer(request))
@@ -59,35 +68,56 @@ def router(jobs: Jobs, captures: Captures, transfers: Transfers, access: Access)
     routes = APIRouter(prefix="/client/v1", tags=["imaging client"], route_class=_FaultRoute,
                        default_response_class=PlainTextResponse)  # fmt: skip
     caller = Depends(device)
-    _work_route(routes, jobs, captures, transfers, caller)
-    _report_routes(routes, jobs, caller)
+    _work_routes(routes, jobs, captures, transfers, policy, caller)
+    _report_routes(routes, jobs, captures, caller)
+    _maintenance_routes(routes, jobs, captures, transfers, token_of, caller)
     _image_routes(routes, jobs, captures, transfers, caller)
     return routes
 
 
-def _work_route(routes: APIRouter, jobs: Jobs, captures: Captures, transfers: Transfers, caller: Any) -> None:
+def _work_routes(
+    routes: APIRouter, jobs: Jobs, captures: Captures, transfers: Transfers, policy: Policy, caller: Any
+) -> None:
     @routes.post("/work")
     async def work(request: Request, who: Caller = caller, mac: Text = "") -> str:
-        """What to do. Shell lines; ACTION is restore, capture or local."""
+        """What to do. Shell lines; ACTION is restore, capture, script, maintenance or local.
+
+        What the client tells of its machine besides ``mac`` becomes labels of the device.
+        """
         order = await jobs.work(_work_of(who))
         version, refusal = _find_image(order, transfers)
         given = await jobs.begin(order, _mac(mac), peer_address(request), version, refusal)
         if given.job is None:
             return _shell(ACTION="local", REASON=given.reason)
+        machine = read_machine(await _told(request))
+        policy.learn(order.mac, machine.labels, serial=machine.serial, asset=machine.asset, uuid=machine.uuid)
         if order.kind is BundleKind.CAPTURE:
             captures.begin(given.job, overwrite=order.overwrite)
+        action = BundleKind.RESTORE if order.kind in _RESTORES else order.kind
         return _shell(
-            ACTION=order.kind.value,
+            ACTION=action.value,
             JOB=str(given.job.id),
             IMAGE=order.image,
             TARGET_DISK=order.target_disk,
             FINISH=order.finish.value,
+            BUNDLE=order.bundle,
         )
+
+    @routes.get("/jobs/{job_id}/script")
+    async def script(job_id: Number, who: Caller = caller) -> str:
+        """The shell script of a job whose ACTION is script."""
+        return await jobs.script(job_id, _work_of(who))
+
+
+async def _told(request: Request) -> dict[str, str]:
+    """The fields of the form that are texts of a sensible length."""
+    form = await request.form()
+    return {name: value for name, value in form.items() if isinstance(value, str) and len(value) <= MAX_TOLD}
 
 
 def _find_image(order: Work, transfers: Transfers) -> tuple[int | None, str]:
     """The version to restore, or why it cannot be."""
-    if order.kind is not BundleKind.RESTORE:
+    if order.kind not in _RESTORES:
         return None, ""
     try:
         return transfers.store.info(order.image).version, ""
@@ -95,7 +125,7 @@ def _find_image(order: Work, transfers: Transfers) -> tuple[int | None, str]:
         return None, str(fault)
 
 
-def _report_routes(routes: APIRouter, jobs: Jobs, caller: Any) -> None:
+def _report_routes(routes: APIRouter, jobs: Jobs, captures: Captures, caller: Any) -> None:
     @routes.post("/jobs/{job_id}/progress")
     async def progress(
         job_id: Number,
@@ -113,13 +143,53 @@ def _report_routes(routes: APIRouter, jobs: Jobs, caller: Any) -> None:
     @routes.post("/jobs/{job_id}/result")
     async def result(job_id: Number, who: Caller = caller, ok: Text = "0", reason: Text = "", log: Text = "") -> str:
         await jobs.finish(job_id, _work_of(who), ok=ok == "1", reason=reason[:1000], log=log[-MAX_LOG_CHARACTERS:])
+        captures.end(job_id)
         return "OK\n"
+
+
+def _maintenance_routes(
+    routes: APIRouter, jobs: Jobs, captures: Captures, transfers: Transfers, token_of: Callable[[int], str], caller: Any
+) -> None:
+    @routes.post("/jobs/{job_id}/order")
+    async def order(
+        request: Request, job_id: Number, who: Caller = caller, action: Text = "", image: Text = "", disk: Text = "",
+        overwrite: Text = "0",
+    ) -> str:  # fmt: skip
+        """What somebody in imaging maintenance wants done: restore or capture, answered like ``/work`` with a job of
+        its own; or auto, which ends the maintenance and answers the TOKEN of the work that is assigned."""
+        within = await jobs.maintenance(job_id, _work_of(who))
+        if action == "auto":
+            made = await jobs.hand_over(within)
+            if isinstance(made, str):
+                return _shell(ACTION="local", REASON=made)
+            return _shell(ACTION="auto", TOKEN=token_of(made.id), BUNDLE=made.bundle)
+        if action not in ("restore", "capture"):
+            raise ApiError(422, "action is restore, capture or auto")
+        kind = BundleKind(action)
+        check_disk(disk)
+        version = check_order(transfers.store, kind, image, overwrite=overwrite == "1")
+        job = await jobs.order(within, kind, image, version, peer_address(request))
+        if kind is BundleKind.CAPTURE:
+            captures.begin(job, overwrite=overwrite == "1")
+        return _shell(ACTION=action, JOB=str(job.id), IMAGE=image, TARGET_DISK=disk, FINISH="none")
+
+    @routes.get("/jobs/{job_id}/images")
+    async def images(job_id: Number, who: Caller = caller) -> str:
+        """For imaging maintenance: the images that there are, one a line."""
+        await jobs.maintenance(job_id, _work_of(who))
+        return image_list(transfers.store.list())
+
+    @routes.get("/jobs/{job_id}/images/{name}")
+    async def image(job_id: Number, name: str, who: Caller = caller) -> str:
+        """For imaging maintenance: what is known of an image, in lines for people."""
+        await jobs.maintenance(job_id, _work_of(who))
+        return image_report(transfers.store.info(name))
 
 
 def _image_routes(routes: APIRouter, jobs: Jobs, captures: Captures, transfers: Transfers, caller: Any) -> None:
     async def restoring(job_id: Number, who: Caller) -> Job:
         job = await jobs.running(job_id, _work_of(who))
-        if job.kind is not BundleKind.RESTORE:
+        if job.kind not in _RESTORES:
             raise ApiError(409, f"job {job_id} is a {job.kind}, not a restore")
         return job
 

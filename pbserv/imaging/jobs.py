@@ -5,15 +5,19 @@ One rule: work ends by a completion report only; a device that vanishes leaves i
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Final, Protocol
 
+from pbserv.imaging.ports import Policy
 from pbserv.log import ServiceLog
-from pbserv.registry.records import BundleKind, Job, Work, WorkState
+from pbserv.registry.records import CLIENT_KINDS, BundleKind, Job, Work, WorkState
 from pbserv.registry.registry import ConflictError, Progress, Registry
 
 SILENT_AFTER_S = 120.0
+UNICAST: Final = "done as a restore of this device alone: this server has no multicast sessions yet"
+"""What is said of work of kind multicast."""
 
 
 class History(Protocol):
@@ -39,10 +43,13 @@ class Begun:
 
 
 class Jobs:
-    def __init__(self, registry: Registry, history: History, counters: Counters, log: ServiceLog) -> None:
+    def __init__(
+        self, registry: Registry, history: History, counters: Counters, policy: Policy, log: ServiceLog
+    ) -> None:
         self._registry = registry
         self._history = history
         self._counters = counters
+        self._policy = policy
         self._log = log
         self._heard: dict[int, float] = {}
 
@@ -59,12 +66,13 @@ class Jobs:
     async def begin(self, work: Work, mac: str, address: str, version: int | None, refusal: str = "") -> Begun:
         """Start a job of ``work``; ``refusal`` (no such image ...) closes it at once as failed."""
         self._history.learn(address, work.mac)
-        if not work.active or (mac and mac != work.mac):
-            reason = f"work {work.id} belongs to {work.mac}" if work.active else f"work {work.id} is {work.state}"
+        reason = _not_for(work, mac)
+        if reason:
             self._counters.request(mac or address, work.kind.value, "denied", image=work.image, detail=reason)
             return Begun(None, reason)
         job = await self._registry.start_job(work.id, address, version)
-        self._history.add(work.mac, "job", f"{job.id}: {work.kind} {work.image} started")
+        how = f" ({UNICAST})" if work.kind is BundleKind.MULTICAST else ""
+        self._history.add(work.mac, "job", f"{job.id}: {work.kind} {work.image or work.bundle} started{how}")
         if refusal:
             self._counters.request(work.mac, work.kind.value, "failed", image=work.image, detail=refusal)
             await self._close(job, ok=False, reason=refusal, log="")
@@ -72,6 +80,40 @@ class Jobs:
         self._counters.request(work.mac, work.kind.value, "started", image=work.image, detail=f"job {job.id}")
         self._heard[job.id] = time.monotonic()
         return Begun(job)
+
+    async def maintenance(self, job_id: int, work_id: int) -> Job:
+        """Like :meth:`running`, and somebody must be in a shell on the device."""
+        job = await self.running(job_id, work_id)
+        if job.kind is not BundleKind.MAINTENANCE:
+            raise ConflictError(f"job {job_id} is a {job.kind}, not imaging maintenance")
+        return job
+
+    async def order(self, within: Job, kind: BundleKind, image: str, version: int | None, address: str) -> Job:
+        """A job that was ordered in imaging maintenance; it ends alone, the maintenance goes on."""
+        job = await self._registry.add_job(within.id, kind, image, address, version)
+        self._history.add(job.mac, "job", f"{job.id}: {kind} {image} started, ordered on the device")
+        self._counters.request(job.mac, kind.value, "started", image=image, detail=f"job {job.id}")
+        self._heard[job.id] = time.monotonic()
+        return job
+
+    async def hand_over(self, within: Job) -> Work | str:
+        """Imaging maintenance ends and what is assigned to the device begins: its work, or why there is none."""
+        order = self._policy.imaging(within.mac)
+        if order is None:
+            return "no imaging is assigned to this device"
+        if order.kind is BundleKind.MAINTENANCE:
+            return f"imaging maintenance itself is assigned to this device (bundle {order.bundle})"
+        await self._close(within, ok=True, reason=f"went on with {order.bundle}", log="")
+        return await self._registry.add_work(order)
+
+    async def script(self, job_id: int, work_id: int) -> str:
+        """The shell script of a running job, with line ends as sh wants them."""
+        job = await self.running(job_id, work_id)
+        if job.kind is not BundleKind.SCRIPT:
+            raise ConflictError(f"job {job_id} is a {job.kind}, not a script")
+        work = await self._registry.work(work_id)
+        text = json.loads(work.document or "{}").get("script", "")
+        return str(text).replace("\r\n", "\n").rstrip("\n") + "\n"
 
     async def of_work(self, job_id: int, work_id: int) -> Job:
         """The job, when it belongs to the caller's work; raises ConflictError or NotFoundError."""
@@ -104,6 +146,8 @@ class Jobs:
             return job
         if ok and job.kind is BundleKind.CAPTURE and job.version is None:
             ok, reason = False, "the device reported success, but no image was committed"
+        if ok and job.kind is BundleKind.MULTICAST:
+            reason = UNICAST
         return await self._close(job, ok=ok, reason=reason, log=log)
 
     async def committed(self, job: Job, version: int) -> None:
@@ -117,11 +161,23 @@ class Jobs:
         self._heard.pop(job.id, None)
         closed = await self._registry.finish_job(job.id, ok=ok, reason=reason, log=log)
         seconds = (closed.finished - closed.started).total_seconds() if closed.finished else 0.0
-        self._history.add(job.mac, "job", f"{job.id}: {job.kind} {job.image} {closed.state}: {reason or 'ok'}")
+        what = f"{job.kind} {job.image}".rstrip()
+        self._history.add(job.mac, "job", f"{job.id}: {what} {closed.state}: {reason or 'ok'}")
         tell = self._log.transaction if ok else self._log.warning
         tell("job", device=job.mac, job=job.id, kind=job.kind.value, image=job.image, result=closed.state.value,
              reason=reason or "ok", seconds=round(seconds, 1))  # fmt: skip
         return closed
+
+
+def _not_for(work: Work, mac: str) -> str:
+    """Why the device that says it is ``mac`` has nothing to do with this work; empty: it has."""
+    if not work.active:
+        return f"work {work.id} is {work.state}"
+    if mac and mac != work.mac:
+        return f"work {work.id} belongs to {work.mac}"
+    if work.kind not in CLIENT_KINDS:
+        return f"work {work.id} is a {work.kind}, which the boot loader does"
+    return ""
 
 
 def _complete(job: Job) -> Progress:

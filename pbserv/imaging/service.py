@@ -12,10 +12,11 @@ from pbserv.errors import StartError
 from pbserv.imaging import client_routes, image_routes
 from pbserv.imaging.backend import load_backend
 from pbserv.imaging.captures import Captures
+from pbserv.imaging.checks import check_order
 from pbserv.imaging.config import PbservConf
 from pbserv.imaging.coverage import Coverage
-from pbserv.imaging.faults import Forbidden, ImageExists, NotRestorable, UnknownImage
 from pbserv.imaging.jobs import History, Jobs
+from pbserv.imaging.ports import Policy
 from pbserv.imaging.slot import BackendSlot
 from pbserv.imaging.statistics import RequestRecord, Statistics
 from pbserv.imaging.transfer import Transfers
@@ -23,6 +24,7 @@ from pbserv.log import ServiceLog
 from pbserv.registry.access import Access
 from pbserv.registry.records import BundleKind
 from pbserv.registry.registry import Registry
+from pbserv.registry.tokens import WorkTokens
 from pbserv.service import Reload
 
 
@@ -45,9 +47,13 @@ class ImagingService:
         history: History,
         web_fault: Callable[[], str],
         client_files: Sequence[Path],
+        policy: Policy,
+        tokens: WorkTokens,
     ) -> None:
         self._log = log
         self._access = access
+        self._policy = policy
+        self._tokens = tokens
         self._web_fault = web_fault
         self._client_files = client_files
         self._settings: ImagingSettings | None = None
@@ -56,7 +62,7 @@ class ImagingService:
         self._coverage = Coverage()
         self._transfers = Transfers(self._store, self.statistics, self._coverage, log)
         self._captures = Captures(self._store)
-        self._jobs = Jobs(registry, history, self.statistics, log)
+        self._jobs = Jobs(registry, history, self.statistics, policy, log)
         registry.subscribe(self._captures.device_changed)
 
     @property
@@ -79,20 +85,7 @@ class ImagingService:
 
     def check_work(self, kind: BundleKind, image: str, *, overwrite: bool) -> None:
         """Refuse work that could only fail on the device: raises an ImagingFault with the reason."""
-        try:
-            found = self._store.info(image)
-        except UnknownImage:
-            if kind is BundleKind.RESTORE:
-                raise UnknownImage(f"no image {image}; see: pbserv image list") from None
-            return
-        if kind is BundleKind.RESTORE:
-            if any(item.kind == "file" for item in found.manifest.items):
-                raise NotRestorable(f"image {image} is one opaque file, not a disk: no device can restore it")
-            return
-        if not overwrite:
-            raise ImageExists(f"image {image} exists; take another name, or make a new version with --overwrite")
-        if not self._store.allow_overwrite:
-            raise Forbidden(f"image {image} exists, and AllowImageOverwrite = NO in pbserv.conf")
+        check_order(self._store, kind, image, overwrite=overwrite)
 
     def router(self) -> APIRouter:
         """All HTTP routes of the service."""
@@ -100,7 +93,11 @@ class ImagingService:
         routes.include_router(
             image_routes.router(self._store, self.statistics, self._coverage, self._access, self._log)
         )
-        routes.include_router(client_routes.router(self._jobs, self._captures, self._transfers, self._access))
+        routes.include_router(
+            client_routes.router(
+                self._jobs, self._captures, self._transfers, self._access, self._policy, self._tokens.issue
+            )
+        )
         return routes
 
     async def start(self, settings: ImagingSettings) -> None:

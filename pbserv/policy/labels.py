@@ -29,7 +29,7 @@ KNOWN: Final[Mapping[str, str]] = {
     "group": "the first of the device's groups",
     "groups": "all of the device's groups, with commas between them",
     "arch": 'processor architecture of option 93, such as "BIOS", "UEFI x64", "UEFI ARM64 HTTP"',
-    "firmware": "bios or uefi, of the architecture",
+    "firmware": "bios or uefi, of the architecture or, where that is not known, from the imaging client",
     "vendor_class": "option 60 of DHCP",
     "client_kind": "what asks, as proxyDHCP tells it apart: bios, uefi, http, ipxe, pi, uboot and others",
     "interface": "the interface of this server on which the device asked",
@@ -39,15 +39,23 @@ KNOWN: Final[Mapping[str, str]] = {
     "address": "the device's IP address, where it has one",
     "manufacturer": "SMBIOS system manufacturer, from iPXE or the imaging client",
     "product": "SMBIOS product name, from iPXE or the imaging client",
+    "board": "SMBIOS board product name, from the imaging client",
     "board_serial": "SMBIOS board serial number, from iPXE or the imaging client",
+    "bios_vendor": "SMBIOS vendor of the firmware, from the imaging client",
+    "bios_version": "SMBIOS version of the firmware, from the imaging client",
+    "bios_date": "SMBIOS date of the firmware as it is written there, often mm/dd/yyyy, from the imaging client",
     "platform": "iPXE's ${platform}: pcbios or efi",
     "buildarch": "iPXE's ${buildarch}: i386, x86_64, arm64",
     "hostname": "the name that DHCP gave the machine, from iPXE",
     "cpu": "the processor's name, from the imaging client",
+    "machine": "processor architecture as Linux names it, such as x86_64 or aarch64, from the imaging client",
     "cores": "number of processor cores, from the imaging client",
+    "cpus": "number of processors that Linux sees, threads included, from the imaging client",
     "memory_mb": "memory in MiB, from the imaging client",
-    "disks": "number of disks, from the imaging client",
-    "disk_gb": "size of the largest disk in GB, from the imaging client",
+    "disks": "number of internal disks, from the imaging client",
+    "disk_gb": "size of the largest internal disk in GB, from the imaging client",
+    "disk_model": "model of the largest internal disk, from the imaging client",
+    "macs": "addresses of the machine's network cards with commas between them, seven at most, from the imaging client",
 }
 """Labels that pbserv learns by itself, and where they come from. Others are given by administrators."""
 _ALWAYS: Final = OF_RECORD | {"uuid", "serial", "asset", "arch"}
@@ -64,10 +72,13 @@ def labels_of(mac: str, device: Device | None, live: Mapping[str, str]) -> dict[
         found.update(live)
         found.update(device.labels)
         _of_record(device, found, live)
-    if "arch" in found and "firmware" not in found:
-        firmware = firmware_of(found["arch"])
-        if firmware:
-            found["firmware"] = firmware
+    firmware = firmware_of(found.get("arch", ""))
+    if (
+        firmware
+        and "firmware" not in live
+        and (device is None or ("firmware", found.get("firmware")) not in device.labels)
+    ):
+        found["firmware"] = firmware  # of this boot; what was learned in another one may be of the other mode
     return found
 
 

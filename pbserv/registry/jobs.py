@@ -49,14 +49,25 @@ class Jobs(Store):
             )
             work.state = WorkState.RUNNING.value
             work.attempts += 1
-            row = JobRow(
-                work_id=work_id, mac=work.mac, kind=work.kind, image=work.image, version=version, address=address,
-                state=WorkState.RUNNING.value, reason="", stage="start", item="", bytes_done=0, bytes_total=0, rate=0,
-                started=at, log="",
-            )  # fmt: skip
+            row = _begun(work_id, work.mac, work.kind, work.image, address, version)
             session.add(row)
             await session.flush()
             change.touch(work.mac)
+            return _job(row)
+
+    async def add_job(self, within: int, kind: BundleKind, image: str, address: str, version: int | None) -> Job:
+        """A further job that was ordered on the device while the job ``within`` runs. It ends alone: the work goes on
+        until the job of its own kind ends. Raises NotFoundError, and ConflictError when that job or its work is over.
+        """
+        async with self._write() as change:
+            session = change.session
+            parent = _found(await session.get(JobRow, within), within)
+            work = await session.get(WorkRow, parent.work_id)
+            if parent.state != WorkState.RUNNING or work is None or work.state not in ACTIVE_WORK:
+                raise ConflictError(f"job {within} is over")
+            row = _begun(parent.work_id, parent.mac, kind.value, image, address, version)
+            session.add(row)
+            await session.flush()
             return _job(row)
 
     async def job(self, job_id: int) -> Job:
@@ -95,7 +106,8 @@ class Jobs(Store):
     async def finish_job(self, job_id: int, *, ok: bool, reason: str, log: str = "") -> Job:
         """Close a job; the second report of the same job changes nothing.
 
-        Its work ends with it when ``ok``. Else it is queued again while it has retries left, and held after that.
+        Its work ends with it when ``ok``. Else it is queued again while it has retries left, and held after that. A job
+        that was ordered on the device (:meth:`add_job`) ends alone, or with its work.
         """
         async with self._write() as change:
             row = _found(await change.session.get(JobRow, job_id), job_id)
@@ -104,10 +116,23 @@ class Jobs(Store):
                 cancelled = work is not None and work.state == WorkState.CANCELLED
                 state = WorkState.DONE if ok else WorkState.CANCELLED if cancelled else WorkState.FAILED
                 row.state, row.reason, row.log, row.finished = state.value, reason, log, now()
-                if work is not None and work.state in ACTIVE_WORK:
+                if work is not None and work.state in ACTIVE_WORK and work.kind == row.kind:
                     close(change, work, ok=ok, reason=reason)
+                    await change.session.execute(
+                        update(JobRow)
+                        .where(JobRow.work_id == work.id, JobRow.state == WorkState.RUNNING, JobRow.id != row.id)
+                        .values(state=WorkState.FAILED.value, reason=f"job {row.id} ended", finished=now())
+                    )
                 change.touch(row.mac)
             return _job(row)
+
+
+def _begun(work_id: int, mac: str, kind: str, image: str, address: str, version: int | None) -> JobRow:
+    return JobRow(
+        work_id=work_id, mac=mac, kind=kind, image=image, version=version, address=address,
+        state=WorkState.RUNNING.value, reason="", stage="start", item="", bytes_done=0, bytes_total=0, rate=0,
+        started=now(), log="",
+    )  # fmt: skip
 
 
 def _found(row: JobRow | None, job_id: int) -> JobRow:

@@ -16,6 +16,7 @@ from pbserv.journal.journal import Journal
 from pbserv.log import ServiceLog
 from pbserv.policy.api import routes
 from pbserv.policy.config import PolicyConf
+from pbserv.policy.machines import Machines
 from pbserv.policy.service import PolicyService, PolicySettings
 from pbserv.registry.access import Access
 from pbserv.registry.migrate import migrate
@@ -70,7 +71,9 @@ async def served(tmp_path: Path, empty: Path) -> AsyncIterator[Served]:
     roles = {digest(role.value): role.value for role in Role}
     access = Access(roles, tokens)
     policy = PolicyService(_log(tmp_path), registry, journal, tokens)
-    imaging = ImagingService(_log(tmp_path), registry, access, journal, str, [tmp_path / "vmlinuz"])
+    imaging = ImagingService(
+        _log(tmp_path), registry, access, journal, str, [tmp_path / "vmlinuz"], Machines(policy), tokens
+    )
     await imaging.start(ImagingSettings(PbservConf(state_directory=tmp_path)))
     await policy.start(PolicySettings(PolicyConf(), None, 8067))
     app = create_app(

@@ -1,0 +1,23 @@
+"""What the imaging service needs of the policy. Nothing here waits.
+
+One rule: what a device tells goes there as it was read and bounded here; what becomes of it the policy decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from pbserv.registry.orders import WorkOrder
+
+
+class Policy(Protocol):
+    """Whoever keeps the labels of devices, and knows what is assigned to them."""
+
+    def learn(
+        self, mac: str, labels: Mapping[str, str], *, serial: str = "", asset: str = "", uuid: str | None = None
+    ) -> None:
+        """What the imaging client told of the machine; nothing happens for one that is not registered."""
+
+    def imaging(self, mac: str) -> WorkOrder | None:
+        """The imaging that is assigned to the device, as work that can be ordered; None: none is."""
