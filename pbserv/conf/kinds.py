@@ -23,6 +23,7 @@ _INTERFACE = re.compile(r"[^\s/]{1,15}")  # IFNAMSIZ, with its final zero, is 16
 _FIRST_FREE_GROUP = ipaddress.IPv4Address("224.0.1.0")
 _OBJECT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*")
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_FINGERPRINT = re.compile(r"(?:sha256:)?((?:[0-9a-f]{2}:?){31}[0-9a-f]{2})", re.IGNORECASE)
 _URL = re.compile(r"https?://[^\s/]+(/\S*)?", re.IGNORECASE)
 
 
@@ -286,6 +287,43 @@ class HostPort(_Plain):
     def parse(self, text: str) -> str:
         host, colon, port = text.partition(":")
         return Host().parse(host) + (f":{Integer(1, 65_535).parse(port)}" if colon else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Server(_Plain):
+    """What :class:`HostPort` allows, or ``https://`` with that, whose port is then needed."""
+
+    @property
+    def allowed(self) -> str:
+        return f"{HostPort().allowed}; https://HOST:PORT for TLS"
+
+    def parse(self, text: str) -> str:
+        scheme, separator, place = text.rpartition("://")
+        if separator and scheme.lower() != "https":
+            raise ValueError(f"{shown(text)}: valid is {self.allowed}")
+        place = HostPort().parse(place.removesuffix("/") if separator else place)
+        if separator and ":" not in place:
+            raise ValueError(f"{shown(text)} names no port; write the HTTPSPort of that server, https://{place}:PORT")
+        return f"https://{place}" if separator else place
+
+
+@dataclass(frozen=True, slots=True)
+class Trust(_Plain):
+    """The path of a PEM file, or the SHA-256 fingerprint of a certificate."""
+
+    @property
+    def allowed(self) -> str:
+        return "an absolute path, or a SHA-256 fingerprint (AA:BB:...)"
+
+    def parse(self, text: str) -> str:
+        found = _FINGERPRINT.fullmatch(text)
+        if found:
+            digits = found[1].replace(":", "").upper()
+            return ":".join(digits[at : at + 2] for at in range(0, 64, 2))
+        try:
+            return str(Directory().parse(text))
+        except ValueError:
+            raise ValueError(f"{shown(text)} is not {self.allowed}") from None
 
 
 @dataclass(frozen=True, slots=True)

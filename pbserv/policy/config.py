@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pbserv.conf.kinds import Address, Choice, Directory, HostPort, Integer, LogFile, MacUrl, Text, YesNo
+from pbserv.conf.kinds import Address, Choice, Directory, Integer, LogFile, MacUrl, Server, Text, Trust, YesNo
 from pbserv.conf.model import ConfFile, ConfModel, Key
 
 
@@ -51,9 +51,9 @@ class PolicyConf(ConfModel):
         str | None,
         Key(
             "PrebootServer",
-            HostPort(),
+            Server(),
             "The imaging server that resolves policies: this one asks it what each device is to do. It needs"
-            " PrebootServerToken. The port is that of its HTTP server.",
+            " PrebootServerToken. The port is that of its HTTP server; with https:// it is its HTTPSPort.",
             unset="this server",
         ),
     ] = None
@@ -145,6 +145,17 @@ class PolicyConf(ConfModel):
             " create). Others must not be able to read it.",
             extension=True,
             unset="none",
+        ),
+    ] = None
+    preboot_server_ca: Annotated[
+        str | None,
+        Key(
+            "PrebootServerCA",
+            Trust(),
+            "Whom to believe at PrebootServer = https://...: a PEM file with its certificate or that of its authority,"
+            " or the SHA-256 fingerprint that the server prints when it starts.",
+            extension=True,
+            unset="the certificates that this host trusts",
         ),
     ] = None
     hook: Annotated[

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pbserv.conf.kinds import HostPort, Kind, MacUrl
+from pbserv.conf.kinds import HostPort, Kind, MacUrl, Server, Trust
 
 
 @pytest.mark.parametrize("text", ["10.0.0.5", "10.0.0.5:8067", "zen.example", "zen.example:1", "zen.example.:65535"])
@@ -45,7 +45,40 @@ def test_no_urls_for_a_mac(text: str) -> None:
         MacUrl().parse(text)
 
 
-@pytest.mark.parametrize("kind", [HostPort(), MacUrl()])
+@pytest.mark.parametrize("text", ["zen.example", "10.0.0.7:80", "https://zen.example:8443", "https://10.0.0.7:8443"])
+def test_servers(text: str) -> None:
+    assert Server().parse(text) == text
+    assert Server().parse(text.replace("https", "HTTPS")) == text
+    assert Server().parse("https://zen.example:8443/") == "https://zen.example:8443"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("https://zen.example", "names no port"),
+        ("http://zen.example:80", "https://HOST:PORT"),
+        ("https://zen.example:8443/api", "out of range|not a whole|valid"),
+        ("https://", "host name"),
+        ("https://user@zen.example:1", "host name"),
+        ("zen.example:0", "out of range"),
+    ],
+)
+def test_what_is_no_server(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Server().parse(text)
+
+
+def test_trust() -> None:
+    fingerprint = ":".join(["AB"] * 32)
+    for text in (fingerprint, fingerprint.lower(), "ab" * 32, f"sha256:{fingerprint}"):
+        assert Trust().parse(text) == fingerprint
+    assert Trust().parse("/etc/pbserv/zen.pem") == "/etc/pbserv/zen.pem"
+    for text in ("zen.pem", "ab" * 31, f"{fingerprint}:AB", "sha1:" + "ab" * 20):
+        with pytest.raises(ValueError, match="absolute path, or a SHA-256 fingerprint"):
+            Trust().parse(text)
+
+
+@pytest.mark.parametrize("kind", [HostPort(), MacUrl(), Server(), Trust()])
 @given(text=st.text(st.characters(codec="utf-8"), min_size=1))
 def test_any_text_is_allowed_or_refused(kind: Kind, text: str) -> None:
     with contextlib.suppress(ValueError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from pbserv.policy.oracles.questions import Spawn
 OracleSettings = HookSettings | ServerSettings | None
 """Equal settings mean the same oracle: a reload that changes nothing here keeps it, with what it knows."""
 MOST_BYTES = 512
+MOST_PEM = 1024 * 1024
 
 
 def oracle_settings(conf: PolicyConf, http_port: int, state: Path | None) -> OracleSettings:
@@ -39,7 +41,14 @@ def oracle_settings(conf: PolicyConf, http_port: int, state: Path | None) -> Ora
     if conf.preboot_server_token is None:
         raise StartError(f"PrebootServer = {conf.preboot_server} needs PrebootServerToken: a file with a token of role"
                          " site of that server (there: pbserv token create)")  # fmt: skip
-    return ServerSettings(server, read_token(conf.preboot_server_token), None if state is None else state / FILE)
+    file = None if state is None else state / FILE
+    settings = ServerSettings(server, read_token(conf.preboot_server_token), file, _trust(conf, server))
+    try:
+        settings.context()
+    except (ssl.SSLError, ValueError):
+        raise StartError(f"PrebootServerCA: {conf.preboot_server_ca} holds no certificate in PEM form"
+                         " (-----BEGIN CERTIFICATE-----)") from None  # fmt: skip
+    return settings
 
 
 def oracle_of(
@@ -75,10 +84,33 @@ def read_token(path: Path) -> str:
     return text
 
 
+def _trust(conf: PolicyConf, server: str) -> str:
+    """The fingerprint, or what the file holds: a file that changed means other settings."""
+    ca = conf.preboot_server_ca
+    if ca is None:
+        return ""
+    if not server.startswith("https://"):
+        raise StartError(f"PrebootServerCA: {server} is asked over plain HTTP, where nobody can be believed: write"
+                         " PrebootServer = https://HOST:PORT with its HTTPSPort")  # fmt: skip
+    if not ca.startswith("/"):
+        return ca
+    try:
+        with Path(ca).open("rb") as file:
+            text = file.read(MOST_PEM + 1).decode("ascii", "replace")
+    except OSError as fault:
+        raise StartError(f"PrebootServerCA: {ca}: {fault.strerror}; it must be a PEM file that the service user can"
+                         " read") from None  # fmt: skip
+    if not text.isascii() or len(text) > MOST_PEM or not text.strip():
+        raise StartError(f"PrebootServerCA: {ca} holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)")
+    return text
+
+
 def _other_server(server: str | None, http_port: int) -> str:
-    """``host:port``; empty for this server."""
+    """``host:port`` or ``https://host:port``; empty for this server."""
     if server is None:
         return ""
+    if server.startswith("https://"):
+        return server
     host, _, port = server.partition(":")
     number = int(port or http_port)
     literal = host.replace(".", "").isdigit()

@@ -7,6 +7,7 @@ are not asked.
 from __future__ import annotations
 
 import json
+import ssl
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,11 +33,15 @@ class Unreachable(NoAnswer):
     """Nobody could be asked: what holds for one device holds for all, for the moment."""
 
 
-def new_client(connect_s: float) -> httpx.AsyncClient:
-    """``connect_s``: for a connection; the caller has a limit of its own for the time of the whole exchange."""
+def new_client(connect_s: float, trust: ssl.SSLContext | None = None) -> httpx.AsyncClient:
+    """``connect_s``: for a connection; the caller has a limit of its own for the time of the whole exchange.
+
+    ``trust``: whom to believe over https; None: the certificates that httpx comes with.
+    """
     limits = httpx.Limits(max_connections=AT_A_TIME, max_keepalive_connections=4, keepalive_expiry=30.0)
     return httpx.AsyncClient(
-        trust_env=False, follow_redirects=False, timeout=httpx.Timeout(MOST_S, connect=connect_s), limits=limits,
+        verify=True if trust is None else trust, trust_env=False, follow_redirects=False,
+        timeout=httpx.Timeout(MOST_S, connect=connect_s), limits=limits,
         headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "pbserv"},
     )  # fmt: skip
 

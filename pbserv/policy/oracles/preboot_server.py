@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from pbserv.log import ServiceLog
+from pbserv.net.trust import fingerprint_of, pinning, trusting
 from pbserv.policy.decide import Ruling
 from pbserv.policy.oracles.exchange import Reply, Unreachable, exchange, new_client
 from pbserv.policy.oracles.last_known import Known, LastKnown
@@ -36,11 +39,30 @@ FILE: Final = "preboot-server-answers.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """``server``: ``host:port``. ``token``: of role site there. ``file``: where answers are kept; None: nowhere."""
+    """``server``: ``host:port`` or ``https://host:port``. ``token``: of role site there. ``file``: where answers are
+    kept; None: nowhere. ``trust``: over https, the fingerprint of its certificate, or certificates in PEM; empty: those
+    that this host trusts.
+    """
 
     server: str
     token: str
     file: Path | None
+    trust: str = ""
+
+    @property
+    def url(self) -> str:
+        return f"{self.server if self.secure else f'http://{self.server}'}{PATH}"
+
+    @property
+    def secure(self) -> bool:
+        return self.server.startswith("https://")
+
+    def context(self) -> ssl.SSLContext | None:
+        """Whom to believe. Raises ssl.SSLError, ValueError for certificates that are none."""
+        if not self.secure:
+            return None
+        fingerprint = fingerprint_of(self.trust)
+        return pinning(fingerprint) if fingerprint else trusting(self.trust)
 
 
 class PrebootServer:
@@ -51,13 +73,13 @@ class PrebootServer:
         calendar: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:  # fmt: skip
         self._name = f"PrebootServer {settings.server}"
-        self._url = f"http://{settings.server}{PATH}"
+        self._url = settings.url
         self._spawn = spawn
         self._log = log
         self._clock = clock
         self._calendar = calendar
         self._trouble = Trouble(log, self._name, clock)
-        self._client = new_client(CONNECT_S)
+        self._client = new_client(CONNECT_S, settings.context())
         self._client.headers["Authorization"] = f"Bearer {settings.token}"
         self._questions = Questions(self._put, self._instead, spawn, clock, TIMEOUT_S, labels=True)
         self._known = LastKnown(settings.file, settings.server)
@@ -120,8 +142,7 @@ class PrebootServer:
 
     def _read(self, reply: Reply) -> Ruling:
         if reply.status in (401, 403):
-            raise NoAnswer(f"answers {reply.status}: the token in the file that PrebootServerToken names is not, or no"
-                           " longer, one of role site there")  # fmt: skip
+            raise NoAnswer(f"answers {reply.status}: {_told(reply)}; see PrebootServerToken, and RequireTLS there")
         if reply.status != 200:
             raise NoAnswer(f"answers {reply.status}")
         try:
@@ -167,6 +188,14 @@ class PrebootServer:
             self._known.changed = True
             self._log.warning("answers of another server are not kept", server=self._name,
                               reason=f"{fault.filename}: {fault.strerror}")  # fmt: skip
+
+
+def _told(reply: Reply) -> str:
+    """Why it refuses, in its own words."""
+    try:
+        return " ".join(str(json.loads(reply.body)["error"]).split())[:200]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return "the token is not, or no longer, one of role site there"
 
 
 def without_there(ruling: Ruling) -> Ruling:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -39,6 +40,7 @@ class Host:
     holds: asyncio.Event = field(default_factory=asyncio.Event)
     most: int = 0
     port: int = 0
+    tls: ssl.SSLContext | None = None
     connections: int = 0
     _now: int = 0
     _open: set[asyncio.StreamWriter] = field(default_factory=set)
@@ -50,7 +52,7 @@ class Host:
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[Host]:
         self.holds.set()
-        server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self.tls)
         self.port = server.sockets[0].getsockname()[1]
         try:
             yield self

@@ -75,6 +75,46 @@ def test_a_token_is_needed() -> None:
         oracle_settings(PolicyConf(preboot_server="zen.example"), 8067, None)
 
 
+PEM = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+FINGERPRINT = ":".join(["AB"] * 32)
+
+
+async def test_a_preboot_server_over_tls(token: Path) -> None:
+    conf = PolicyConf(preboot_server="https://zen.example:8443", preboot_server_token=token)
+    assert oracle_settings(conf, 8067, None) == ServerSettings("https://zen.example:8443", "abc-DEF_123", None, "")
+    oracle = await made(conf)
+    assert isinstance(oracle, PrebootServer)
+    assert oracle.name == "PrebootServer https://zen.example:8443"
+    await oracle.close()
+    pinned = oracle_settings(conf.model_copy(update={"preboot_server_ca": FINGERPRINT}), 8067, None)
+    assert isinstance(pinned, ServerSettings)
+    assert (pinned.trust, pinned.url) == (FINGERPRINT, "https://zen.example:8443/api/v1/policy/resolve")
+
+
+@pytest.mark.parametrize("text", ["", "nothing", "\u00fcmlaut", PEM, "x" * 2_000_000])
+def test_files_without_certificates(token: Path, tmp_path: Path, text: str) -> None:
+    (tmp_path / "ca.pem").write_text(text)
+    conf = PolicyConf(
+        preboot_server="https://zen.example:8443", preboot_server_token=token, preboot_server_ca=f"{tmp_path}/ca.pem"
+    )
+    with pytest.raises(StartError, match=r"PrebootServerCA: .*ca\.pem holds no certificate"):
+        oracle_settings(conf, 8067, None)
+
+
+def test_a_file_of_certificates_that_is_not_there(token: Path, tmp_path: Path) -> None:
+    conf = PolicyConf(
+        preboot_server="https://zen.example:8443", preboot_server_token=token, preboot_server_ca=f"{tmp_path}/ca.pem"
+    )
+    with pytest.raises(StartError, match=r"PrebootServerCA: .*No such file"):
+        oracle_settings(conf, 8067, None)
+
+
+def test_nobody_can_be_believed_over_plain_http(token: Path) -> None:
+    conf = PolicyConf(preboot_server="zen.example", preboot_server_token=token, preboot_server_ca=FINGERPRINT)
+    with pytest.raises(StartError, match="https://HOST:PORT"):
+        oracle_settings(conf, 8067, None)
+
+
 def test_one_server_decides(token: Path) -> None:
     conf = PolicyConf(preboot_server="zen.example", preboot_server_token=token, hook=URL)
     with pytest.raises(StartError, match="PolicyHook and PrebootServer"):
