@@ -90,7 +90,7 @@ def bundle_set(
         bool | None, typer.Option("--overwrite/--no-overwrite", help="A new version of an image that exists.")
     ] = None,
     clients: Annotated[
-        int | None, typer.Option(metavar="N", help="Multicast begins when so many devices wait ...")
+        int | None, typer.Option(metavar="N", help="Multicast is to begin when so many devices wait ...")
     ] = None,
     wait_min: Annotated[int | None, typer.Option(metavar="MINUTES", help="... or after so many minutes.")] = None,
     kernel: Annotated[str | None, typer.Option(metavar="FILE", help=f"Kernel: {PLACE}.")] = None,

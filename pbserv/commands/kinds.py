@@ -10,7 +10,7 @@ from pbserv.registry.records import BundleKind
 
 ABOUT: Final = {
     BundleKind.RESTORE: "write an image to a disk",
-    BundleKind.MULTICAST: "write an image to the disks of many devices at once",
+    BundleKind.MULTICAST: "write an image to the disks of many devices; for now each restores alone, over unicast",
     BundleKind.CAPTURE: "take an image of a disk",
     BundleKind.SCRIPT: "run a shell script on the imaging client",
     BundleKind.MAINTENANCE: "a shell on the imaging client",
