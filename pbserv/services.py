@@ -35,6 +35,7 @@ from pbserv.tftp.exposition import TftpCollector
 from pbserv.tftp.service import TftpService
 from pbserv.web import boot_files_routes, health_routes, journal_routes, metrics_routes, token_routes
 from pbserv.web.app import create_app
+from pbserv.web.requests_counted import Requests
 from pbserv.web.server import WebServer, WebSettings
 from pbserv.web.tls import TlsSettings
 
@@ -109,12 +110,13 @@ def wire(
     policy.watch(proxydhcp)
     services: tuple[Service[Any], ...] = (imaging, policy, tftp, proxydhcp)
     running = {service.name: service for service in services}
-    figures = PolicyCollector(policy, registry)
+    figures, requests = PolicyCollector(policy, registry), Requests()
     collectors = (
         TftpCollector(tftp.metrics),
         ProxyDhcpCollector(proxydhcp.counters),
         ImagingCollector(imaging.statistics),
         figures,
+        requests,
     )
     is_running: Callable[[str], bool] = lambda name: not name or running[name].running  # noqa: E731
     app = create_app(
@@ -135,6 +137,7 @@ def wire(
         log=logs.pbserv,
         path_of=virtual.path_of,
         tls_required=lambda: web.tls_required,
+        requests=requests,
     )
     web = WebServer(app, spawn, lambda: imaging.busy)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from pbserv.policy.oracles.ports import RESULTS, Oracle
 from pbserv.policy.snapshot import Snapshot
 from pbserv.registry.counts import Counts
+from pbserv.registry.records import Device, Document
 from pbserv.types import Verdict
 
 FRESH_S: Final = 10.0
@@ -42,14 +43,28 @@ class Registry(Protocol):
     async def counts(self) -> Counts:
         """Raises SQLAlchemyError."""
 
+    def subscribe(self, changed: Callable[[Device], None]) -> None: ...
+
+    def subscribe_documents(self, changed: Callable[[Sequence[Document], Sequence[tuple[str, str]]], None]) -> None: ...
+
 
 class PolicyCollector:
-    """Call :meth:`refresh` before a scrape."""
+    """Call :meth:`refresh` before a scrape. ``clock`` is monotonic, ``calendar`` gives seconds since the epoch."""
 
-    def __init__(self, policy: Policy, registry: Registry, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        registry: Registry,
+        clock: Callable[[], float] = time.monotonic,
+        calendar: Callable[[], float] = time.time,
+    ) -> None:
         self._policy = policy
         self._registry = registry
         self._clock = clock
+        self._calendar = calendar
+        self._changed = {"device": 0.0, "object": 0.0}
+        registry.subscribe(lambda _device: self._note("device"))
+        registry.subscribe_documents(lambda _changed, _deleted: self._note("object"))
         self._counts: Counts | None = None
         self._due = float("-inf")
 
@@ -65,6 +80,9 @@ class PolicyCollector:
         except (SQLAlchemyError, TimeoutError):
             self._counts = None
 
+    def _note(self, what: str) -> None:
+        self._changed[what] = self._calendar()
+
     def collect(self) -> Iterator[Metric]:
         if self._counts is not None:
             yield _by_state("pbserv_policy_devices", "Devices in the registry by state.", self._counts.devices)
@@ -76,13 +94,20 @@ class PolicyCollector:
         yield decisions
         yield _questions(self._policy.oracle)
         yield from _objects(self._policy.snapshot)
+        text = "When the registry last took a change of a device or its work, or of an object; 0: not since the start."
+        changed = GaugeMetricFamily("pbserv_policy_last_change_timestamp_seconds", text, labels=("of",))
+        for what, at in self._changed.items():
+            changed.add_metric((what,), at)
+        yield changed
 
 
 def _questions(oracle: Oracle | None) -> Metric:
-    text = "Questions to the other server that decides (PolicyHook, PrebootServer), and what came of them."
-    family = CounterMetricFamily("pbserv_policy_questions", text, labels=("result",))
-    for result in RESULTS:
-        family.add_metric((result,), 0 if oracle is None else oracle.counters.get(result, 0))
+    text = "Questions to the other server that decides, by the key that names it, and what came of them."
+    family = CounterMetricFamily("pbserv_policy_questions", text, labels=("key", "result"))
+    for key in ("PolicyHook", "PrebootServer"):
+        counters = oracle.counters if oracle is not None and oracle.name.startswith(f"{key} ") else {}
+        for result in RESULTS:
+            family.add_metric((key, result), counters.get(result, 0))
     return family
 
 

@@ -19,6 +19,7 @@ from pbserv.web.console import console_page
 from pbserv.web.description import FOR_LOADERS, describe
 from pbserv.web.header_names import HeaderNames
 from pbserv.web.limits import BodyLimit
+from pbserv.web.requests_counted import Counted, Requests
 from pbserv.web.session_path import PathOf, SessionPath
 from pbserv.web.tls_only import TlsOnly
 
@@ -32,11 +33,12 @@ def create_app(
     log: ServiceLog,
     path_of: PathOf | None = None,
     tls_required: Callable[[], int | None] = lambda: None,
+    requests: Requests | None = None,
 ) -> FastAPI:
     """``routers`` come with the name of their service: while that one is stopped its paths answer 503.
 
     An empty name: the routes are the registry's, which is always there. ``path_of``: see :mod:`session_path`;
-    ``tls_required``: see :mod:`tls_only`.
+    ``tls_required``: see :mod:`tls_only`. ``requests`` counts those that were answered.
     """
     app = FastAPI(title="pbserv", version=__version__, docs_url=None, openapi_url="/api/openapi.json",
                   redoc_url=None, swagger_ui_oauth2_redirect_url=None)  # fmt: skip
@@ -46,6 +48,8 @@ def create_app(
     if path_of is not None:
         app.add_middleware(SessionPath, path_of=path_of)
     app.add_middleware(HeaderNames)
+    if requests is not None:
+        app.add_middleware(Counted, requests=requests)
     for service, router in routers:
         app.include_router(router, dependencies=[_only_while_running(service, running)])
     _own_routes(app)

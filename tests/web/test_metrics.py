@@ -83,6 +83,30 @@ def test_the_process_the_build_and_the_other_services(server: Installed, nobody:
         server.ok("start", "tftp")
 
 
+def test_requests_by_what_was_asked_for(server: Installed, admin: httpx.Client, nobody: httpx.Client) -> None:
+    before = scrape(nobody)
+    made_up = "/s/made-up/files/secret-name"
+    asked = [
+        (admin.get("/api/v1/devices"), {"area": "api", "method": "GET", "code": "200"}),
+        (nobody.post("/api/v1/work", json={}), {"area": "api", "method": "POST", "code": "401"}),
+        (nobody.get("/boot.ipxe"), {"area": "boot", "method": "GET", "code": "200"}),
+        (nobody.get("/boot/done/none"), {"area": "boot", "method": "GET", "code": "403"}),
+        (nobody.get("/files/none"), {"area": "files", "method": "GET", "code": "404"}),
+        (nobody.get(made_up), {"area": "files", "method": "GET", "code": "403"}),
+        (nobody.get("/client/vmlinuz"), {"area": "client", "method": "GET", "code": "404"}),
+        (nobody.post("/client/v1/work"), {"area": "imaging", "method": "POST", "code": "401"}),
+        (nobody.get("/"), {"area": "console", "method": "GET", "code": "200"}),
+        (nobody.request("PROPFIND", "/coffee/secret-name"), {"area": "other", "method": "other", "code": "404"}),
+    ]
+    after = scrape(nobody)
+    for answer, labels in asked:
+        name = key("pbserv_http_requests_total", **{**labels, "code": str(answer.status_code)})
+        assert labels["code"] == str(answer.status_code), answer.url
+        assert after[name] > before.get(name, 0), labels
+    health = key("pbserv_http_requests_total", area="health", method="GET", code="200")
+    assert after[health] == before.get(health, 0) + 1
+
+
 def test_no_names_of_files_or_clients(server: Installed, nobody: httpx.Client) -> None:
     asyncio.run(fetch(server.tftp_port, "secret-name.bin"))
     text = nobody.get("/metrics").text
