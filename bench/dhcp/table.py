@@ -31,7 +31,10 @@ def tables(results: Results) -> list[tuple[str, Lines]]:
     found: list[tuple[str, Lines]] = []
     if results.get("rows"):
         found.append(("Replies per second; wait, median and p99; lost: medians of the rounds", _rows(results["rows"])))
-        found.append(("CPU time of the server per reply; idle share of the load generator", _cpu(results["rows"])))
+        title = (
+            "CPU time of the server per reply; idle share of the load generator; p99 of the warm-up (left out)"
+        )
+        found.append((title, _cpu(results["rows"])))
     if results.get("replay"):
         found.append(("Machines switched on within a second, until the last one has ...", _replay(results["replay"])))
     if results.get("ceiling"):
@@ -63,6 +66,15 @@ def _speed(rounds: Sequence[Round], name: str) -> str:
     return _cell(rounds, name, show, replies_per_s) + share
 
 
+def _warming_ms(run: Run) -> float:
+    """The first packets of each device, while a registry is written and a journal begun."""
+    return float(run.get("warming_p99_ms", 0.0))
+
+
+def _warming(run: Run) -> str:
+    return f"{_warming_ms(run):.1f} ms" if _warming_ms(run) else ""
+
+
 def _rows(rows: Sequence[Mapping[str, Any]]) -> Lines:
     lines = [["work", *SERVERS, "ratio", "target", ""]]
     for row in rows:
@@ -77,12 +89,14 @@ def _us_per_reply(run: Run) -> float:
 
 
 def _cpu(rows: Sequence[Mapping[str, Any]]) -> Lines:
-    lines = [["work", *SERVERS, *(f"idle beside {name}" for name in SERVERS)]]
+    sides = [*(f"idle beside {name}" for name in SERVERS), *(f"warm-up of {name}" for name in SERVERS)]
+    lines = [["work", *SERVERS, *sides]]
     for row in rows:
         costs = [_cell(row["rounds"], name, lambda run: f"{_us_per_reply(run):.1f} us", _us_per_reply)
                  for name in SERVERS]  # fmt: skip
         shares = [_cell(row["rounds"], name, lambda run: f"{idle(run):.0%}", idle) for name in SERVERS]
-        lines.append([row["title"], *costs, *shares])
+        warming = [_cell(row["rounds"], name, _warming, _warming_ms) for name in SERVERS]
+        lines.append([row["title"], *costs, *shares, *warming])
     return lines
 
 

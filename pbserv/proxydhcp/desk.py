@@ -74,6 +74,7 @@ class Desk:
         self._asked = AskedOf(settings.table.vendors)
         self._answers = Answers(settings)
         self._personal = settings.table.personal
+        self._names: dict[int, str] = {}
         self._wires: dict[tuple[object, ...], Wire | Ignore] = {}
         self._host: Host = ()
         self._quiet = Quiet(QUIET_S)
@@ -87,6 +88,7 @@ class Desk:
         if host is not self._host:
             self._host = host
             self._wires.clear()
+            self._names.clear()
         clock = time.time()
         for datagram in datagrams:
             try:
@@ -283,10 +285,17 @@ class Desk:
                 self._tell(datagram, mac, lane.facts, _WORDS[ignored.reason], ignored.detail, clock)
                 break
 
+    def _interface(self, ifindex: int) -> str:
+        """Asked of the kernel once, until the interfaces change."""
+        name = self._names.get(ifindex)
+        if name is None:
+            name = self._names[ifindex] = name_of(ifindex)
+        return name
+
     def _sighting(self, query: Query, address: str, lane: Lane, relay: str) -> Sighting:
         """What the policy is asked with; the same as long as the device asks in the same way."""
         client = query.client
-        details = labels_of(client, query.asked, name_of(lane.facts.ifindex), relay)
+        details = labels_of(client, query.asked, self._interface(lane.facts.ifindex), relay)
         return Sighting(MacAddress(query.mac), system_uuid(query.uuid), client.arch, "dhcp", address, details)
 
     def _prepared(

@@ -13,12 +13,14 @@ struct question {
     uint32_t xid; /* 0: none */
     unsigned before, after; /* those under way are a ring, oldest first; its two ends are the one at ENDS */
     int64_t sent;
+    int counted; /* asked when the warm-up was over: rates and waits are of the same seconds */
 };
 
-static struct question devices[MOST_DEVICES + 1] = {[ENDS] = {0, ENDS, ENDS, 0}};
+static struct question devices[MOST_DEVICES + 1] = {[ENDS] = {0, ENDS, ENDS, 0, 0}};
 static unsigned under_way, next_device, first_batch;
-static uint32_t serial, waits[SLOWEST_US + 1];
-static uint64_t waited, answered;
+static uint32_t serial;
+static struct waits { uint32_t of[SLOWEST_US + 1]; uint64_t count; } counted, warming;
+static uint64_t answered;
 static enum packet kind;
 static int expected, counting, stopping;
 static int64_t began, counted_from, burst_ns;
@@ -56,7 +58,7 @@ static void ask(int64_t now) {
     uint32_t xid = ++serial << 12 | device;
     if (!serial || !xid) xid = (serial = 1) << 12 | device;
     wire_send(frame_dhcp(wire_room(), kind, device, xid, 0));
-    devices[device] = (struct question){xid, devices[ENDS].before, ENDS, now};
+    devices[device] = (struct question){xid, devices[ENDS].before, ENDS, now, counting};
     devices[devices[ENDS].before].after = device;
     devices[ENDS].before = device;
     next_device = (device + 1) % settings.devices;
@@ -87,8 +89,9 @@ static void take(const struct datagram *in, int64_t now) {
     counts.without_43 += reply.how == WITHOUT_43;
     counts.menus += reply.how == MENU;
     int64_t wait = (now - q->sent) / 1000;
-    waits[wait < SLOWEST_US ? wait : SLOWEST_US]++;
-    waited++;
+    struct waits *waits = q->counted ? &counted : &warming;
+    waits->of[wait < SLOWEST_US ? wait : SLOWEST_US]++;
+    waits->count++;
     forget(q);
     if (++answered == first_batch) burst_ns = now - began;
 }
@@ -130,16 +133,17 @@ void offers_run(enum packet packet) {
     counts.lost += under_way;
 }
 
-static double wait_ms(double share) {
-    uint64_t below = 0, wanted = (uint64_t)(share * waited);
+static double wait_ms(const struct waits *waits, double share) {
+    uint64_t below = 0, wanted = (uint64_t)(share * waits->count);
     for (unsigned us = 0; us <= SLOWEST_US; us++)
-        if ((below += waits[us]) > wanted || (below && below == waited)) return us / 1e3;
+        if ((below += waits->of[us]) > wanted || (below && below == waits->count)) return us / 1e3;
     return 0;
 }
 
 void offers_print(void) {
     printf(", \"seconds\": %.6f, \"replies\": %llu, \"p50_ms\": %.3f, \"p99_ms\": %.3f, \"max_ms\": %.3f, "
-           "\"burst_ms\": %.3f, \"cpu_seconds\": %.4f",
-           seconds_counted, (unsigned long long)counts.replies, wait_ms(0.5), wait_ms(0.99), wait_ms(1), burst_ns / 1e6,
+           "\"warming_p99_ms\": %.3f, \"burst_ms\": %.3f, \"cpu_seconds\": %.4f",
+           seconds_counted, (unsigned long long)counts.replies, wait_ms(&counted, 0.5), wait_ms(&counted, 0.99), wait_ms(&counted, 1),
+           wait_ms(&warming, 0.99), burst_ns / 1e6,
            cpu_counted);
 }
