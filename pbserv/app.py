@@ -30,6 +30,7 @@ from pbserv.hostcheck import bound_addresses, host_problems
 from pbserv.journal.journal import Journal
 from pbserv.net.roomy import reserve
 from pbserv.net.sockets import RECEIVE_BUFFER_BYTES
+from pbserv.policy.expiry import Expiry
 from pbserv.proxydhcp.figures import figures as proxydhcp_figures
 from pbserv.proxydhcp.reading import text_of
 from pbserv.registry.access import Access
@@ -132,6 +133,7 @@ class Process:
         self._parts.proxydhcp.remember(await registry.strategies())
         self._supervisor.spawn_forever("journal", journal.run)
         self._supervisor.spawn_forever("sightings", self._parts.policy.run)
+        self._supervisor.spawn_forever("expiry", Expiry(registry, journal, self._logs.policy).run)
         control = ControlServer(
             self._settings.run_directory / CONTROL_SOCKET_NAME, self._on_control, on_bug=self._on_bug
         )
@@ -266,6 +268,7 @@ class Process:
                 "version": __version__,
                 "url": self._console_url(),
                 "listeners": list(self._parts.web.listeners),
+                "https": self._https(),
                 "services": [_status_data(status) for status in statuses],
             },
         )
@@ -383,13 +386,21 @@ class Process:
         return lines
 
     def _tls_lines(self) -> list[str]:
-        web, conf = self._parts.web, self._settings.pbserv
-        if web.tls_fault:
-            return [f"warning: {web.tls_fault}"]
-        if not web.fingerprint:
+        https = self._https()
+        if https is None:
             return []
+        if https["fault"]:
+            return [f"warning: {https['fault']}"]
+        return [f"console over TLS: {https['url']}, certificate SHA-256 {https['fingerprint']}"]
+
+    def _https(self) -> Mapping[str, str] | None:
+        """Where it is served and with which certificate, or why it is not (``fault``); None: it is not wanted."""
+        web, conf = self._parts.web, self._settings.pbserv
+        if not web.tls_fault and not web.fingerprint:
+            return None
         where = f"https://{conf.http_address or conf.ip_address or '127.0.0.1'}:{conf.https_port}/"
-        return [f"console over TLS: {where}, certificate SHA-256 {web.fingerprint}"]
+        fingerprint = "" if web.tls_fault else web.fingerprint
+        return {"url": where, "fingerprint": fingerprint, "fault": web.tls_fault}
 
     def _summary(self) -> str:
         return "running: " + ", ".join(self._running())

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pbserv.commands.locate import run_directory
 from pbserv.conf.load import ConfigError
-from pbserv.daemon.control import CONTROL_SOCKET_NAME, Request, Response, ask
+from pbserv.daemon.control import CONTROL_SOCKET_NAME, JsonValue, Request, Response, ask
 from pbserv.daemon.detach import ReadyPipe, TerminalReady, daemonize
 from pbserv.daemon.pidfile import PID_FILE_NAME, ServerStatus, read_state
 from pbserv.daemon.process import stop_server
@@ -139,11 +139,19 @@ def _status_of_running(run: Path, names: Sequence[str], as_json: bool) -> int:
         for service in _services(answer):
             for listener in service["listeners"]:
                 print(f"  {service['name']}: {listener}")
-        listeners = data["listeners"]
-        if isinstance(listeners, list) and {"imaging", "policy"} & set(shown):
-            for listener in listeners:
-                print(f"  http: {listener}  {data['url']}")
+        if {"imaging", "policy"} & set(shown):
+            _show_web(data)
     return 0 if answer.ok else NOT_RUNNING
+
+
+def _show_web(data: Mapping[str, JsonValue]) -> None:
+    """Where the HTTP server listens, plain HTTP first, and by what its certificate is known."""
+    listeners, https = data["listeners"], data.get("https")
+    places = [data["url"]] + ([https["url"]] if isinstance(https, Mapping) else [])
+    for listener, url in zip(listeners if isinstance(listeners, list) else [], places, strict=False):
+        print(f"  {str(url).partition(':')[0]}: {listener}  {url}")
+    if isinstance(https, Mapping):
+        print(f"  {https['fault']}" if https["fault"] else f"  certificate: SHA-256 {https['fingerprint']}")
 
 
 def showpid(conf: Path, names: Sequence[str]) -> int:

@@ -37,20 +37,28 @@ def pinning(fingerprint: str) -> ssl.SSLContext:
     and dates are in it. Raises ssl.SSLCertVerificationError in the handshake for every other one.
     """
 
-    class Pinned(ssl.SSLObject):
+    def check(certificate: bytes | None) -> None:
+        came = hashlib.sha256(certificate or b"").hexdigest()
+        if came != fingerprint:
+            raise ssl.SSLCertVerificationError(
+                f"it shows another certificate than the one that is trusted: SHA-256 {spelled(came)}"
+            )
+
+    class PinnedObject(ssl.SSLObject):  # of asyncio and uvloop
         def do_handshake(self) -> None:
             super().do_handshake()
-            came = hashlib.sha256(self.getpeercert(binary_form=True) or b"").hexdigest()
-            if came != fingerprint:
-                raise ssl.SSLCertVerificationError(
-                    f"it shows another certificate than the one that is trusted: SHA-256 {spelled(came)}"
-                )
+            check(self.getpeercert(binary_form=True))
+
+    class PinnedSocket(ssl.SSLSocket):  # of plain sockets
+        def do_handshake(self, block: bool = False) -> None:
+            super().do_handshake(block)
+            check(self.getpeercert(binary_form=True))
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE  # the fingerprint says more than a name would; the handshake proves the key
-    context.sslobject_class = Pinned
+    context.sslobject_class, context.sslsocket_class = PinnedObject, PinnedSocket
     return context
 
 
