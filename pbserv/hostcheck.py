@@ -21,7 +21,7 @@ from pbserv.policy.config import PolicyConf
 from pbserv.proxydhcp.config import ProxyDhcpConf
 from pbserv.proxydhcp.settings import boot_files, read_table, table_path
 from pbserv.proxydhcp.strategy import menu_entry
-from pbserv.settings import CLIENT_FILES, LOADER_ALIASES, SERVICE_NAMES, VIRTUAL_FILES, Settings
+from pbserv.settings import CLIENT_FILES, LOADER_ALIASES, SERVICE_NAMES, Settings, is_virtual
 from pbserv.tftp import mapfile
 from pbserv.tftp.config import TftpConf
 
@@ -115,7 +115,7 @@ def _boot_files(settings: Settings) -> Iterator[Problem]:
             if why := _url_fault(key, name):
                 yield settings.problem(ProxyDhcpConf, key, why)
             continue
-        if not name or name in VIRTUAL_FILES:
+        if not name or is_virtual(name):
             continue
         candidates = (name, LOADER_ALIASES.get(name, name))
         if not any((directory / candidate.lstrip("/")).is_file() for candidate in candidates):

@@ -12,6 +12,7 @@ from pbserv.imaging.config import FILE as PBSERV_CONF
 from pbserv.imaging.config import PbservConf
 from pbserv.policy.config import FILE as POLICY_CONF
 from pbserv.policy.config import PolicyConf
+from pbserv.policy.names import parse_name
 from pbserv.proxydhcp.config import FILE as PROXYDHCP_CONF
 from pbserv.proxydhcp.config import ProxyDhcpConf
 from pbserv.tftp.config import FILE as TFTP_CONF
@@ -22,6 +23,7 @@ LOADER_ALIASES = {"nvlnbp.sys": "undionly.kpxe", "nvlnbpx64.efi": "snponly.efi"}
 CONF_FILES: tuple[ConfFile[Any], ...] = (PBSERV_CONF, PROXYDHCP_CONF, TFTP_CONF, POLICY_CONF)
 SERVICE_NAMES = ("imaging", "policy", "tftp", "proxydhcp")
 VIRTUAL_FILES = ("boot.ipxe", "autoexec.ipxe")
+"""The scripts that are the same for everybody; :func:`is_virtual` knows the rest."""
 TITLES = {
     "imaging": "pbserv imaging service",
     "policy": "pbserv preboot policy service",
@@ -62,6 +64,11 @@ class Settings:
     @property
     def client_directory(self) -> Path:
         return self.pbserv.state_directory / "client"
+
+
+def is_virtual(name: str) -> bool:
+    """Whether a boot file of this name is made when it is asked for: nobody has to put it into TFTPDirectory."""
+    return parse_name(name) is not None
 
 
 def load_settings(directory: Path) -> Settings:

@@ -16,7 +16,6 @@ from pbserv.doctor import codes
 from pbserv.doctor.checks import examine
 from pbserv.doctor.facts import Facts
 from pbserv.doctor.finding import FINE, Finding, Severity, by_severity, exit_code
-from pbserv.doctor.gather import gather
 from pbserv.doctor.network import KINDS, WAIT_S, Ask, ask_all
 from pbserv.doctor.server import configuration
 from pbserv.errors import UsageError
@@ -30,6 +29,8 @@ def examine_host(conf: Path, interface: str | None, quick: bool, as_json: bool) 
         settings = load_settings(conf)
     except ConfigError as fault:
         return _show(configuration(fault.problems, Severity.ERROR), as_json)
+    from pbserv.doctor.gather import gather
+
     facts = gather(settings, run_directory(conf), interface or "")
     if interface and interface not in (link.name for link in facts.links):
         there = ", ".join(link.name for link in facts.links)

@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from pbserv.doctor import capacity, firewall, links, loaders, onwire, ports, rights, samehost, server, surroundings
+from pbserv.doctor import (
+    capacity,
+    firewall,
+    links,
+    loaders,
+    onwire,
+    policy,
+    ports,
+    rights,
+    samehost,
+    server,
+    surroundings,
+    tls,
+)
 from pbserv.doctor.facts import Facts
 from pbserv.doctor.finding import Finding
 
@@ -29,6 +42,12 @@ CHECKS: Final[tuple[Check, ...]] = (
     firewall.unread_firewalls,
     loaders.broken_loaders,
     loaders.no_boot_files,
+    policy.boot_files,
+    policy.templates,
+    policy.database,
+    policy.other_server,
+    tls.https_runs,
+    tls.certificate_in_order,
     onwire.not_asked,
     onwire.rival_proxies,
     onwire.no_dhcp_server,

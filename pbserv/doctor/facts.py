@@ -48,6 +48,7 @@ class ServerFacts:
     services: Mapping[str, str] = field(default_factory=dict)  # name -> why it does not run; empty: it runs
     fault: str = ""  # it runs, but could not be asked
     listeners: frozenset[str] = frozenset()  # of proxyDHCP, such as "udp 0.0.0.0:67"
+    https_fault: str = ""
 
     @property
     def running(self) -> bool:
@@ -91,6 +92,62 @@ class Loader:
     size: int
     head: bytes | None
     places: tuple[Place, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """A boot file that is named and is not in TFTPDirectory. ``named``: what names it, such as a key or a bundle.
+
+    ``beside``: the loader that asks for it by this name; empty: it is named itself.
+    """
+
+    named: str
+    name: str
+    beside: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What HTTPS shows. ``own``: made by the server, and made anew at a start or reload when it is soon over.
+
+    ``expires``: seconds of the epoch. ``resolved``: addresses to which ``names`` lead. ``fault``: why it cannot be
+    shown; then the rest is not known.
+    """
+
+    path: str
+    own: bool = False
+    expires: float = 0.0
+    names: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+    resolved: tuple[str, ...] = ()
+    key: tuple[Place, ...] = ()
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """RegistryURL. ``shown`` has no password; ``password``: there is one in the file ``conf``."""
+
+    shown: str
+    fault: str = ""
+    password: bool = False
+    conf: tuple[Place, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """The other server that decides. ``key`` names it in the file, ``server`` is who it is.
+
+    ``wrong``: the settings do not go together; ``silent``: it cannot be reached; ``refusal``: what it said instead of
+    a decision. ``token``: the file with the token.
+    """
+
+    key: str
+    server: str = ""
+    wrong: str = ""
+    silent: str = ""
+    refusal: str = ""
+    token: tuple[Place, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +228,12 @@ class Facts:
     asked: tuple[Asked, ...] | None = None  # None: nobody was asked (--quick, or no right to)
     capacity: Capacity = Capacity()
     surroundings: Surroundings = Surroundings()
+    host: str = ""  # the name of this host
+    certificate: Certificate | None = None
+    database: Database | None = None
+    elsewhere: Elsewhere | None = None
+    templates: tuple[str, ...] = ()  # what is wrong with those of TemplateDirectory
+    lacking: tuple[Lacking, ...] = ()
 
     @property
     def own_addresses(self) -> frozenset[str]:

@@ -11,22 +11,22 @@ import pwd
 import re
 import resource
 import shutil
+import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from pbserv.daemon.control import CONTROL_SOCKET_NAME, Request, ask
 from pbserv.daemon.pidfile import PID_FILE_NAME, read_state
 from pbserv.daemon.privileges import capabilities
-from pbserv.doctor import adapters, holders, rulesets, samehost
-from pbserv.doctor.facts import Capacity, Facts, Loader, Place, Rights, ServerFacts, Surroundings
+from pbserv.doctor import adapters, handed_out, holders, reach, rulesets, samehost
+from pbserv.doctor.facts import Capacity, Facts, Rights, ServerFacts, Surroundings
+from pbserv.doctor.places import places
 from pbserv.errors import ControlError
-from pbserv.proxydhcp.settings import boot_files
-from pbserv.settings import LOADER_ALIASES, VIRTUAL_FILES, Settings
+from pbserv.settings import Settings
 
-_HEAD_BYTES: Final = 8192
 _SYSCTL: Final = Path("/proc/sys")
 
 
@@ -36,7 +36,8 @@ def gather(settings: Settings, run_directory: Path, interface: str = "") -> Fact
     filters = rulesets.firewalls() if os.geteuid() == 0 else rulesets.Firewalls((), (), frozenset())
     bound = holders.bound_sockets(_ports(settings))
     port = settings.proxydhcp.proxydhcp_port
-    ours = any((socket.pid, socket.protocol, socket.port) == (server.pid, "udp", port) for socket in bound)
+    ours = any((held.pid, held.protocol, held.port) == (server.pid, "udp", port) for held in bound)
+    database, stock = reach.database(settings)
     return Facts(
         settings=settings,
         interface=interface,
@@ -48,7 +49,13 @@ def gather(settings: Settings, run_directory: Path, interface: str = "") -> Fact
         frontends=filters.frontends,
         unread_firewalls=filters.unread,
         rights=_rights(settings),
-        loaders=tuple(_loaders(settings)),
+        loaders=tuple(handed_out.loaders(settings, stock)),
+        lacking=tuple(handed_out.lacking(settings, stock)),
+        templates=reach.templates(settings.policy.template_directory),
+        database=database,
+        elsewhere=reach.elsewhere(settings),
+        certificate=reach.certificate(settings),
+        host=socket.gethostname(),
         capacity=_capacity(server.pid, port if ours else None),
         surroundings=_surroundings(settings.pbserv.state_directory),
     )
@@ -69,13 +76,15 @@ def server_facts(run_directory: Path) -> ServerFacts:
         str(row["name"]): "" if row.get("running") else str(row.get("reason") or "it was stopped") for row in rows
     }
     listeners = frozenset(str(text) for row in rows if row["name"] == "proxydhcp" for text in row.get("listeners", ()))
-    return ServerFacts(state.pid, services, listeners=listeners)
+    https = data.get("https")
+    https_fault = str(https.get("fault") or "") if isinstance(https, Mapping) else ""
+    return ServerFacts(state.pid, services, listeners=listeners, https_fault=https_fault)
 
 
 def _ports(settings: Settings) -> frozenset[int]:
     return frozenset(
         (67, settings.proxydhcp.proxydhcp_port, settings.proxydhcp.boot_server_port, settings.tftp.port,
-         settings.pbserv.http_port)
+         settings.pbserv.http_port, settings.pbserv.https_port or 0)
     )  # fmt: skip
 
 
@@ -94,44 +103,8 @@ def _rights(settings: Settings) -> Rights:
         user=user,
         user_uid=uid,
         user_gids=gids,
-        tftp_path=tuple(_places(directory)) if directory.is_dir() else (),
+        tftp_path=tuple(places(directory)) if directory.is_dir() else (),
     )
-
-
-def _places(path: Path) -> Iterator[Place]:
-    """``path`` and what is above it, from the root down; symbolic links are followed."""
-    real = path.resolve()
-    for part in (*reversed(real.parents), real):
-        with contextlib.suppress(OSError):
-            facts = part.stat()
-            yield Place(str(part), facts.st_mode, facts.st_uid, facts.st_gid, _has_acl(part))
-
-
-def _has_acl(path: Path) -> bool:
-    try:
-        return bool(os.getxattr(path, "system.posix_acl_access"))
-    except OSError:
-        return False
-
-
-def _loaders(settings: Settings) -> Iterator[Loader]:
-    """The files behind the NBP keys, those that exist. What iPXE gets has no architecture."""
-    for key, name in boot_files(settings.proxydhcp).items():
-        if not name or "://" in name or name in VIRTUAL_FILES:
-            continue
-        for candidate in (name, LOADER_ALIASES.get(name, name)):
-            path = settings.tftp.directory / candidate.lstrip("/")
-            if path.is_file():
-                yield Loader(key, name, str(path), path.stat().st_size, _head(path), tuple(_places(path)))
-                break
-
-
-def _head(path: Path) -> bytes | None:
-    try:
-        with path.open("rb") as stream:
-            return stream.read(_HEAD_BYTES)
-    except OSError:
-        return None
 
 
 def _capacity(pid: int | None, dhcp_port: int | None) -> Capacity:

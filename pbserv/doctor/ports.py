@@ -63,7 +63,10 @@ def _needs(facts: Facts) -> Iterator[_Need]:
         yield _Need("tftp", "udp", tftp.port, "TFTPPort", 69, _addresses(facts, tftp.interfaces))
     if facts.wants("imaging") or facts.wants("policy"):
         bound = http.http_address or http.ip_address
-        yield _Need("imaging", "tcp", http.http_port, "HTTPPort", 0, (str(bound),) if bound else ())
+        places = (str(bound),) if bound else ()
+        yield _Need("imaging", "tcp", http.http_port, "HTTPPort", 0, places)
+        if http.https_port is not None:
+            yield _Need("imaging", "tcp", http.https_port, "HTTPSPort", 0, places)
 
 
 def _addresses(facts: Facts, places: tuple[str, ...]) -> tuple[str, ...]:
@@ -91,8 +94,9 @@ def _held(facts: Facts, need: _Need, holder: Bound) -> Finding:
     who = holder_name(holder)
     evidence = f"{holder.protocol} {holder.address}:{holder.port}: {who}"
     if need.key != "ProxyDHCPPort":
+        stopped = "HTTPS" if need.key == "HTTPSPort" else need.service
         return error(
-            f"port {need.port} is held by {who}: {need.service} cannot start",
+            f"port {need.port} is held by {who}: {stopped} cannot start",
             evidence,
             *_release(holder, need),
         )

@@ -65,11 +65,24 @@ def may(place: Place, rights: Rights, *, read: bool) -> bool | None:
     return granted & wanted == wanted
 
 
+def everybody_reads(path: tuple[Place, ...]) -> bool:
+    """Whether any user of this host may read the file at the end of ``path``, whatever its owner is."""
+    return bool(path) and bool(path[-1].mode & 0o004) and all(place.mode & 0o001 for place in path[:-1])
+
+
+def user_reads(path: tuple[Place, ...], rights: Rights) -> bool:
+    """Whether the server's user may read the file at the end of ``path``, as far as that can be said."""
+    if not path or rights.user_uid is None:
+        return True
+    entered = all(may(place, rights, read=False) is not False for place in path[:-1])
+    return entered and may(path[-1], rights, read=True) is not False
+
+
 def _low_ports(facts: Facts, first_free: int) -> list[int]:
     settings = facts.settings
     wanted = {
         "proxydhcp": (settings.proxydhcp.proxydhcp_port, settings.proxydhcp.boot_server_port),
         "tftp": (settings.tftp.port,),
-        "imaging": (settings.pbserv.http_port,),
+        "imaging": (settings.pbserv.http_port, settings.pbserv.https_port or 0),
     }
     return [port for name, ports in wanted.items() if facts.wants(name) for port in ports if 0 < port < first_free]

@@ -1,4 +1,4 @@
-"""How much there is in the registry, for figures."""
+"""How much there is in the registry, for figures, and which boot files it names, for the doctor."""
 
 from __future__ import annotations
 
@@ -22,6 +22,17 @@ class Counts:
 
 class Counting(Store):
     """The part of the registry that counts."""
+
+    async def answers(self) -> None:
+        """Raises what keeps the database from being used."""
+        async with self._read() as session:
+            await session.execute(select(1))
+
+    async def loaders(self) -> list[str]:
+        """The boot files that devices have of their own, each once."""
+        query = select(DeviceRow.loader).where(DeviceRow.loader != "").distinct().order_by(DeviceRow.loader)
+        async with self._read() as session:
+            return list(await session.scalars(query))
 
     async def counts(self) -> Counts:
         """Costs a walk over the devices: some ten milliseconds of the database for 100,000, none of the loop."""
