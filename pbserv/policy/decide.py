@@ -133,7 +133,7 @@ def _by_work(device: Device, snapshot: Snapshot, now: datetime, steps: list[str]
     if work is None or not work.active:
         steps.append("no work")
         return None
-    if work.expires is not None and work.expires <= now:
+    if work.state is WorkState.QUEUED and work.expires is not None and work.expires <= now:  # what runs may go on
         steps.append(f"work {work.id} expired at {work.expires:%Y-%m-%d %H:%M}")
         return None
     text = f"work {work.id}: {work.kind} {work.bundle or work.image}".rstrip()

@@ -5,7 +5,7 @@ One rule: a device has one piece of active work at a time, and a report, an admi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -82,6 +82,7 @@ class Works(Store):
             row = await work_row(change.session, work_id)
             if row.state not in _AGAIN:
                 raise ConflictError(f"work {work_id} is {row.state}: nothing to try again")
+            await _drop_expired(change, (row.mac,))
             desk = await _Desk.of(change.session, {row.mac: row.mac})
             refusal = desk.refusal(row.mac, row.mac, BundleKind(row.kind), row.image)
             if refusal is not None:
@@ -92,11 +93,23 @@ class Works(Store):
             change.touch(row.mac)
             return work_of(row)
 
-    async def finish_work(self, work_id: int, *, ok: bool, reason: str) -> Work:
-        """A report without a job: of the loader, or of the system that was installed. A second one changes nothing."""
+    async def begin_work(self, work_id: int) -> Work:
+        """A device is at it that has no jobs: work that waits runs from now on, and does not expire any more."""
         async with self._write() as change:
             row = await work_row(change.session, work_id)
-            if row.state in ACTIVE_WORK:
+            if row.state == WorkState.QUEUED:
+                row.state, row.attempts = WorkState.RUNNING.value, row.attempts + 1
+                change.touch(row.mac)
+            return work_of(row)
+
+    async def finish_work(self, work_id: int, *, ok: bool, reason: str) -> Work:
+        """A report without a job: of the loader, or of the system that was installed. A second one changes nothing.
+
+        Work that expired meanwhile was begun before that, or there would be no report: it is done.
+        """
+        async with self._write() as change:
+            row = await work_row(change.session, work_id)
+            if row.state in ACTIVE_WORK or (ok and row.state == WorkState.EXPIRED):
                 close(change, row, ok=ok, reason=reason)
             return work_of(row)
 
@@ -112,7 +125,7 @@ class Works(Store):
         async with self._write() as change:
             rows = (await change.session.scalars(query)).all()
             for row in rows:
-                change.end(row, WorkState.EXPIRED, f"the device did not begin it by {row.expires:%Y-%m-%d %H:%M} UTC")
+                _expire(change, row)
             return [work_of(row) for row in rows]
 
 
@@ -184,6 +197,7 @@ class _Desk:
 
 async def _add(change: Change, orders: Sequence[WorkOrder]) -> tuple[list[Work], list[tuple[str, PbservError]]]:
     owners = await owners_of(change.session, {order.mac for order in orders})
+    await _drop_expired(change, set(owners.values()))
     desk = await _Desk.of(change.session, owners)
     rows: list[WorkRow] = []
     refused: list[tuple[str, PbservError]] = []
@@ -199,6 +213,20 @@ async def _add(change: Change, orders: Sequence[WorkOrder]) -> tuple[list[Work],
     change.session.add_all(rows)
     await change.session.flush()
     return [work_of(row) for row in rows], refused
+
+
+async def _drop_expired(change: Change, macs: Collection[str]) -> None:
+    """Work that nobody began by its time must not stand in the way of other work until the next sweep."""
+    at = now()
+    for some in chunks(macs):
+        query = select(WorkRow).where(WorkRow.mac.in_(some), WorkRow.state == WorkState.QUEUED, WorkRow.expires <= at)
+        for row in (await change.session.scalars(query)).all():
+            _expire(change, row)
+    await change.session.flush()
+
+
+def _expire(change: Change, row: WorkRow) -> None:
+    change.end(row, WorkState.EXPIRED, f"the device did not begin it by {row.expires:%Y-%m-%d %H:%M} UTC")
 
 
 def _row(mac: str, order: WorkOrder) -> WorkRow:
