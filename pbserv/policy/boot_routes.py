@@ -14,8 +14,10 @@ from fastapi.responses import PlainTextResponse
 
 from pbserv.httpapi import ApiError, local_address, peer_address
 from pbserv.policy.decide import Ruling
-from pbserv.policy.orders import bundle_of
+from pbserv.policy.orders import bundle_of, settled
+from pbserv.policy.rendering.facts import one_line
 from pbserv.policy.service import PolicyService, Refused
+from pbserv.registry.records import DeviceState, WorkState
 from pbserv.registry.registry import Registry
 from pbserv.registry.tokens import WorkTokens
 from pbserv.types import ClientArch, MacAddress, Sighting
@@ -29,6 +31,9 @@ TOLD: Final = {"manufacturer": "manufacturer", "product": "product", "board-seri
                "hostname": "hostname", "platform": "platform", "buildarch": "buildarch"}  # fmt: skip
 """What iPXE says of the machine in its question -> the label that it becomes."""
 MAX_TOLD: Final = 128
+MAX_ITEM: Final = 64
+"""Characters of the name of a menu's item."""
+MAX_REASON: Final = 1000
 
 
 def router(policy: PolicyService, registry: Registry, tokens: WorkTokens) -> APIRouter:
@@ -73,7 +78,7 @@ def _script_routes(routes: APIRouter, policy: PolicyService) -> None:
             address=peer,
             details=_told(request.query_params),
         )
-        ruling = await (policy.choose(sighting, item) if item else policy.settle(sighting))
+        ruling = settled(await (policy.choose(sighting, item[:MAX_ITEM]) if item else policy.settle(sighting)))
         policy.learn(str(mac), dict(sighting.details), serial=serial[:64], asset=asset[:64])
         policy.progressed(str(mac), peer)
         _check(policy, request, leaf, ruling.refused)
@@ -91,6 +96,8 @@ def _answer_routes(routes: APIRouter, policy: PolicyService, registry: Registry,
         text = None if ruling.bundle is None else policy.scripts.renderer.answer(ruling.bundle, facts, leaf)
         if text is None:
             raise ApiError(404, f"the bundle of {mac} has no answer file {leaf}")
+        if request.method == "GET" and ruling.work is not None:
+            await registry.begin_work(ruling.work.id)
         policy.note(mac, "answer file", leaf)
         return PlainTextResponse(text)
 
@@ -101,8 +108,8 @@ def _answer_routes(routes: APIRouter, policy: PolicyService, registry: Registry,
         if work_id is None:
             raise ApiError(403, "the token of the device's work is needed")
         work = await registry.work(work_id)
-        if work.active:
-            await policy.reported(work_id, ok=ok == "1", reason=reason[:1000])
+        if work.active or work.state is WorkState.EXPIRED:
+            await policy.reported(work_id, ok=ok == "1", reason=one_line(reason)[:MAX_REASON])
         return PlainTextResponse("#!ipxe\n")  # iPXE may fetch it as an image; it does nothing
 
 
@@ -115,6 +122,7 @@ async def _whose(
         work = await registry.work(work_id)
         if not work.active:
             raise ApiError(410, f"work {work_id} is {work.state}")
+        _refuse_barred(policy, peer)
         ruling = policy.explain(work.mac, everything=False)
         if ruling.work is None:
             ruling = Ruling(ruling.decision, bundle=bundle_of(work), work=work)
@@ -126,6 +134,15 @@ async def _whose(
     if reason:
         raise Refused(reason)
     return mac, policy.explain(mac, everything=False)
+
+
+def _refuse_barred(policy: PolicyService, peer: str) -> None:
+    """Raises Refused for who asks from the address of a denied or retired device, whatever token it shows. Another card
+    of the machine that is installed may well be one that nobody has accepted."""
+    mac = policy.mac_at(peer)
+    device = None if mac is None else policy.snapshot.device(mac)
+    if device is not None and device.state in (DeviceState.DENIED, DeviceState.RETIRED):
+        raise Refused(policy.refusal(device.mac))
 
 
 def _rendered(policy: PolicyService, sighting: Sighting, ruling: Ruling, local: str, *, sent: bool) -> str:

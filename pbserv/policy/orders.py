@@ -5,17 +5,21 @@ One rule: work is made when the device asks, not when the assignment is; a devic
 
 from __future__ import annotations
 
+import asyncio
 import json
+from dataclasses import replace
 from typing import Final, Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from pbserv.errors import PbservError
 from pbserv.log import ServiceLog
+from pbserv.policy.decide import Ruling
 from pbserv.policy.documents import PolicyError, encode, read_object
 from pbserv.policy.model import Bundle
 from pbserv.registry.records import BundleKind, Work
 from pbserv.registry.registry import ConflictError, WorkOrder, first_line
+from pbserv.types import Verdict
 
 MAINTENANCE: Final = Bundle(name="maintenance", kind=BundleKind.MAINTENANCE, title="Imaging maintenance")
 """What the menu's item of that name does."""
@@ -31,13 +35,27 @@ class Orders:
     def __init__(self, store: Store, log: ServiceLog) -> None:
         self._store = store
         self._log = log
-        self._making: set[str] = set()
+        self._making: dict[str, asyncio.Future[bool]] = {}
 
     async def make(self, mac: str, bundle: Bundle, assignment: str) -> bool:
-        """Queue ``bundle`` for the device; False when it could not be: it has work already, or the registry is away."""
-        if mac in self._making:
-            return False
-        self._making.add(mac)
+        """Queue ``bundle`` for the device; False when it could not be: it has work already, or the registry is away.
+
+        Whoever asks for the same device meanwhile waits for the work that is being made.
+        """
+        under_way = self._making.get(mac)
+        if under_way is not None:
+            return await asyncio.shield(under_way)
+        waiting: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._making[mac] = waiting
+        made = False
+        try:
+            made = await self._made(mac, bundle, assignment)
+        finally:
+            del self._making[mac]
+            waiting.set_result(made)
+        return made
+
+    async def _made(self, mac: str, bundle: Bundle, assignment: str) -> bool:
         try:
             await self._store.add_work(order_of(mac, bundle, assignment))
         except ConflictError as fault:
@@ -46,10 +64,18 @@ class Orders:
         except (PbservError, SQLAlchemyError) as fault:
             self._log.critical("work cannot be made", device=mac, bundle=bundle.name, reason=first_line(fault))
             return False
-        finally:
-            self._making.discard(mac)
         self._log.transaction("work made", device=mac, bundle=bundle.name, assignment=assignment or None)
         return True
+
+
+def settled(ruling: Ruling) -> Ruling:
+    """Without what should have had its work and has none: nothing that is done once begins where no report can end it,
+    or it would begin again at each boot."""
+    if not ruling.order or ruling.menu is not None or ruling.work is not None:
+        return ruling
+    decision = ruling.decision
+    why = f"its work could not be made, so its own disk: {decision.reason}"
+    return Ruling(replace(decision, verdict=Verdict.LOCAL, reason=why, bundle=""), ruling.refused)
 
 
 def order_of(mac: str, bundle: Bundle, assignment: str = "") -> WorkOrder:

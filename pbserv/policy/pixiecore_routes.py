@@ -12,6 +12,7 @@ from typing import Final
 from fastapi import APIRouter, Request
 
 from pbserv.httpapi import ApiError, bearer, faults, local_address, peer_address
+from pbserv.policy.orders import settled
 from pbserv.policy.service import PolicyService
 from pbserv.registry.access import Access
 from pbserv.registry.records import Role
@@ -35,10 +36,10 @@ def router(policy: PolicyService, access: Access) -> APIRouter:
         peer, trusted = peer_address(request), _trusted(access, request)
         reason = "" if trusted else policy.refuses(peer) or policy.contradicts(str(mac), peer)
         if reason:
-            raise ApiError(403, f"{reason}; another host may ask with a token of role viewer or site")
+            raise ApiError(403, f"{reason}; another host may ask with a token of role site or operator")
         known = ClientArch(arch) if arch is not None and 0 <= arch <= MOST_ARCH else None
         sighting = Sighting(mac, arch=known, via="http", address="" if trusted else peer)
-        ruling = await policy.settle(sighting)
+        ruling = settled(await policy.settle(sighting))
         if ruling.refused:
             raise ApiError(403, ruling.refused)
         facts = policy.facts(sighting, ruling, local_address(request))
@@ -51,9 +52,9 @@ def router(policy: PolicyService, access: Access) -> APIRouter:
 
 
 def _trusted(access: Access, request: Request) -> bool:
-    """Whether whoever asks may ask for others."""
+    """Whether whoever asks may ask for others: work is made by asking, and its token is in the answer."""
     caller = access.authorize(bearer(request) or _password(request.headers.get("authorization", "")))
-    return caller is not None and (caller.may(Role.VIEWER) or caller.may(Role.SITE))
+    return caller is not None and (caller.may(Role.OPERATOR) or caller.may(Role.SITE))
 
 
 def _password(authorization: str) -> str | None:

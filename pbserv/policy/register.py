@@ -19,7 +19,7 @@ from pbserv.policy.ports import Journal
 from pbserv.policy.sightings import Sightings
 from pbserv.policy.snapshot import Snapshot, Zone
 from pbserv.registry.records import Device, DeviceState, Document
-from pbserv.types import Sighting
+from pbserv.types import MacAddress, Sighting
 
 MAX_PENDING: Final = 10_000
 MAX_DEVICES: Final = 100_000
@@ -108,11 +108,10 @@ class Register:
     def learn(self, device: Device, seen: Seen) -> Device:
         """What the loader or the imaging client told of the machine."""
         learned = merge(device.learned, seen.labels or {})
-        serial = seen.serial if genuine_text(seen.serial) else ""
-        asset = seen.asset if genuine_text(seen.asset) else ""
+        serial, asset = _genuine(seen.serial), _genuine(seen.asset)
         uuid = seen.uuid if seen.uuid and genuine_uuid(seen.uuid) else None
         known = replace(
-            device, learned=learned, serial=device.serial or serial[:64], asset=device.asset or asset[:64],
+            device, learned=learned, serial=device.serial or serial, asset=device.asset or asset,
             uuid=device.uuid or uuid,
         )  # fmt: skip
         return device if known == device else self._put(known)
@@ -139,7 +138,9 @@ class Register:
         )
 
     def _new(self, mac: str, sighting: Sighting, new_devices: str, today: datetime) -> Device | None:
-        if self.snapshot.zone.engine or new_devices == "ignore" or self._full(new_devices):
+        if self.snapshot.zone.engine or new_devices == "ignore" or not _one_card(sighting.mac):
+            return None
+        if self._full(new_devices):
             return None
         state = DeviceState.KNOWN if new_devices == "accept" else DeviceState.PENDING
         arch = None if sighting.arch is None else int(sighting.arch)
@@ -175,6 +176,17 @@ def _news(device: Device, sighting: Sighting) -> bool:
         return True
     known = dict(device.learned)
     return any(known.get(name) != value for name, value in sighting.details if name not in ("kind", "client_kind"))
+
+
+def _genuine(text: str) -> str:
+    """A serial number or asset tag as it may be kept: printable, 64 characters at most; empty: it says nothing."""
+    plain = "".join(letter for letter in text if letter.isprintable()).strip()[:64]
+    return plain if genuine_text(plain) else ""
+
+
+def _one_card(mac: MacAddress) -> bool:
+    """Whether it can be the address of a network card: TFTP and HTTP are asked with any twelve digits."""
+    return not mac.octets[0] & 1 and any(mac.octets)
 
 
 def _known_address(address: str) -> str:

@@ -6,7 +6,6 @@ One rule: a site learns what one device is to do, and nothing else of this serve
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Protocol
 
 from fastapi import APIRouter, Depends, Request
@@ -14,10 +13,11 @@ from fastapi import APIRouter, Depends, Request
 from pbserv.httpapi import BEARER, ApiError, faults, guarded, local_address
 from pbserv.policy.decide import Ruling
 from pbserv.policy.oracles.wire import Question, WireRuling, wire_of
+from pbserv.policy.orders import settled
 from pbserv.registry.access import Access
 from pbserv.registry.records import Role
 from pbserv.registry.tokens import WorkTokens
-from pbserv.types import Sighting, Verdict
+from pbserv.types import Sighting
 
 
 class Resolver(Protocol):
@@ -59,12 +59,3 @@ def router(policy: Resolver, access: Access, tokens: WorkTokens) -> APIRouter:
         return wire_of(ruling, url=policy.url(local_address(request)), token=token)
 
     return routes
-
-
-def settled(ruling: Ruling) -> Ruling:
-    """Without work that could not be made: nothing can be begun from far away that has no work here."""
-    if not ruling.order or ruling.menu is not None or ruling.work is not None:
-        return ruling
-    decision = ruling.decision
-    why = f"its work could not be made, so its own disk: {decision.reason}"
-    return Ruling(replace(decision, verdict=Verdict.LOCAL, reason=why, bundle=""), ruling.refused)

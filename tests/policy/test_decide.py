@@ -72,6 +72,12 @@ def test_work_goes_before_all_that_is_assigned(state: WorkState, expires: dateti
     assert ruling.decision.reason == "work 7: restore debian"
 
 
+def test_work_that_runs_does_not_expire() -> None:
+    """The time is that by which it has to begin."""
+    ruling = ask(device(work=work(WorkState.RUNNING, NOW - DAY)), EVERYWHERE)
+    assert ruling.decision.work == 7
+
+
 @pytest.mark.parametrize("expires", [NOW, NOW - DAY])
 def test_expired_work_is_passed_and_said(expires: datetime) -> None:
     ruling = ask(device(work=work(expires=expires)), EVERYWHERE)

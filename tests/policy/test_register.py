@@ -160,3 +160,18 @@ def test_objects_change_one_by_one_and_a_broken_one_is_left_out(room: Room) -> N
     assert room.register.snapshot.objects.bundles["a"].kind == "nothing"
     room.register.documents_changed([], [("bundle", "a")])
     assert (list(room.register.snapshot.objects.bundles), list(room.register.snapshot.objects.groups)) == ([], ["g"])
+
+
+@pytest.mark.parametrize("mac", ["ff:ff:ff:ff:ff:ff", "01:00:5e:00:00:01", "00:00:00:00:00:00"])
+def test_what_is_no_address_of_a_card_is_not_registered(room: Room, mac: str) -> None:
+    """No call of the API could name it again, to deny or to forget it."""
+    assert room.see(mac) is None
+    assert len(room.register.snapshot) == 0
+
+
+def test_serial_and_asset_are_kept_as_printable_text(room: Room) -> None:
+    device = room.see(MAC)
+    assert device is not None
+    known = room.register.learn(device, Seen("AB\x1b[2J\r\n12" + "x" * 200, "\x00\n"))
+    assert known.serial == ("AB[2J12" + "x" * 200)[:64]
+    assert known.asset == ""

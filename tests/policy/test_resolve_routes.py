@@ -178,7 +178,27 @@ async def test_pixiecore_boots_what_is_assigned_as_often_as_it_asks(site: Site) 
     assert first.status_code == 200, first.text
     assert first.json()["kernel"].endswith("/files/live/vmlinuz")
     assert "quiet" in first.json()["cmdline"]
-    assert (await site.boot(**bearer(Role.VIEWER))).json() == first.json()
+    assert (await site.boot(**bearer(Role.OPERATOR))).json() == first.json()
+
+
+async def test_a_viewer_makes_no_work_and_gets_no_token_of_work(site: Site) -> None:
+    """To look is one thing: the token of work opens the bytes of its image."""
+    await site.accept()
+    await site.registry.add_work(WorkOrder(MAC, BundleKind.RESTORE, "win11"))
+    assert "pb.token" in (await site.boot(**bearer(Role.SITE))).text
+    answer = await site.boot(**bearer(Role.VIEWER))
+    assert (answer.status_code, "site or operator" in answer.json()["error"]) == (403, True)
+
+
+async def test_work_that_cannot_be_made_boots_nothing(site: Site) -> None:
+    await site.accept()
+    install = '{"kind": "memtest"}'
+    await site.registry.change_documents(
+        [("bundle", "m", install), ("assignment", "all", '{"bundle": "m", "folder": "/", "schedule": "once"}')], []
+    )
+    await site.registry.forget(MAC)  # behind the back of the policy: its work cannot be made
+    answer = await site.boot(**bearer(Role.SITE))
+    assert (answer.status_code, "its work could not be made" in answer.json()["error"]) == (404, True)
 
 
 async def test_a_password_is_a_token_too(site: Site) -> None:
