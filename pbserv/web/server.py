@@ -174,6 +174,7 @@ class WebServer:
         config = uvicorn.Config(
             self._app, lifespan="off", log_config=None, access_log=False, server_header=False,
             http=_Protocol, ws="none",
+            proxy_headers=False,  # whose request it is follows from the address: nobody may say another one
             timeout_graceful_shutdown=STOP_GRACE_S, timeout_keep_alive=30, limit_concurrency=2000, backlog=1024,
             ssl_context_factory=None if context is None else lambda _config, _default: context,
         )  # fmt: skip

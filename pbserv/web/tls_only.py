@@ -1,7 +1,7 @@
 """Keeps tokens off the wire where RequireTLS says so: the API and the console answer plain HTTP from this host alone.
 
 One rule: boot loaders and the imaging client speak plain HTTP and are not affected; their tokens are good for one boot
-or one piece of work.
+or one piece of work. Who asks as pixiecore does is a loader, unless a token of the API comes along.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 _TOKENS: Final = "/api"
 """Below here, and at ``/`` itself, somebody may send a token."""
+_PIXIECORE: Final = "/v1/"
+"""Devices ask here for themselves without one, and pixiecore for others with one."""
 
 
 class TlsOnly:
@@ -25,7 +27,7 @@ class TlsOnly:
         self._required = required
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["scheme"] != "https" and _is_for_tokens(scope["path"]):
+        if scope["type"] == "http" and scope["scheme"] != "https" and _is_for_tokens(scope):
             port = self._required()
             if port is not None and not _is_local(scope):
                 refusal = JSONResponse({"error": _where_to_go(scope, port)}, 403)
@@ -33,7 +35,10 @@ class TlsOnly:
         return await self._app(scope, receive, send)
 
 
-def _is_for_tokens(path: str) -> bool:
+def _is_for_tokens(scope: Scope) -> bool:
+    path: str = scope["path"]
+    if path.startswith(_PIXIECORE):
+        return any(name == b"authorization" for name, _value in scope["headers"])
     return path == "/" or path == _TOKENS or path.startswith(f"{_TOKENS}/")
 
 
