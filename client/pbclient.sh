@@ -1,20 +1,28 @@
 #!/bin/sh
-# pbclient.sh: asks a pbserv server for this machine's work and does it: restores an image to the disk or captures it.
+# pbclient.sh: asks a pbserv server for this machine's work and does it: restores an image to the disk, captures it,
+# runs a script, or gives a person a shell.
 #
 #   pbclient.sh --url URL --token T --mac MAC [--disk DEVICE]... [--no-reboot]
 #
 # What is not given is read from the kernel command line (pb.url= pb.token= pb.mac=). --disk limits the choice to the
 # disks given; a single one counts as named by the operator. Plain POSIX sh; protocol and rules: client/README.md.
+# Its parts inventory.sh and tasks.sh lie beside it; img, which does by hand what this does for the server, calls it.
 # Exit: 0 done or nothing to do, 1 the job failed (its result was posted), 2 wrong call, 3 the server gave no answer.
 set -u
 LC_ALL=C
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL PATH
 
+HERE=$(dirname "$(readlink -f "$0")")
 URL='' TOKEN='' MAC='' ONLY_DISKS='' REBOOT=yes
+ORDER='' ORDER_IMAGE='' ORDER_DISK='' ORDER_OVERWRITE=0
 JOB='' ACTION='' TARGET_DISK='' FINISH=none
 DISK='' NODE='' SECTOR='' ERROR='' WORK='' LOOP_PID='' STARTED=$(date +%s)
 BOOT_CAP=1048576
+# shellcheck source=inventory.sh
+. "$HERE/inventory.sh"
+# shellcheck source=tasks.sh
+. "$HERE/tasks.sh"
 DOWNLOAD_TRIES=8
 
 # ---------------------------------------------------------------- talking
@@ -111,6 +119,7 @@ progress_loop() {
 	last_bytes=0 last_time=$(date +%s) shown=0
 	while sleep 2; do
 		if cancelled; then kill_workers; continue; fi
+		[ ! -e "$WORK/over" ] || continue # img auto: the server has closed this job
 		now=$(date +%s)
 		bytes=$(($(done_bytes) + $(metered_bytes)))
 		rate=0
@@ -118,6 +127,8 @@ progress_loop() {
 		last_bytes=$bytes last_time=$now total=$(total_bytes)
 		{ read -r name; read -r item; } <"$WORK/stage"
 		text="$name $item: $((bytes / 1000000)) of $((total / 1000000)) MB, $((rate / 1000000)) MB/s"
+		# Where others write to the console, it is theirs.
+		case "$ACTION" in script | maintenance) text="$name $item" shown=$now ;; esac
 		[ $((now - shown)) -lt 10 ] || { echo "pbclient: $text"; shown=$now; }
 		answer=$(curl -sS --max-time 10 -H "@$WORK/auth" --data-urlencode "stage=$name" --data-urlencode "item=$item" \
 			--data-urlencode "bytes=$bytes" --data-urlencode "total=$total" --data-urlencode "rate=$rate" \
@@ -131,13 +142,23 @@ stop_progress() {
 	LOOP_PID=''
 }
 
+workers() { # what runs for this job: members of streams, and whatever belongs to a session of its own
+	cat "$WORK/pids"
+	[ -s "$WORK/sessions" ] || return 0
+	cat /proc/[0-9]*/stat 2>/dev/null | awk -v ours="$(tr '\n' ' ' <"$WORK/sessions")" '
+		BEGIN { n = split(ours, list); for (i = 1; i <= n; i++) is[list[i]] = 1 }
+		{ pid = $1; sub(/.*\) /, ""); if ($4 in is) print pid }'
+}
+
 kill_workers() {
-	[ -s "$WORK/pids" ] || return 0
-	# shellcheck disable=SC2046
-	kill $(cat "$WORK/pids") 2>/dev/null
+	kill_list=$(workers)
+	[ -n "$kill_list" ] || return 0
+	# shellcheck disable=SC2086
+	kill $kill_list 2>/dev/null
 	sleep 1
-	# shellcheck disable=SC2046
-	[ ! -s "$WORK/pids" ] || kill -9 $(cat "$WORK/pids") 2>/dev/null
+	kill_list=$(workers)
+	# shellcheck disable=SC2086
+	[ -z "$kill_list" ] || kill -9 $kill_list 2>/dev/null
 	return 0
 }
 
@@ -664,13 +685,14 @@ argument() { # NAME: its value on the kernel command line
 	tr ' ' '\n' </proc/cmdline | sed -n "s/^$1=//p" | tail -n 1
 }
 
-usage() { sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 2; }
+usage() { sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 2; }
 
 read_options() {
 	while [ $# -gt 0 ]; do
 		case "$1" in
 		--no-reboot) REBOOT=''; shift; continue ;;
-		--url | --token | --mac | --disk) [ $# -ge 2 ] || usage ;;
+		--overwrite) ORDER_OVERWRITE=1; shift; continue ;;
+		--url | --token | --mac | --disk | --order | --image | --target) [ $# -ge 2 ] || usage ;;
 		*) usage ;;
 		esac
 		case "$1" in
@@ -678,9 +700,13 @@ read_options() {
 		--token) TOKEN=$2 ;;
 		--mac) MAC=$2 ;;
 		--disk) ONLY_DISKS="$ONLY_DISKS $2" ;;
+		--order) ORDER=$2 ;; # of img: restore or capture, within the maintenance job PB_JOB
+		--image) ORDER_IMAGE=$2 ;;
+		--target) ORDER_DISK=$2 ;;
 		esac
 		shift 2
 	done
+	[ -n "$TOKEN" ] || TOKEN=$(cat "${PB_TOKEN_FILE:-/dev/null}")
 	URL=${URL:-$(argument pb.url)} TOKEN=${TOKEN:-$(argument pb.token)} MAC=${MAC:-$(argument pb.mac)}
 	URL=${URL%/}
 	[ -n "$MAC" ] || { MAC=$(argument BOOTIF | tr 'A-F-' 'a-f:'); MAC=${MAC#??:}; }
@@ -692,23 +718,32 @@ value() { # NAME: its value in the server's answer (shell text, quoted or plain;
 }
 
 ask_for_work() {
-	for disk_name in $(real_disks); do
-		printf '/dev/%s size=%s sector=%s model=%s serial=%s %s\n' "$disk_name" "$(disk_size "$disk_name")" \
-			"$(blockdev --getss "/dev/$disk_name" 2>/dev/null)" "$(property "$disk_name" MODEL | tr ' ' _)" \
-			"$(property "$disk_name" SERIAL | tr ' ' _)" "$(outer "$disk_name" | tr '\n' ' ')"
-	done >"$WORK/disks"
-	say "asking $URL for the work of $MAC"
-	persist 6 "$WORK/work" --max-time 30 --data-urlencode "mac=$MAC" --data-urlencode "firmware=$FIRMWARE" \
-		--data-urlencode "uuid=$(cat /sys/class/dmi/id/product_uuid 2>/dev/null)" \
-		--data-urlencode "serial=$(cat /sys/class/dmi/id/product_serial 2>/dev/null)" \
-		--data-urlencode "disks@$WORK/disks" "$URL/client/v1/work" || die "no work: $ERROR"
+	if [ -n "$ORDER" ]; then
+		say "asking $URL to $ORDER $ORDER_IMAGE"
+		persist 3 "$WORK/work" --max-time 30 --data-urlencode "action=$ORDER" --data-urlencode "image=$ORDER_IMAGE" \
+			--data-urlencode "disk=$ORDER_DISK" --data-urlencode "overwrite=$ORDER_OVERWRITE" \
+			"$URL/client/v1/jobs/${PB_JOB:-0}/order" || die "$ERROR"
+	else
+		machine_facts >"$WORK/machine"
+		disk_facts >"$WORK/disks"
+		say "asking $URL for the work of $MAC"
+		persist 6 "$WORK/work" --max-time 30 -K "$WORK/machine" --data-urlencode "mac=$MAC" \
+			--data-urlencode "disks@$WORK/disks" "$URL/client/v1/work" || die "no work: $ERROR"
+	fi
 	ACTION=$(value ACTION) TARGET_DISK=$(value TARGET_DISK) FINISH=$(value FINISH)
 	[ "$ACTION" = local ] || JOB=$(value JOB)
-	case "$ACTION/$JOB" in local/* | restore/?* | capture/?*) ;; *) JOB='' && die "the server asks for '$ACTION', which is unknown here" ;; esac
+	case "$ACTION/$JOB" in
+	local/* | restore/?* | capture/?* | script/?* | maintenance/?*) ;;
+	*) JOB='' && die "the server asks for '$ACTION', which is unknown here" ;;
+	esac
 	say "work: $ACTION $(value IMAGE)${JOB:+ (job $JOB)}"
 }
 
-stay() { say 'this machine stays as it is'; while :; do sleep 3600; done; }
+stay() { # in the shell of maintenance the person goes on
+	[ -z "${PB_SHELL:-}" ] || return 0
+	say 'this machine stays as it is'
+	while :; do sleep 3600; done
+}
 
 finish() { # does what the job asks for at its end
 	[ -n "$REBOOT" ] || return 0
@@ -727,6 +762,7 @@ main() {
 	trap 'die interrupted' INT TERM HUP
 	mkdir "$WORK/items" "$WORK/dev"
 	: >"$WORK/pids"
+	: >"$WORK/sessions"
 	(umask 077 && echo "Authorization: Bearer $TOKEN" >"$WORK/auth")
 	FIRMWARE=bios
 	[ ! -d /sys/firmware/efi ] || FIRMWARE=uefi
@@ -742,4 +778,4 @@ main() {
 	finish
 }
 
-main "$@"
+[ -n "${PB_PARTS_ONLY:-}" ] || main "$@"

@@ -31,7 +31,7 @@ from pbserv.registry.registry import Progress
 from pbserv.types import MacAddress
 
 MAX_LOG_CHARACTERS = 64 * 1024
-MAX_TOLD: Final = 8 * 1024
+MAX_TOLD: Final = 32 * 1024
 """Characters of one thing that a client tells of its machine; the list of its disks is the longest."""
 _RESTORES: Final = (BundleKind.RESTORE, BundleKind.MULTICAST)
 Text = Annotated[str, Form()]
@@ -110,9 +110,9 @@ def _work_routes(
 
 
 async def _told(request: Request) -> dict[str, str]:
-    """The fields of the form that are texts of a sensible length."""
+    """The fields of the form that are texts."""
     form = await request.form()
-    return {name: value for name, value in form.items() if isinstance(value, str) and len(value) <= MAX_TOLD}
+    return {name: value[:MAX_TOLD] for name, value in form.items() if isinstance(value, str)}
 
 
 def _find_image(order: Work, transfers: Transfers) -> tuple[int | None, str]:

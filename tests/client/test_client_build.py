@@ -64,8 +64,10 @@ def test_scripts_have_no_mistakes_that_shellcheck_knows() -> None:
         pytest.skip("not installed: shellcheck")
     recipe = client_build.find_recipe()
     scripts = [
-        recipe / name for name in ("pbclient.sh", "customize", "hooks/pbclient", "scripts/boot", "scripts/lease")
-    ]
+        recipe / name
+        for name in ("pbclient.sh", "inventory.sh", "tasks.sh", "img", "customize", "hooks/pbclient", "scripts/boot",
+                     "scripts/lease")
+    ]  # fmt: skip
     done = subprocess.run(
         ["shellcheck", "-s", "sh", "-S", "warning", *map(str, scripts)], capture_output=True, text=True, check=False
     )
