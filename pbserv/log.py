@@ -304,7 +304,12 @@ def quote(value: Any) -> str:
     """A value as it stands in a text line: bare where that is unambiguous, else in double quotes and escaped."""
     if isinstance(value, list):
         value = ",".join(map(str, value))
-    text = str(value)
+    return _quoted(str(value))
+
+
+@lru_cache(maxsize=4096)
+def _quoted(text: str) -> str:
+    """The same words come again and again."""
     if text.isprintable() and _BARE.fullmatch(text):
         return text
     return '"' + escape(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'

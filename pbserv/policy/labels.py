@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 from pbserv.registry.records import Device, Labels
@@ -107,6 +108,11 @@ def firmware_of(arch: str) -> str:
     return "uefi" if arch.startswith(("UEFI", "EFI")) else "bios" if arch.startswith("BIOS") else ""
 
 
+@lru_cache(maxsize=1024)
+def _is_name(text: str) -> bool:
+    return _NAME.fullmatch(text) is not None
+
+
 def merge(old: Labels, new: Mapping[str, str]) -> Labels:
     """``old`` with what was learned now: 64 labels at most, those there are first. An empty value removes its label.
 
@@ -115,7 +121,7 @@ def merge(old: Labels, new: Mapping[str, str]) -> Labels:
     """
     found = dict(old)
     for name, value in new.items():
-        if name in _ALWAYS or not _NAME.fullmatch(name):
+        if found.get(name) == value or name in _ALWAYS or not _is_name(name):
             continue
         if not value:
             found.pop(name, None)

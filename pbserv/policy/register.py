@@ -128,13 +128,12 @@ class Register:
         return device if mac not in (device.mac, *device.macs) else None
 
     def _seen(self, device: Device, sighting: Sighting, today: datetime) -> Device:
-        return replace(
-            device,
-            uuid=sighting.uuid or device.uuid,
-            arch=device.arch if sighting.arch is None else int(sighting.arch),
-            address=_known_address(sighting.address) or device.address,
-            last_seen=today,
-            learned=merge(device.learned, dict(sighting.details)) if sighting.details else device.learned,
+        return device.seen(
+            sighting.uuid or device.uuid,
+            device.arch if sighting.arch is None else int(sighting.arch),
+            _known_address(sighting.address) or device.address,
+            today,
+            merge(device.learned, dict(sighting.details)) if sighting.details else device.learned,
         )
 
     def _new(self, mac: str, sighting: Sighting, new_devices: str, today: datetime) -> Device | None:

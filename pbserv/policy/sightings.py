@@ -17,6 +17,8 @@ from pbserv.registry.records import Device
 from pbserv.registry.registry import first_line
 
 RETRY_S = 2.0
+GATHER_S = 0.25
+"""What is seen meanwhile is written with it: a room that is switched on is answered first and written down then."""
 Namer = Callable[[Device], Awaitable[str]]
 """The name for a device that has none; empty while what it is made of is not known."""
 
@@ -73,6 +75,7 @@ class Sightings:
         """Write what was seen, until cancelled; a registry that cannot be written is tried again."""
         while True:
             await self._wake.wait()
+            await asyncio.sleep(GATHER_S)
             self._wake.clear()
             if not await self.flush():
                 await asyncio.sleep(RETRY_S)

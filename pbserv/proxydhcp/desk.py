@@ -26,7 +26,7 @@ from pbserv.proxydhcp.client import system_uuid
 from pbserv.proxydhcp.decide import LOCAL_MENU, Query, Target, ladder, plan, query_of, sender
 from pbserv.proxydhcp.facts import Facts, gather
 from pbserv.proxydhcp.labels import labels_of
-from pbserv.proxydhcp.lanes import Lane, Wire
+from pbserv.proxydhcp.lanes import RELAYS_KEPT, Lane, Wire
 from pbserv.proxydhcp.loaders import Settings
 from pbserv.proxydhcp.memory import Boots, Devices, Quiet
 from pbserv.proxydhcp.outcome import ClientKind, Ignore, Listener, Reason, Summary
@@ -294,8 +294,11 @@ class Desk:
 
     def _sighting(self, query: Query, address: str, lane: Lane, relay: str) -> Sighting:
         """What the policy is asked with; the same as long as the device asks in the same way."""
-        client = query.client
-        details = labels_of(client, query.asked, self._interface(lane.facts.ifindex), relay)
+        client, details = query.client, lane.details.get(relay)
+        if details is None:
+            details = labels_of(client, query.asked, self._interface(lane.facts.ifindex), relay)
+            if len(lane.details) < RELAYS_KEPT:
+                lane.details[relay] = details
         return Sighting(MacAddress(query.mac), system_uuid(query.uuid), client.arch, "dhcp", address, details)
 
     def _prepared(

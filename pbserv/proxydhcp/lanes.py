@@ -17,6 +17,8 @@ from pbserv.proxydhcp.outcome import ClientKind, Ignore
 from pbserv.proxydhcp.packet import Head
 
 LANES_KEPT: Final = 4096
+RELAYS_KEPT: Final = 16
+"""Whose details one lane keeps."""
 _NOBODY: Final = Head(
     dhcp.BOOTREQUEST, 1, 6, 0, 0, 0, 0, dhcp.ZERO, dhcp.ZERO, dhcp.ZERO, dhcp.ZERO, bytes(16)
 )  # fmt: skip
@@ -26,10 +28,10 @@ class Lane:
     """Packets that ask alike. ``ignored`` says why they are none of ours; else ``answer`` is the type of the answer.
 
     ``broadcast`` is the target of clients without an address, ``way`` the way there; ``prepared`` are the answers that
-    were made already.
+    were made already, ``details`` what the policy is told, by the relay that passed the packet on.
     """
 
-    __slots__ = ("answer", "broadcast", "facts", "firmware", "ignored", "ipxe", "port", "prepared", "way")
+    __slots__ = ("answer", "broadcast", "details", "facts", "firmware", "ignored", "ipxe", "port", "prepared", "way")
 
     def __init__(self, asked: Asked, facts: Facts) -> None:
         self.facts = facts
@@ -42,6 +44,7 @@ class Lane:
         self.firmware = kind in (ClientKind.BIOS, ClientKind.UEFI)
         self.broadcast: Target | Ignore = route(_NOBODY, facts)
         self.way = None if isinstance(self.broadcast, Ignore) else self._way(self.broadcast)
+        self.details: dict[str, tuple[tuple[str, str], ...]] = {}
         self.prepared: dict[tuple[str, bool, str, bool, str], Prepared | Ignore] = {}
 
     def target(self, head: Head, source: str, port: int) -> Target | Ignore:

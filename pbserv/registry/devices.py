@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from sqlalchemy import ColumnElement, case, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, case, delete, func, insert, literal_column, or_, select, update
 from sqlalchemy.dialects.sqlite import Insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
@@ -41,6 +41,10 @@ from pbserv.registry.store import Change, Store, now
 
 SEEN_AT_ONCE = 50
 """Devices per statement: packets that come meanwhile are answered in between."""
+_EMPTY: Final[ColumnElement[str]] = literal_column("''")
+_NO_LABELS: Final[ColumnElement[str]] = literal_column("'{}'")
+CHANGED_AT_ONCE: Final = 100
+"""The same for changed devices, of which a statement each is made."""
 _PLAIN: Final = ("name", "serial", "asset", "folder", "menu", "loader", "arguments")
 _OF_DEVICE: Final = (
     EventRow, JobRow, WorkRow, BootSessionRow, StrategyRow, DeviceGroupRow, DeviceRunRow, DeviceMacRow, DeviceRow,
@@ -167,7 +171,9 @@ async def change_rows(change: Change, changes: Mapping[str, DeviceChange]) -> li
     session = change.session
     owners = await owners_of(session, changes)
     rows = await _rows(session, owners.values())
-    for mac, wanted in changes.items():
+    for number, (mac, wanted) in enumerate(changes.items(), 1):
+        if number % CHANGED_AT_ONCE == 0:
+            await session.flush()
         name = owners[mac]
         row = rows.get(name)
         if row is None:
@@ -254,13 +260,13 @@ def _seeing(upsert: Upsert) -> Insert:
     seen = new.excluded
     said = {
         name: case((seen[name] != nothing, seen[name]), else_=getattr(DeviceRow, name))
-        for name, nothing in (("address", ""), ("serial", ""), ("asset", ""), ("learned", "{}"))
+        for name, nothing in (("address", _EMPTY), ("serial", _EMPTY), ("asset", _EMPTY), ("learned", _NO_LABELS))
     }
     return new.on_conflict_do_update(
         index_elements=[DeviceRow.mac],
         set_={
             **said,
-            "name": case((DeviceRow.name == "", seen.name), else_=DeviceRow.name),
+            "name": case((DeviceRow.name == _EMPTY, seen.name), else_=DeviceRow.name),
             "uuid": func.coalesce(seen.uuid, DeviceRow.uuid),
             "arch": func.coalesce(seen.arch, DeviceRow.arch),
             "last_seen": seen.last_seen,

@@ -143,6 +143,14 @@ class Device:
     arguments: str = ""
     runs: tuple[Run, ...] = ()
 
+    def seen(self, uuid: str | None, arch: int | None, address: str, at: datetime, learned: Labels) -> Device:
+        """The same device, heard from at ``at``. A storm of devices comes here: replace() takes three times as long."""
+        return Device(
+            self.mac, uuid, self.name, arch, self.state, address, self.first_seen, at, self.work, self.macs,
+            self.serial, self.asset, self.folder, self.groups, self.labels, learned, self.menu, self.loader,
+            self.arguments, self.runs,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Job:

@@ -248,7 +248,7 @@ async def test_one_line_per_question_within_twenty_seconds(registry: Registry, t
 
 async def test_a_storm_of_new_devices_is_counted_and_written(registry: Registry, tmp_path: Path) -> None:
     service = await started(registry, tmp_path)
-    for number in range(1000):
+    for number in range(1, 1001):
         service.decide(Sighting(MacAddress(number.to_bytes(6, "big")), via="dhcp"))
     assert (len(service.snapshot), service.snapshot.pending) == (1000, 1000)
     assert await service.flush()
