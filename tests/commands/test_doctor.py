@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.process import PBSERV, Installed
+from tests.support.process import PBSERV, Installed, free_port
 
 
 @pytest.fixture
@@ -91,6 +91,46 @@ def test_a_server_that_runs_is_asked(place: Installed) -> None:
     finally:
         place.finish()
     assert any("the server does not run" in line for line in doctor(place, "--quick").stdout.splitlines())
+
+
+def said(place: Installed) -> list[str]:
+    return [each["what"] for each in json.loads(doctor(place, "--quick", "--json").stdout)["findings"]]
+
+
+def test_a_server_with_all_that_it_leans_on(place: Installed) -> None:
+    place.set("pbserv.conf", HTTPSPort=str(free_port()))
+    (place.tftp / "live").mkdir()
+    try:
+        place.ok("start", "imaging", "policy")
+        place.ok("bundle", "set", "live", "--kind", "linux", "--kernel", "live/vmlinuz")
+        place.ok("device", "add", "52:54:00:12:34:56", "--loader", "shimx64.efi")
+        before = said(place)
+        assert not any("HTTPS" in text or "template" in text for text in before)
+        assert "bundle live: there is no file live/vmlinuz" in before
+        assert "the loader of a device: there is no file shimx64.efi" in before
+        (place.tftp / "live" / "vmlinuz").write_bytes(b"x")
+        (place.tftp / "shimx64.efi").write_bytes(b"x")
+        (place.state / "tls" / "key.pem").chmod(0o644)
+        after = said(place)
+        assert not any("live" in text for text in after)
+        assert any("shimx64.efi asks for grubx64.efi" in text for text in after)
+    finally:
+        place.finish()
+
+
+def test_what_is_given_and_wrong(place: Installed, tmp_path: Path) -> None:
+    templates = tmp_path / "templates"
+    templates.mkdir()
+    (templates / "menu.ipxe.j2").write_text("{% if %}")
+    place.set("pbserv.conf", HTTPSPort=str(free_port()), TLSCertificate="/nonexistent.pem")
+    place.set("preboot-policy.conf", TemplateDirectory=str(templates), PolicyHook="http://127.0.0.1:9/{mac}")
+    found = said(place)
+    for words in (
+        "HTTPS cannot start with this certificate",
+        "a template of boot scripts cannot be used",
+        "PolicyHook",
+    ):
+        assert any(words in text for text in found), words
 
 
 def test_help_has_the_exit_codes(place: Installed) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from pbserv.proxydhcp import packet as dhcp
 from tests.proxydhcp.samples import asks
-from tests.support.process import Installed
+from tests.support.process import Installed, free_port
 
 MAC, STRANGER = "52:54:00:00:00:01", "52:54:00:00:00:02"
 BUNDLE = {"kind": "linux", "kernel": "live/vmlinuz", "arguments": "quiet"}
@@ -119,6 +119,36 @@ def test_a_token_that_everybody_can_read_is_refused(branch: Installed) -> None:
     branch.ok("stop")
     started = branch.call("start")
     assert "chmod o-r" in started.stdout + started.stderr
+
+
+def said_of(server: Installed, word: str) -> list[str]:
+    """What the doctor says with this word in it."""
+    found = json.loads(server.call("doctor", "--quick", "--json").stdout)["findings"]
+    return [f"{each['what']}: {each['evidence']}" for each in found if word in each["what"]]
+
+
+def test_over_tls_the_one_certificate_is_believed(headquarters: Installed, branch: Installed) -> None:
+    put(headquarters, "bundles/live", **BUNDLE)
+    put(headquarters, "assignments/all", bundle="live", folder="/")
+    port = free_port()
+    headquarters.set("pbserv.conf", HTTPSPort=str(port), RequireTLS="YES")
+    headquarters.ok("force-reload")
+    https = headquarters.json("status")["https"]
+    other = https["fingerprint"][:-2] + ("00" if https["fingerprint"][-2:] != "00" else "11")
+    branch.set("preboot-policy.conf", PrebootServer=https["url"], PrebootServerCA=other)
+    branch.ok("force-reload")
+    assert f"{headquarters.url}/files" not in script(branch)
+    until(lambda: https["fingerprint"] in branch.log("preboot-policy"))
+    (wrong,) = said_of(branch, "PrebootServer")
+    assert https["fingerprint"] in wrong
+
+    branch.set("preboot-policy.conf", PrebootServerCA=https["fingerprint"])
+    branch.ok("force-reload")
+    until(lambda: f"{headquarters.url}/files/live/vmlinuz" in script(branch))
+    assert said_of(branch, "PrebootServer") == []
+    (branch.place / "site.token").write_text("mistyped")
+    (refused,) = said_of(branch, "PrebootServer")
+    assert "answers 401" in refused
 
 
 @pytest.fixture

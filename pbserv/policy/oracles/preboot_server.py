@@ -142,7 +142,8 @@ class PrebootServer:
 
     def _read(self, reply: Reply) -> Ruling:
         if reply.status in (401, 403):
-            raise NoAnswer(f"answers {reply.status}: {_told(reply)}; see PrebootServerToken, and RequireTLS there")
+            raise NoAnswer(f"answers {reply.status}: {_told(reply)} (PrebootServerToken names a file with a token"
+                           " of role site of that server)")  # fmt: skip
         if reply.status != 200:
             raise NoAnswer(f"answers {reply.status}")
         try:
@@ -195,7 +196,7 @@ def _told(reply: Reply) -> str:
     try:
         return " ".join(str(json.loads(reply.body)["error"]).split())[:200]
     except (ValueError, KeyError, TypeError, RecursionError):
-        return "the token is not, or no longer, one of role site there"
+        return "the token is not, or no longer, a good one"
 
 
 def without_there(ruling: Ruling) -> Ruling:
