@@ -105,6 +105,7 @@ def test_a_device_of_two_addresses(server: Installed, admin: httpx.Client, nobod
     for mac in (first, second):
         boots(nobody, mac)
         assert admin.post(f"/api/v1/devices/{mac}/accept").status_code == 200
+    wait_for(lambda: {first, second} <= set(sessions_in(server.state / "registry.db")))
     assert admin.post(f"/api/v1/devices/{first}/join", json={"mac": second}).status_code == 200
     for mac in (first, second):
         data = {mac: discover(server, mac)}
