@@ -41,7 +41,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Commands about devices, work and policy ask the server on this host. From elsewhere set PBSERV_URL,"
     " PBSERV_TOKEN (made by pbserv token create) and, for https, PBSERV_CA: a file of certificates, or the SHA-256"
-    " fingerprint that the server prints when it starts.",
+    " fingerprint that pbserv status shows on the server.",
 )
 client_app = typer.Typer(help="The imaging client that devices boot.", no_args_is_help=True)
 loaders_app = typer.Typer(help="Boot loaders in TFTPDirectory.", no_args_is_help=True)

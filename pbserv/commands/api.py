@@ -21,6 +21,7 @@ from pbserv.settings import load_settings
 
 TIMEOUT_S = 30.0
 PAGE = 1000
+_NO_URL = "PBSERV_URL or the token cannot be used: {!r}; write http://HOST:PORT or https://HOST:PORT"
 Query = str | int | bool | Sequence[str] | None
 """A value of a query; None: it is left out, a sequence: the key stands once for each."""
 
@@ -40,6 +41,8 @@ class Api:
     def __init__(self, conf: Path) -> None:
         url, token = os.environ.get("PBSERV_URL"), os.environ.get("PBSERV_TOKEN")
         self._url = url or _local_url(conf)
+        if not self._url.lower().startswith(("http://", "https://")):
+            raise PbservError(_NO_URL.format(self._url))
         token = token or _local_token(run_directory(conf).parent)
         try:
             self._client = httpx.Client(
@@ -50,9 +53,7 @@ class Api:
                 trust_env=False,  # a proxy of the environment has no business between this command and its own server
             )
         except (httpx.InvalidURL, UnicodeError):
-            raise PbservError(
-                f"PBSERV_URL or the token cannot be used: {self._url!r}; write http://HOST:PORT or https://HOST:PORT"
-            ) from None
+            raise PbservError(_NO_URL.format(self._url)) from None
 
     def get(self, path: str, **query: Query) -> Any:
         return self._call("GET", path, params=_given(query))
@@ -119,8 +120,10 @@ class Api:
             if "CERTIFICATE_VERIFY_FAILED" in str(fault):
                 raise PbservError(
                     f"{self._url}: its certificate is not trusted here ({fault}); set PBSERV_CA to the file of the"
-                    " certificate, or to the SHA-256 fingerprint that the server prints when it starts"
+                    " certificate, or to the SHA-256 fingerprint that pbserv status shows on the server"
                 ) from None
+            if "[SSL" in str(fault):
+                raise PbservError(f"{self._url}: {fault}; is this the port of HTTPS (HTTPSPort)?") from None
             raise PbservError(f"nobody answers at {self._url}; is the server running? See: pbserv status") from None
         except httpx.HTTPError as fault:
             raise PbservError(f"{self._url}: {fault}") from None

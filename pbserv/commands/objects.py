@@ -14,10 +14,13 @@ from pbserv.commands.api import Api, RefusedError, named
 from pbserv.commands.devices import show_devices
 from pbserv.commands.tables import Row, plain, print_json, show_table, warn
 from pbserv.errors import PbservError, UsageError
+from pbserv.registry.records import CLIENT_KINDS
 
 Fields = dict[str, Any]
 _KEPT: Final = ("name", "revision", "changed", "warnings")
 """What an answer has beyond the fields."""
+_NEEDED: Final = {"bundle": ("kind",), "rule": ("when", "bundle")}
+"""What a new object cannot be made without; the server says what a kind of bundle needs."""
 ACTIONS: Final = ("decision", "imaging", "maintenance", "local", "shell", "reboot", "poweroff", "exit")
 """What an item of a menu can do that is no bundle."""
 
@@ -58,9 +61,11 @@ def show(conf: Path, kind: str, name: str, as_json: bool) -> None:
 def show_object(kind: str, found: Row) -> None:
     print(f"{kind} {plain(found['name'])}")
     for key, value in found.items():
-        if key in _KEPT or value in ("", None, [], False) or (value == 0 and key != "timeout_s"):
+        if _says_nothing(key, value, found):
             continue
-        if key == "items":
+        if key == "enabled":
+            print("  enabled: no")
+        elif key == "items":
             for item in value:
                 print(f"  item {_item_text(item)}")
         elif isinstance(value, str) and "\n" in value:
@@ -71,6 +76,15 @@ def show_object(kind: str, found: Row) -> None:
             print(f"  {key}: {plain(', '.join(value) if isinstance(value, list) else value)}")
 
 
+def _says_nothing(key: str, value: object, found: Row) -> bool:
+    """Whether a field has its usual value, or one without an effect."""
+    if key == "enabled":
+        return bool(value)
+    if key == "finish":
+        return found["kind"] not in CLIENT_KINDS
+    return key in _KEPT or value in ("", None, [], False) or (value == 0 and key != "timeout_s")
+
+
 def put(conf: Path, kind: str, name: str, given: Mapping[str, Any], as_json: bool) -> None:
     """Make the object, or change the fields that are given (None: not given) of the one that is there."""
     api, path = Api(conf), path_of(kind, name)
@@ -78,11 +92,22 @@ def put(conf: Path, kind: str, name: str, given: Mapping[str, Any], as_json: boo
     fields = {key: value for key, value in given.items() if value is not None}
     if before is not None and not fields:
         raise UsageError(f"say what to change; see: pbserv {_VERB[kind]} set --help")
+    if before is None:
+        _check_new(kind, name, fields)
     stored = api.put(path, {**_fields(before, fields), **fields}, etag)
     if as_json:
         return print_json(stored)
     print(f"{kind} {stored['name']} {'changed' if before else 'made'}")
     return warn(stored["warnings"])
+
+
+def _check_new(kind: str, name: str, fields: Fields) -> None:
+    """Raises UsageError for an object that cannot be made of these fields."""
+    if kind == "assignment":
+        raise UsageError(f"there is no assignment {name!r}; make one with: pbserv assign add BUNDLE")
+    missing = [f"--{each}" for each in _NEEDED.get(kind, ()) if each not in fields]
+    if missing:
+        raise UsageError(f"there is no {kind} {name!r} yet; a new one needs {' and '.join(missing)}")
 
 
 def _fields(before: Row | None, given: Fields) -> Fields:

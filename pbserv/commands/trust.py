@@ -45,7 +45,7 @@ def _pinned(url: str, wanted: str, timeout_s: float) -> ssl.SSLContext:
     if came != wanted:
         raise PbservError(
             f"{url} shows another certificate than PBSERV_CA names: SHA-256 {_spelled(came)}; if the server has made a"
-            " new one, take the fingerprint that it printed when it started (journalctl -u pbserv)"
+            " new one, take the fingerprint from its own screen or, on the server, from: pbserv status"
         )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2

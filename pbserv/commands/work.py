@@ -9,6 +9,7 @@ from typing import Any
 from pbserv.commands.api import Api
 from pbserv.commands.tables import Row, clock, print_json, show_facts, show_table, size, warn
 from pbserv.errors import UsageError
+from pbserv.registry.records import CLIENT_KINDS
 
 
 def order(conf: Path, body: Mapping[str, Any], as_json: bool) -> None:
@@ -47,7 +48,8 @@ def show(conf: Path, number: int, as_json: bool) -> None:
         return print_json({**work, "jobs": jobs})
     show_facts((
         ("work", str(work["id"])), ("device", work["mac"]), ("what", what(work)), ("state", work["state"]),
-        ("reason", work["reason"]), ("disk", work["target_disk"]), ("afterwards", work["finish"]),
+        ("reason", work["reason"]), ("disk", work["target_disk"]),
+        ("afterwards", work["finish"] if work["kind"] in CLIENT_KINDS else ""),
         ("of", work["assignment"]), ("made", clock(work["created"])), ("expires", clock(work["expires"])),
         ("runs", str(work["attempts"])), ("retries left", str(work["retries"])),
     ))  # fmt: skip

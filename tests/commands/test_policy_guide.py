@@ -159,6 +159,9 @@ def test_nothing_is_deleted_without_a_word(server: Installed, place: Path) -> No
         ("pbserv explain", 2, "--mac"),
         ("pbserv explain --mac 52:54:00:12:34:56 --at 2026-01-01", 2, "--file"),
         ("pbserv token revoke 999", 1, "999"),
+        ("pbserv bundle set new --title x", 2, "a new one needs --kind"),
+        ("pbserv rule set new --position 5", 2, "a new one needs --when and --bundle"),
+        ("pbserv assign set none --disable", 2, "pbserv assign add"),
     ],
 )
 def test_wrong_calls_are_named(server: Installed, place: Path, line: str, code: int, words: str) -> None:
@@ -166,6 +169,23 @@ def test_wrong_calls_are_named(server: Installed, place: Path, line: str, code: 
     assert done.returncode == code, done
     assert words in done.stderr, done
     assert "Traceback" not in done.stderr
+
+
+def test_what_is_switched_off_says_so(server: Installed, place: Path) -> None:
+    call(server, place, "pbserv assign add rescue --folder /off --name off")
+    assert "enabled" not in call(server, place, "pbserv assign show off").stdout
+    call(server, place, "pbserv assign set off --disable")
+    assert "enabled: no" in call(server, place, "pbserv assign show off").stdout
+    assert "finish" not in call(server, place, "pbserv bundle show rescue").stdout, "a kernel has none"
+
+
+@pytest.mark.parametrize(
+    ("url", "words"), [("127.0.0.1:{port}", "write http://HOST:PORT"), ("https://127.0.0.1:{port}", "port of HTTPS")]
+)
+def test_addresses_that_are_none(server: Installed, monkeypatch: pytest.MonkeyPatch, url: str, words: str) -> None:
+    monkeypatch.setenv("PBSERV_URL", url.format(port=server.http_port))
+    done = server.call("token", "list")
+    assert (done.returncode, words in done.stderr) == (1, True), done.stderr
 
 
 def test_a_broken_list_of_devices_names_every_row(server: Installed, place: Path) -> None:
