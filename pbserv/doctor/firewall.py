@@ -115,6 +115,9 @@ def _traffic(facts: Facts, link: Link) -> Iterator[_Traffic]:
     if facts.wants("imaging") or facts.wants("policy"):
         port = settings.pbserv.http_port
         yield _Traffic("HTTP (scripts, images)", comes(port, "tcp"), f"tcp {port}")
+        if settings.pbserv.https_port is not None:
+            secure = settings.pbserv.https_port
+            yield _Traffic("HTTPS (API, console)", comes(secure, "tcp"), f"tcp {secure}")
 
 
 def _neighbour(link: Link) -> str:

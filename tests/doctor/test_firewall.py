@@ -35,6 +35,13 @@ def test_a_policy_that_drops_is_one_finding_with_one_command() -> None:
     )
 
 
+def test_https_where_there_is_one() -> None:
+    conf = settings({"pbserv.conf": {"HTTPSPort": "8443"}})
+    found = only(firewall.blocked_traffic, facts(conf, firewalls=rules(OPEN, WEB, KNOWN)))
+    assert found.what == "the firewall drops HTTPS (API, console) (tcp 8443)"
+    assert found.remedy[0] == "iptables -I INPUT -p tcp -m multiport --dports 8443 -j ACCEPT"
+
+
 def test_transfers_need_what_is_established() -> None:
     conf = settings({"tftp.conf": {"TFTPPortRange": "50000-50099"}})
     found = only(firewall.blocked_traffic, facts(conf, firewalls=rules(OPEN, WEB)))
