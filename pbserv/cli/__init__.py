@@ -263,7 +263,8 @@ def loaders_install(
         list[str] | None,
         typer.Argument(
             metavar="[NAME]...",
-            help="ipxe, pxelinux, shim, shim-arm64, ipxe-arm64, grub-ia32, memtest, all, or single files; none: ipxe."
+            help="ipxe, ipxe-kernel, ipxe-arm64, pxelinux, shim, shim-arm64, grub-ia32, memtest, all, or single files;"
+            " none: ipxe."
             " With --from: members of the archive.",
         ),
     ] = None,
@@ -272,7 +273,14 @@ def loaders_install(
     sha256: Annotated[str, typer.Option(metavar="HEX", help="The checksum of FILE.")] = "",
     name: Annotated[str, typer.Option("--as", metavar="NAME", help="What FILE is to be called.")] = "",
 ) -> None:
-    """Put boot loaders into TFTPDirectory, from Debian's packages or from a file with its checksum."""
+    """Put boot loaders into TFTPDirectory, from Debian's packages or from a file with its checksum.
+
+    \b
+    Examples:
+      pbserv loaders install
+      pbserv loaders install --suite trixie shim
+      pbserv loaders install --from wimboot --sha256 HEX
+    """
     from pbserv.commands import provide
 
     provide.loaders_install(context.obj, names or [], suite, source, sha256, name)

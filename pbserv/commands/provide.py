@@ -50,8 +50,9 @@ def loaders_list(conf: Path, as_json: bool) -> int:
 
 
 def _table(entries: Sequence[loaders.Entry]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from pbserv.commands.tables import console
 
     shown = Table(box=None, pad_edge=False)
     for title in ("File", "Bytes", "Serves", "Version", "Named by"):
@@ -60,11 +61,11 @@ def _table(entries: Sequence[loaders.Entry]) -> None:
         size = str(entry.size) if entry.present else "missing"
         signed = " (signed)" if entry.signed else ""
         shown.add_row(entry.name, size, entry.serves, entry.version + signed, " ".join(entry.keys))
-    console = Console()
-    console.print(shown)
+    out = console()
+    out.print(shown)
     for entry in entries:
         if entry.advice:
-            console.print(f"{entry.name}: {entry.advice}", soft_wrap=True, highlight=False, markup=False)
+            out.print(f"{entry.name}: {entry.advice}", soft_wrap=True, markup=False)
 
 
 def _say(text: str) -> None:
