@@ -5,7 +5,7 @@ One rule: an address belongs to one device; a call that is given a further addre
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from sqlalchemy import ColumnElement, case, delete, func, insert, literal_column, or_, select, update
@@ -13,9 +13,9 @@ from sqlalchemy.dialects.sqlite import Insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
+from pbserv.registry.device_changes import change_rows, new_values
 from pbserv.registry.device_rows import (
     all_devices,
-    chunks,
     device_of,
     devices_of,
     labels_text,
@@ -24,7 +24,6 @@ from pbserv.registry.device_rows import (
 from pbserv.registry.engine import Upsert
 from pbserv.registry.faults import ConflictError
 from pbserv.registry.models import (
-    ACTIVE,
     BootSessionRow,
     DeviceGroupRow,
     DeviceMacRow,
@@ -36,21 +35,17 @@ from pbserv.registry.models import (
     WorkRow,
 )
 from pbserv.registry.orders import DeviceChange
-from pbserv.registry.records import Device, DeviceState, WorkState
-from pbserv.registry.store import Change, Store, now
+from pbserv.registry.records import Device, DeviceState
+from pbserv.registry.store import Store
 
 SEEN_AT_ONCE = 50
 """Devices per statement: packets that come meanwhile are answered in between."""
 _EMPTY: Final[ColumnElement[str]] = literal_column("''")
 _NO_LABELS: Final[ColumnElement[str]] = literal_column("'{}'")
-CHANGED_AT_ONCE: Final = 100
-"""The same for changed devices, of which a statement each is made."""
-_PLAIN: Final = ("name", "serial", "asset", "folder", "menu", "loader", "arguments")
 _OF_DEVICE: Final = (
     EventRow, JobRow, WorkRow, BootSessionRow, StrategyRow, DeviceGroupRow, DeviceRunRow, DeviceMacRow, DeviceRow,
 )  # fmt: skip
 """In this order: none of them is named by one that is still there."""
-_BARRED: Final = (DeviceState.DENIED, DeviceState.RETIRED)
 
 
 class Devices(Store):
@@ -150,7 +145,7 @@ class Devices(Store):
             if other not in device.macs:
                 raise ConflictError(f"{other} is no further address of device {device.mac}")
             await session.execute(delete(DeviceMacRow).where(DeviceMacRow.mac == other))
-            session.add(_new_row(other, DeviceState.PENDING))
+            await session.execute(insert(DeviceRow), [new_values(other, DeviceState.PENDING)])
             change.touch(device.mac)
             change.touch(other)
         return change.devices[other]
@@ -166,53 +161,6 @@ class Devices(Store):
                 await session.execute(delete(table).where(table.mac.in_(macs)))
 
 
-async def change_rows(change: Change, changes: Mapping[str, DeviceChange]) -> list[str]:
-    """Within a transaction; the names of the devices, in the order of ``changes``."""
-    session = change.session
-    owners = await owners_of(session, changes)
-    rows = await _rows(session, owners.values())
-    for number, (mac, wanted) in enumerate(changes.items(), 1):
-        if number % CHANGED_AT_ONCE == 0:
-            await session.flush()
-        name = owners[mac]
-        row = rows.get(name)
-        if row is None:
-            row = rows[name] = _new_row(name, DeviceState.KNOWN)
-            session.add(row)
-            await session.flush()
-        await _change_row(change, row, wanted)
-        change.touch(name)
-    return [owners[mac] for mac in changes]
-
-
-async def _rows(session: AsyncSession, names: Iterable[str]) -> dict[str, DeviceRow]:
-    found: dict[str, DeviceRow] = {}
-    for some in chunks(list(names)):
-        rows = await session.scalars(select(DeviceRow).where(DeviceRow.mac.in_(some)))
-        found.update((row.mac, row) for row in rows)
-    return found
-
-
-async def _change_row(change: Change, row: DeviceRow, wanted: DeviceChange) -> None:
-    session = change.session
-    for name in _PLAIN:
-        value = getattr(wanted, name)
-        if value is not None:
-            setattr(row, name, value)
-    if wanted.labels is not None:
-        row.labels = labels_text(wanted.labels)
-    if wanted.groups is not None:
-        await session.execute(delete(DeviceGroupRow).where(DeviceGroupRow.mac == row.mac))
-        if wanted.groups:
-            groups = [{"mac": row.mac, "name": name} for name in dict.fromkeys(wanted.groups)]
-            await session.execute(insert(DeviceGroupRow), groups)
-    if wanted.state is not None:
-        row.state = wanted.state.value
-    if wanted.state in _BARRED:
-        for work in await session.scalars(select(WorkRow).where(WorkRow.mac == row.mac, ACTIVE)):
-            change.end(work, WorkState.CANCELLED, f"the device was {wanted.state}")
-
-
 async def _move_runs(session: AsyncSession, gone: Device, kept: Device) -> None:
     """Of an assignment that ran on both, the newer run stays."""
     ours = {run.assignment: run.ended for run in kept.runs}
@@ -223,11 +171,6 @@ async def _move_runs(session: AsyncSession, gone: Device, kept: Device) -> None:
     rows = [{"mac": kept.mac, "assignment": r.assignment, "state": r.state.value, "ended": r.ended} for r in newer]
     if rows:
         await session.execute(insert(DeviceRunRow), rows)
-
-
-def _new_row(mac: str, state: DeviceState) -> DeviceRow:
-    at = now()
-    return DeviceRow(mac=mac, state=state.value, first_seen=at, last_seen=at)
 
 
 def _refuse_work(device: Device) -> None:

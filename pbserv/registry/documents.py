@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from pbserv.registry.devices import change_rows
+from pbserv.registry.device_changes import change_rows
 from pbserv.registry.faults import NotFoundError, RevisionError
 from pbserv.registry.models import DocumentRow
 from pbserv.registry.orders import DeviceChange

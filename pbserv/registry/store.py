@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Final
 
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
@@ -25,6 +26,9 @@ DeviceChanged = Callable[[Device], None]
 DocumentName = tuple[str, str]
 """Kind and name."""
 DocumentsChanged = Callable[[Sequence[Document], Sequence[DocumentName]], None]
+
+
+TOLD_AT_ONCE: Final = 50
 
 
 def now() -> datetime:
@@ -101,7 +105,7 @@ class Store:
                     change = Change(session)
                     yield change
                     await self._complete(change)
-            self._tell(change)
+            await self._tell(change)
 
     async def _complete(self, change: Change) -> None:
         """The last statements of a transaction."""
@@ -115,13 +119,26 @@ class Store:
             await session.flush()
             change.devices = {d.mac: d for d in await devices_of(session, list(change.touched))}
 
-    def _tell(self, change: Change) -> None:
-        for device in change.devices.values():
-            for told in self._subscribers:
-                told(device)
-        if change.documents or change.deleted:
+    async def _tell(self, change: Change) -> None:
+        """Many devices are told of a few at a time, others get the loop in between; but with documents all at once,
+        because these belong together. The next change waits until all is told."""
+        whole = bool(change.documents or change.deleted)
+        waiting = iter(change.devices.values())
+        try:
+            for number, device in enumerate(waiting, 1):
+                self._tell_of(device)
+                if number % TOLD_AT_ONCE == 0 and not whole:
+                    await asyncio.sleep(0)
+        finally:
+            for device in waiting:  # cancelled meanwhile: what is committed has to be told all the same
+                self._tell_of(device)
+        if whole:
             for tell in self._document_subscribers:
                 tell(tuple(change.documents), tuple(change.deleted))
+
+    def _tell_of(self, device: Device) -> None:
+        for told in self._subscribers:
+            told(device)
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from pbserv.registry.store import Change, Store, now
 
 Refusal = tuple[str, str]
 """The MAC of the order, and why it has no work."""
+ADDED_AT_ONCE = 100
 _AGAIN = (WorkState.HELD, WorkState.FAILED, WorkState.EXPIRED, WorkState.CANCELLED)
 
 
@@ -209,8 +210,10 @@ async def _add(change: Change, orders: Sequence[WorkOrder]) -> tuple[list[Work],
             continue
         desk.take(owner, order.kind, order.image)
         rows.append(_row(owner, order))
+        change.session.add(rows[-1])
         change.touch(owner)
-    change.session.add_all(rows)
+        if len(rows) % ADDED_AT_ONCE == 0:  # others get the loop in between
+            await change.session.flush()
     await change.session.flush()
     return [work_of(row) for row in rows], refused
 

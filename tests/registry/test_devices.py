@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import event
 
 from pbserv.registry.engine import Place
 from pbserv.registry.records import BundleKind, Device, DeviceState, Event, Run, WorkState
 from pbserv.registry.registry import ConflictError, DeviceChange, NotFoundError, Registry, WorkOrder
+from pbserv.registry.store import TOLD_AT_ONCE
 
 MAC = "52:54:00:00:00:01"
 OTHER = "52:54:00:00:00:02"
@@ -134,7 +137,7 @@ async def test_a_joined_device_leaves_its_history_and_its_runs(registry: Registr
     assert joined.macs == (OTHER, THIRD)
     assert [(run.assignment, run.state) for run in joined.runs] == [("nightly", WorkState.HELD)]
     assert await registry.devices() == [joined]
-    assert [event.detail for event in await registry.history(MAC)] == [MAC, OTHER, THIRD]
+    assert [each.detail for each in await registry.history(MAC)] == [MAC, OTHER, THIRD]
     assert {work.mac for work in await registry.works(everything=True)} == {MAC}
 
 
@@ -247,7 +250,7 @@ async def test_texts_that_a_database_refuses_are_made_fit(registry: Registry) ->
     await registry.record([Event(NOW, MAC, "w" * 100, "\0half \ud800 and é")])
     device = await registry.device(MAC)
     assert device.name == "n" * 64
-    assert [event.detail for event in await registry.history(MAC)] == ["half ? and é"]
+    assert [each.detail for each in await registry.history(MAC)] == ["half ? and é"]
 
 
 async def test_thousands_are_loaded_in_order(registry: Registry) -> None:
@@ -258,3 +261,45 @@ async def test_thousands_are_loaded_in_order(registry: Registry) -> None:
     found = await registry.devices()
     assert [device.mac for device in found] == macs
     assert [device.mac for device in found if device.work and device.groups == ("g",)] == macs[::7]
+
+
+async def test_changes_of_many_cost_a_few_statements_and_leave_the_loop_to_others(registry: Registry) -> None:
+    macs = [f"52:54:00:01:{number >> 8:02x}:{number & 255:02x}" for number in range(2_000)]
+    statements, turns, told = 0, 0, Counter[int]()
+
+    def count(*_: object) -> None:
+        nonlocal statements
+        statements += 1
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    event.listen(registry._engine.sync_engine, "before_cursor_execute", count)
+    registry.subscribe(lambda device: told.update((turns,)))
+    changes = {mac: DeviceChange(name=f"pc {mac}", groups=("a", "b"), labels=(("room", mac[-1]),)) for mac in macs}
+    async with asyncio.TaskGroup() as group:
+        others = group.create_task(turn())
+        changed = await registry.change_devices(changes)
+        others.cancel()
+    assert [(device.name, device.groups) for device in changed] == [(f"pc {mac}", ("a", "b")) for mac in macs]
+    assert statements < len(macs) / 10
+    assert (told.total(), max(told.values())) == (len(macs), TOLD_AT_ONCE)
+
+
+async def test_each_change_of_many_is_its_own(registry: Registry) -> None:
+    """Different fields of different devices, one of them twice by its two addresses, one that is barred."""
+    await known(registry, MAC, THIRD)
+    await registry.see([replace(SEEN, mac=MAC, macs=(OTHER,))])
+    work = await registry.add_work(WorkOrder(THIRD, BundleKind.RESTORE, "x"))
+    new = "52:54:00:00:00:04"
+    first, _, third, fourth = await registry.change_devices({
+        MAC: DeviceChange(name="one", groups=("a",)), OTHER: DeviceChange(asset="A2", groups=("b",)),
+        THIRD: DeviceChange(DeviceState.DENIED), new: DeviceChange(folder="/x", groups=()),
+    })  # fmt: skip
+    assert (first.name, first.asset, first.groups) == ("one", "A2", ("b",))
+    assert (third.state, third.work) == (DeviceState.DENIED, None)
+    assert (await registry.work(work.id)).reason == "the device was denied"
+    assert (fourth.mac, fourth.state, fourth.folder) == (new, DeviceState.KNOWN, "/x")

@@ -98,15 +98,16 @@ class Desk:
     async def many(self, macs: Collection[str]) -> dict[str, Device | None]:
         """Each of ``macs`` -> the device that has this address."""
         await self.policy.flush()
-        if self.policy.running:
-            return {mac: self.policy.snapshot.device(mac) for mac in macs}
-        snapshot = Snapshot.of(await self.registry.devices())
-        return {mac: snapshot.device(mac) for mac in macs}
+        snapshot = self.policy.snapshot
+        if not self.policy.running:
+            snapshot = Snapshot.of(await self.registry.devices())
+        return await asyncio.to_thread(lambda: {mac: snapshot.device(mac) for mac in macs})
 
-    async def devices(self) -> Collection[Device]:
-        """All of them: of the snapshot, which is in memory, unless the policy service is stopped."""
+    async def devices(self) -> Iterable[Device]:
+        """All of them: of the snapshot, which is in memory, unless the policy service is stopped. There may be 100,000:
+        walk over them in a thread. They stay as they are meanwhile."""
         if self.policy.running:
-            return tuple(self.policy.snapshot.devices.values())
+            return self.policy.snapshot.devices.values()
         return await self.registry.devices()
 
     async def stock(self) -> Stock:
