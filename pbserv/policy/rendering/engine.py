@@ -5,26 +5,18 @@ One rule: a template that fails costs its own text, never a boot; the fault name
 
 from __future__ import annotations
 
-import json
-import shlex
-import time
 import traceback
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final  # Any: what Jinja2 hands to its hooks
 
-from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PackageLoader, StrictUndefined, Template, TemplateError
-from jinja2.runtime import Context
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PackageLoader, StrictUndefined, TemplateError
 
 from pbserv.errors import PbservError
+from pbserv.policy.rendering.sandbox import MAX_OUTPUT, rendered
 
-MAX_OUTPUT: Final = 256 * 1024
-"""Characters that a text of a bundle may become."""
-MAX_STEPS: Final = 100_000
-"""How many numbers all ``range`` of one rendering give out together."""
-MAX_SECONDS: Final = 1.0
+__all__ = ["MAX_OUTPUT", "RenderError", "Templates", "Values", "render_text"]
+
 Values = Mapping[str, object]
 _SHIPPED: Final = PackageLoader("pbserv.policy.rendering")
 _TEXT: Final[dict[str, Any]] = {"undefined": StrictUndefined, "keep_trailing_newline": True, "autoescape": False}
@@ -102,73 +94,12 @@ def _named(fault: Exception, name: str, start: str = ".j2") -> RenderError:
     return RenderError(where, frames[-1].lineno or 0, why)
 
 
-class _Sandbox(ImmutableSandboxedEnvironment):
-    """Products and powers that would fill the memory are refused."""
-
-    intercepted_binops = frozenset(("*", "**", "%"))
-
-    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        sized = [each for each in (left, right) if hasattr(each, "__len__")]
-        times = max((each for each in (left, right) if isinstance(each, int)), default=0)
-        if operator == "%" and sized:
-            raise OverflowError("format strings with % are not allowed here; use ~")
-        if operator == "*" and sized and len(sized[0]) * times > MAX_OUTPUT:
-            raise OverflowError("the product is too long")
-        if operator == "**" and (abs(right) > 64 or abs(left) > 2**64):
-            raise OverflowError("the power is too large")
-        return super().call_binop(context, operator, left, right)
-
-
-def _sandbox(*, xml: bool) -> _Sandbox:
-    sandbox = _Sandbox(**(_TEXT | {"autoescape": xml}))
-    sandbox.filters["shell"] = shlex.quote
-    sandbox.filters["yaml"] = json.dumps
-    for name in ("lipsum", "cycler", "joiner"):
-        del sandbox.globals[name]
-    return sandbox
-
-
-_PLAIN: Final = _sandbox(xml=False)
-_XML: Final = _sandbox(xml=True)
-
-
-@lru_cache(maxsize=128)
-def _compiled(text: str, xml: bool) -> Template:
-    return (_XML if xml else _PLAIN).from_string(text)
-
-
-class _Steps:
-    """``range``, for all loops of one rendering together."""
-
-    def __init__(self) -> None:
-        self._left = MAX_STEPS
-
-    def range(self, *bounds: int) -> range:
-        steps = range(*bounds)
-        self._left -= len(steps)
-        if self._left < 0:
-            raise OverflowError(f"the ranges of a text have {MAX_STEPS} numbers at most")
-        return steps
-
-
 def render_text(text: str, values: Values, where: str, *, xml: bool = False) -> str:
     """A text of a bundle, in a sandbox, at most ``MAX_OUTPUT`` characters long. ``xml``: values are escaped.
 
     Raises RenderError with ``where`` and the line of the text.
     """
     try:
-        chunks = _compiled(text, xml).generate({**values, "range": _Steps().range})
-        return "".join(_bounded(chunks))
+        return rendered(text, values, xml=xml)
     except Exception as fault:
         raise _named(fault, where, "<template>") from fault
-
-
-def _bounded(chunks: Iterable[str]) -> Iterable[str]:
-    size, end = 0, time.monotonic() + MAX_SECONDS
-    for chunk in chunks:
-        size += len(chunk)
-        if size > MAX_OUTPUT:
-            raise OverflowError(f"the text becomes longer than {MAX_OUTPUT} characters")
-        if time.monotonic() > end:
-            raise OverflowError(f"rendering takes longer than {MAX_SECONDS:.0f} s")
-        yield chunk

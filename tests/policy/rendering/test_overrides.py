@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from pbserv.policy.model import Bundle, Installer
 from pbserv.policy.rendering import samples
 from pbserv.policy.rendering.engine import MAX_OUTPUT, RenderError, Templates, render_text
+from pbserv.policy.rendering.installers import LEAVES
 from pbserv.policy.rendering.renderer import Renderer
 from pbserv.registry.records import BundleKind
 
@@ -138,3 +140,66 @@ def test_script_of_a_bundle_keeps_ipxe_expansions() -> None:
     text = Renderer(None).ipxe(ruling, replace(samples.FACTS, name="a\n${b} || reboot"))
     assert "# a {b} reboot\n" in text
     assert "/files/x?mac=${mac:hexhyp}\n" in text
+
+
+_ITEMS = "{% set l = range(900) | list %}"
+_GROWING = "{% set ns = namespace(s='x' * 1000) %}{% for i in range(60) %}{% set ns.s = ACTION %}{% endfor %}"
+
+
+@pytest.mark.parametrize("text", [
+    _ITEMS + "{% for a in l %}{% for b in l %}{% for c in l %}{% endfor %}{% endfor %}{% endfor %}",
+    _ITEMS + "{% for a in l %}{% for b in l if (l | sum) < 0 %}{% endfor %}{% endfor %}",
+    "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(60) }}",
+    _ITEMS + "{% for a in l recursive %}{{ loop(l) }}{% endfor %}",
+    _ITEMS + "{{ ([l] * 100) | map('map', 'string') | map('list') | list | length }}{{ [l] * 262000 | length }}",
+    _GROWING.replace("ACTION", "ns.s ~ ns.s"),
+    _GROWING.replace("ACTION", "ns.s + ns.s"),
+    _GROWING.replace("ACTION", "ns.s.replace('x', ns.s)"),
+    _GROWING.replace("ACTION", "ns.s | replace('x', ns.s)"),
+    _GROWING.replace("ACTION", "ns.s.join(ns.s)"),
+    _GROWING.replace("ACTION", "ns.s | join(ns.s)"),
+    _GROWING.replace("ACTION", "[ns.s, ns.s]") + "{{ ns.s }}",
+    _GROWING.replace("ACTION", "[ns.s, ns.s]") + "{{ ns.s | string | length }}",
+    _GROWING.replace("'x' * 1000", "9").replace("ACTION", "ns.s * ns.s"),
+    "{% set x %}{% for i in range(50000) %}" + "y" * 9000 + "{% endfor %}{% endset %}",
+    "{{ 'x' | center(2000000000) }}",
+    "{{ 'x'.ljust(2000000000) }}",
+    "{{ 'x' | indent('y' * 200000) | indent('y' * 200000) | length }}{{ ('x\n' * 9000) | indent('y' * 9000) }}",
+    "{{ '{:>2000000000}'.format(1) }}",
+    "{{ '{:>2000000000}' | attr('format')(1) }}",
+    "{{ '%2000000000d' | format(1) }}",
+    "{{ (1).to_bytes(2000000000, 'big') }}",
+    "{{ '\t'.expandtabs(2000000000) }}",
+    "{{ ('x' * 200000) | list | map('center', 100000) | join | length }}",
+])  # fmt: skip
+@pytest.mark.parametrize("installer", [Installer.KICKSTART, Installer.AUTOYAST])
+def test_no_text_takes_much_time_or_memory(text: str, installer: Installer) -> None:
+    """The server renders them where it answers packets."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    began = time.monotonic()
+    resource.setrlimit(resource.RLIMIT_AS, (held + (512 << 20), hard))
+    try:
+        with pytest.raises(RenderError):
+            Renderer(None).answer(_install(text, installer), samples.FACTS, LEAVES[installer][0])
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    assert time.monotonic() - began < 3
+
+
+def test_what_texts_are_used_for_works() -> None:
+    text = """\
+{%- macro part(name, size) %}part {{ name }} --size={{ size }}
+{% endmacro -%}
+{{ part("/", 1024 * 8) }}{% for a in labels.disks.split(",") if a %}{{ loop.index }}:{{ a | upper }} {% endfor %}
+{{ "%02d" if false else (7 | string).zfill(2) }} {{ "a,b" | replace(",", ";") }} {{ ["x", "y"] | join("-") }}
+{% set ns = namespace(n=0) %}{% for i in range(5) %}{% set ns.n = ns.n + i %}{% endfor %}{{ ns.n }}
+{{- " " ~ labels.memory | int * 1048576 }}
+{{ labels.items() | map("first") | sort | join(" ") }} {{ ("b " ~ labels.disks).title() }}
+{{- labels.no | default(" none") }}
+"""
+    values = {"labels": {"disks": "sda,sdb", "memory": "65536"}}
+    assert render_text(text, values, "x") == (
+        "part / --size=8192\n1:SDA 2:SDB \n07 a;b x-y\n10 68719476736\ndisks memory B Sda,Sdb none\n"
+    )
+    assert render_text("{{ '<' ~ v }}", {"v": "&"}, "x", xml=True) == "&lt;&amp;"
