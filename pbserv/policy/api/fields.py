@@ -124,3 +124,5 @@ LabelMap = Annotated[dict[str, LabelValue], Field(max_length=MAX_LABELS), AfterV
 Number = Annotated[int, Path(ge=1, le=MAX_NUMBER)]
 Wanted = Annotated[str, Query(max_length=128), AfterValidator(_line)]
 """Text that is looked for, or a cursor."""
+Cursor = Annotated[str, Query(max_length=600), AfterValidator(_line)]
+"""That of objects: folders have long names."""

@@ -16,7 +16,7 @@ from pbserv.httpapi import ApiError, faults
 from pbserv.policy.api import etags
 from pbserv.policy.api.desk import Desk, Key, Routers, checked_name
 from pbserv.policy.api.etags import NOT_MODIFIED, IfMatch, IfNoneMatch, Seen
-from pbserv.policy.api.fields import NAME_PATTERN, Wanted, canonical_mac
+from pbserv.policy.api.fields import NAME_PATTERN, Cursor, canonical_mac
 from pbserv.policy.api.paging import PAGED, Limit, cut
 from pbserv.policy.documents import decode, encode, kind_of, read_object
 from pbserv.policy.model import KINDS, ROOT, Assignment, PolicyObject
@@ -82,7 +82,7 @@ def _folder(text: str) -> str:
 def _reading(routers: Routers, desk: Desk, kind: str, shapes: _Shapes) -> None:
     plural, (path, name_type) = PLURALS[kind], _place(kind)
 
-    async def listed(request: Request, response: Response, after: Wanted = "", limit: Limit = 100) -> list[BaseModel]:
+    async def listed(request: Request, response: Response, after: Cursor = "", limit: Limit = 100) -> list[BaseModel]:
         stock = await desk.stock()
         named = sorted((key[1], each) for key, each in stock.decoded.items() if key[0] == kind and key[1] > after)
         page = cut(named[: limit + 1], limit, lambda pair: pair[0], request, response)

@@ -168,3 +168,11 @@ async def test_an_object_of_a_newer_pbserv_stops_no_other(served: Served) -> Non
     assert (await served.viewer.get("/groups/new")).status_code == 422
     await served.make("/groups/old")
     assert (await served.admin.delete("/groups/new")).status_code == 204
+
+
+async def test_long_names_of_folders_are_cursors_too(served: Served) -> None:
+    for letter in "ab":
+        await served.make("/folders/" + "/".join([letter * 64] * 8))
+    first = await served.viewer.get("/folders?limit=1")
+    second = await served.viewer.get("/folders", params={"limit": 1, "after": first.headers["X-Next-Cursor"]})
+    assert [each["name"][1] for each in (*first.json(), *second.json())] == ["a", "b"]
