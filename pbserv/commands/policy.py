@@ -19,7 +19,7 @@ from rich.text import Text
 from pbserv.commands.api import Api
 from pbserv.commands.policy_files import judged, load
 from pbserv.commands.tables import Row, console, plain, print_json, warn
-from pbserv.errors import UsageError
+from pbserv.errors import PbservError, UsageError
 from pbserv.policy.documents import kind_of, read_object, values_of
 from pbserv.policy.entries import DEVICE_FIELDS, Entry
 from pbserv.policy.files import Form, PolicyFile, PolicyFileError, write_policy
@@ -70,6 +70,11 @@ def _entry(device: Row) -> Entry:
 def apply(conf: Path, file: Path, prune: bool, dry_run: bool, yes: bool, as_json: bool) -> int:
     """Make the server's policy what the file says. The exit code: 1 when it was not agreed to."""
     policy = load(file)
+    if len(policy.entries) > _MOST_DEVICES:
+        raise PbservError(
+            f"{file}: {len(policy.entries)} devices are more than {_MOST_DEVICES}; leave them out, and give them to:"
+            " pbserv device import"
+        )
     api = Api(conf)
     body = _body(policy, prune)
     planned = api.post("/apply", {**body, "dry_run": True})
@@ -90,6 +95,7 @@ def apply(conf: Path, file: Path, prune: bool, dry_run: bool, yes: bool, as_json
     return 0
 
 
+_MOST_DEVICES: Final = 10_000
 _ZONED: Final = (
     "[zone] is for pbserv explain --file; on the server it is ZoneDefault, UnknownDevices and NovellPolicyEngine",
 )

@@ -250,3 +250,10 @@ def test_paragraphs_of_help_are_as_wide_as_the_terminal(monkeypatch: pytest.Monk
     assert "all or nothing. Elsewhere it does not ask, but deletes nothing without --yes." in text
     assert "\n   pbserv apply policy.toml --dry-run" in text, "examples keep their lines"
     assert "PBSERV_TOKEN" in run("--help").stdout
+
+
+def test_too_many_devices_are_said_before_a_server_is_asked(tmp_path: Path) -> None:
+    tables = (f'[device."52:54:01:00:{n >> 8:02x}:{n & 255:02x}"]\nname = "m{n}"\n' for n in range(10_001))
+    (tmp_path / "big.toml").write_text("".join(tables))
+    done = run("apply", str(tmp_path / "big.toml"))
+    assert (done.returncode, "pbserv device import" in done.stderr) == (1, True), done.stderr
