@@ -51,11 +51,10 @@ def one_line(text: str) -> str:
 
 
 def ipxe_text(text: str) -> str:
-    """For a line of an iPXE script, which expands ``${...}``, ends a command at ``||``, ``&&`` and a lone ``;``, and
-    takes a word that begins with ``#`` for a comment."""
-    plain = one_line(text.replace("$", "").replace("|", "").replace("&", ""))
-    words = (word.lstrip("#") for word in plain.split(" "))
-    return " ".join(word for word in words if word.strip(";"))
+    """For a line of an iPXE script, which expands ``${...}``, ends a command at the words ``||``, ``&&`` and ``;``, and
+    takes a word that begins with ``#`` for a comment. Within a word these signs mean nothing: URLs have some."""
+    words = (word.lstrip("#") for word in one_line(text.replace("$", "")).split(" "))
+    return " ".join(word for word in words if word.strip(";|&"))
 
 
 def ipxe_name(text: str) -> str:
