@@ -6,6 +6,7 @@ One rule: one call is one transaction; what belongs together is changed together
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -19,6 +20,9 @@ from pbserv.registry.store import Change, DocumentName, Store, now
 
 Put = tuple[str, str, str]
 """Kind, name and body."""
+_D: Final = DocumentRow.__table__.c
+_DOCUMENTS: Final = select(_D.kind, _D.name, _D.body, _D.revision, _D.changed)
+"""Columns, not mapped objects: all are read for each change of one, by the thread that answers packets."""
 
 
 class Documents(Store):
@@ -27,8 +31,8 @@ class Documents(Store):
     async def documents(self) -> list[Document]:
         """Ordered by kind and name."""
         async with self._read() as session:
-            found = [_document(row) for row in (await session.scalars(select(DocumentRow))).all()]
-        return sorted(found, key=lambda each: (each.kind, each.name))
+            rows = (await session.execute(_DOCUMENTS)).all()
+        return sorted((Document(*row) for row in rows), key=lambda each: (each.kind, each.name))
 
     async def document(self, kind: str, name: str) -> Document:
         async with self._read() as session:
