@@ -50,6 +50,7 @@ class Answers:
         self._journal = journal
         self._log = log
         self._answers: dict[bytes, Answer] = {}
+        self._refused: dict[bytes, str] = {}
         self.decided = dict.fromkeys(Verdict, 0)
         self._told: dict[tuple[str, str, str, int | None], float] = {}
 
@@ -61,6 +62,17 @@ class Answers:
             del self._answers[next(iter(self._answers))]
         self._answers[octets] = answer
         self.decided[answer.decision.verdict] += 1
+        if not answer.decision.later:
+            self._refused.pop(octets, None)
+            if answer.ruling.refused:
+                if len(self._refused) >= REMEMBERED:
+                    del self._refused[next(iter(self._refused))]
+                self._refused[octets] = answer.ruling.refused
+
+    def refusal(self, octets: bytes) -> str:
+        """Why the device got nothing when it was asked about last, whatever became of that answer since; empty: it did,
+        or nobody asked. Another server that decides is not asked anew for each file."""
+        return self._refused.get(octets, "")
 
     def drop(self, macs: tuple[str, ...]) -> None:
         """What was answered to a device with these addresses is void."""
@@ -73,6 +85,8 @@ class Answers:
     def forget(self, macs: tuple[str, ...]) -> None:
         """Nothing of such a device is remembered any more."""
         self.drop(macs)
+        for mac in macs:
+            self._refused.pop(bytes.fromhex(mac.replace(":", "")), None)
         self._told = {key: until for key, until in self._told.items() if key[0] not in macs}
 
     def tell(self, answer: Answer, via: str, now: float, seconds: float) -> None:

@@ -61,8 +61,7 @@ class Gate:
         snapshot = self._register.snapshot
         reason = refusal(Query(mac, snapshot.device(mac)), snapshot, self._today())
         if not reason and snapshot.zone.elsewhere:
-            answer = self._answers.get(MacAddress.parse(mac).octets)
-            reason = "" if answer is None else answer.ruling.refused
+            reason = self._answers.refusal(MacAddress.parse(mac).octets)
         return reason
 
     def contradicts(self, mac: str, peer: str) -> str:
