@@ -143,7 +143,7 @@ def _show(answer: Row) -> None:
     print(plain(f"verdict    {_short(answer)}"))
     if answer["menu"]:
         alone = answer["without_menu"]
-        print(plain(f"by itself  {alone} {_what(answer)}".rstrip()) if alone else "by itself  nothing: it waits")
+        print(plain(f"by itself  {alone} {_what(answer)}".rstrip()) if alone else "by itself  the menu's default item")
     print(plain(f"reason     {answer['reason']}"))
     if answer["order"]:
         print(plain(f"work       is made when the device asks, of {answer['order']}"))

@@ -257,3 +257,9 @@ def test_too_many_devices_are_said_before_a_server_is_asked(tmp_path: Path) -> N
     (tmp_path / "big.toml").write_text("".join(tables))
     done = run("apply", str(tmp_path / "big.toml"))
     assert (done.returncode, "pbserv device import" in done.stderr) == (1, True), done.stderr
+
+
+def test_what_a_menu_does_where_nothing_is_decided(tmp_path: Path) -> None:
+    (tmp_path / "menu.toml").write_text('[zone]\nunknown = "menu"\n')
+    done = run("explain", "--file", str(tmp_path / "menu.toml"), "--mac", MAC, "--expect", "menu:default")
+    assert (done.returncode, "by itself  the menu's default item" in done.stdout) == (0, True), done.stdout
