@@ -411,13 +411,19 @@ class PolicyService:
         await self._journal.flush_events()
 
     def forget(self, mac: str) -> None:
-        """The device was removed from the registry."""
-        device = self.snapshot.device(mac)
+        """The device was removed from the registry: nothing of it is to be written any more."""
+        for address in self.joined(mac):
+            self._journal.forget(address)
+
+    def joined(self, mac: str) -> tuple[str, ...]:
+        """No device has ``mac`` as its first address any more; the addresses that were its own."""
+        device = self.snapshot.devices.get(mac)
+        addresses = (mac, *(device.macs if device else ()))
         self._register.forget(mac)
         if self._oracle is not None:
             self._oracle.forget(mac)
-        self._answers.forget((mac, *(device.macs if device else ())))
-        self._journal.forget(mac)
+        self._answers.forget(addresses)
+        return addresses
 
     def _changed(self, device: Device) -> None:
         before = self.snapshot.devices.get(device.mac)

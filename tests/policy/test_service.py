@@ -246,6 +246,25 @@ async def test_one_line_per_question_within_twenty_seconds(registry: Registry, t
     await service.stop()
 
 
+async def test_what_happened_to_two_devices_that_become_one_is_not_lost(registry: Registry, tmp_path: Path) -> None:
+    other = "52:54:00:00:00:02"
+    service = await started(registry, tmp_path)
+    for mac in (MAC, other):
+        await registry.change_device(mac, DeviceChange(name=mac[-1]))
+        service.note(mac, "seen", "before")
+    await registry.join_devices(MAC, other)
+    service.joined(other)
+    await service.flush_history()
+    assert [(e.mac, e.what) for e in await registry.history(MAC)] == [(MAC, "seen"), (other, "seen")]
+    service.note(other, "seen", "last")
+    await registry.forget(MAC)
+    service.forget(MAC)
+    await service.flush_history()
+    assert await registry.history(MAC) == await registry.history(other) == []
+    assert service.snapshot.device(other) is None
+    await service.stop()
+
+
 async def test_a_storm_of_new_devices_is_counted_and_written(registry: Registry, tmp_path: Path) -> None:
     service = await started(registry, tmp_path)
     for number in range(1, 1001):

@@ -69,9 +69,10 @@ def client_of(server: Installed, work: str) -> Client:
 
 
 def queue(server: Installed, kind: str, image: str, *more: str) -> str:
-    text = server.ok("work", kind, MAC, image, *more)
-    assert "pbserv client build" in text, "the client is not built here, and the command says so"
-    found = re.match(r"work (\d+):", text)
+    done = server.call("work", kind, MAC, image, *more)
+    assert done.returncode == 0, done.stderr
+    assert "pbserv client build" in done.stderr, "the client is not built here, and the command says so"
+    found = re.match(r"work (\d+):", done.stdout)
     assert found
     return found[1]
 

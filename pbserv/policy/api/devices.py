@@ -135,7 +135,7 @@ def _joining(routers: Routers, desk: Desk) -> None:
             if one.mac == other.mac:
                 raise ApiError(409, f"{body.mac} is an address of device {one.mac} already")
             joined = await desk.registry.join_devices(one.mac, other.mac)
-            desk.policy.forget(other.mac)
+            desk.policy.joined(other.mac)
         desk.note(joined.mac, "joined", f"{other.mac} by an administrator")
         return tagged(response, joined)
 
