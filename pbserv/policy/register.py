@@ -27,6 +27,10 @@ MAX_ADDRESSES: Final = 4
 """Of one device, by its UUID alone. Boards that share a UUID would otherwise all become one device."""
 SEEN_EVERY_S: Final = 60.0
 SAID_FULL_S: Final = 60.0
+NEW_PER_ADDRESS: Final = 64
+NEW_EVERY_S: Final = 3600.0
+"""So many new devices are believed in this time to a client that names them over TFTP or HTTP."""
+_NAMERS: Final = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,7 @@ class Register:
         self._log = log
         self._clock = clock
         self._said_full = float("-inf")
+        self._namers: dict[str, tuple[float, int]] = {}  # address: since when, how many new devices it has named
 
     def load(self, devices: Iterable[Device], documents: Iterable[Document], zone: Zone) -> None:
         """All of the registry, at the start."""
@@ -139,7 +144,7 @@ class Register:
     def _new(self, mac: str, sighting: Sighting, new_devices: str, today: datetime) -> Device | None:
         if self.snapshot.zone.engine or new_devices == "ignore" or not _one_card(sighting.mac):
             return None
-        if self._full(new_devices):
+        if self._full(new_devices) or self._names_too_many(sighting):
             return None
         state = DeviceState.KNOWN if new_devices == "accept" else DeviceState.PENDING
         arch = None if sighting.arch is None else int(sighting.arch)
@@ -158,6 +163,23 @@ class Register:
             self._said_full = self._clock()
             self._log.warning("new device refused", reason=f"{count} devices are registered; see: pbserv device forget")
         return count >= limit
+
+
+    def _names_too_many(self, sighting: Sighting) -> bool:
+        """Over DHCP a device speaks for itself; over TFTP and HTTP anybody can make up as many names as he likes."""
+        if sighting.via not in ("tftp", "http") or not sighting.address:
+            return False
+        now = self._clock()
+        since, count = self._namers.pop(sighting.address, (now, 0))
+        if now - since >= NEW_EVERY_S:
+            since, count = now, 0
+        if len(self._namers) >= _NAMERS:
+            del self._namers[next(iter(self._namers))]
+        self._namers[sighting.address] = (since, count + 1)
+        if count == NEW_PER_ADDRESS:
+            self._log.warning("new devices refused", client=sighting.address,
+                              reason=f"it has named {count} in an hour")  # fmt: skip
+        return count >= NEW_PER_ADDRESS
 
 
 def _key(each: PolicyObject) -> tuple[str, str]:

@@ -50,10 +50,12 @@ class VirtualFiles:
         if mac is None:
             return None
         reason = self._policy.contradicts(mac, peer)
+        if reason:
+            raise PermissionError(reason)
         sighting = Sighting(MacAddress.parse(mac), via="tftp", address=peer)
         ruling = self._policy.ruling(sighting)
-        if reason or ruling.refused:
-            raise PermissionError(reason or ruling.refused)
+        if ruling.refused:
+            raise PermissionError(ruling.refused)
         self._policy.progressed(mac, peer)
         found = self._policy.chosen(sighting, ruling, asked.item) if asked.item else ruling
         text = self._text(asked, name, sighting, found, local)

@@ -201,6 +201,16 @@ async def test_work_of_a_device_that_is_denied_ends_with_its_token(site: Site) -
     assert (await site.registry.work(work.id)).state is WorkState.CANCELLED
 
 
+async def test_who_names_another_device_than_the_kernel_sees_changes_nothing(site: Site) -> None:
+    before, stranger = site.policy.snapshot.device(KNOWN), "52:54:00:00:00:99"
+    for mac in (KNOWN, stranger):
+        assert site.read(f"pxelinux.cfg/01-{mac.replace(':', '-')}", HERE) is None
+        assert (await site.get(f"/boot/{mac}.ipxe", HERE)).status_code == 403
+        assert (await site.get(f"/v1/boot/{mac}", HERE)).status_code == 403
+    assert site.policy.snapshot.device(KNOWN) == before
+    assert site.policy.snapshot.device(stranger) is None
+
+
 # work ---------------------------------------------------------------------------------------------------------------
 
 

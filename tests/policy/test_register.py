@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pbserv.log import ServiceLog
-from pbserv.policy.register import MAX_ADDRESSES, Register, Seen
+from pbserv.policy.register import MAX_ADDRESSES, NEW_EVERY_S, NEW_PER_ADDRESS, Register, Seen
 from pbserv.policy.sightings import Sightings
 from pbserv.policy.snapshot import Zone
 from pbserv.registry.records import Device, DeviceState, Document
@@ -52,9 +52,9 @@ class Lines:
 
 class Room:
     def __init__(self) -> None:
-        self.store, self.journal = Store(), Lines()
+        self.store, self.journal, self.now = Store(), Lines(), 0.0
         self.sightings = Sightings(self.store, ServiceLog("policy"))
-        self.register = Register(self.sightings, self.journal, ServiceLog("policy"), lambda: 0.0)
+        self.register = Register(self.sightings, self.journal, ServiceLog("policy"), lambda: self.now)
 
     def see(
         self, mac: str, uuid: str | None = None, *, new: str = "accept", after_s: float = 0, **more: object
@@ -175,3 +175,21 @@ def test_serial_and_asset_are_kept_as_printable_text(room: Room) -> None:
     known = room.register.learn(device, Seen("AB\x1b[2J\r\n12" + "x" * 200, "\x00\n"))
     assert known.serial == ("AB[2J12" + "x" * 200)[:64]
     assert known.asset == ""
+
+
+def test_one_client_does_not_fill_the_registry_with_names_that_it_makes_up(room: Room) -> None:
+    def name(number: int, via: str = "http", address: str = "10.9.0.1") -> Device | None:
+        mac = MacAddress(bytes([2, 0, 0, 0, number >> 8, number & 255]))
+        return room.register.see(Sighting(mac, via=via, address=address), "pending", NOW)
+
+    assert [name(number) is not None for number in range(NEW_PER_ADDRESS + 5)] == [True] * NEW_PER_ADDRESS + [False] * 5
+    assert name(1000, "tftp") is None
+    assert name(1, "tftp") is not None, "it is there already"
+    assert name(1001, address="10.9.0.2") is not None
+    assert name(1002, "dhcp") is not None
+    assert name(1003, "http", "") is not None, "another server asks for it, with a token"
+    room.now += NEW_EVERY_S
+    assert name(1004) is not None
+    for number in range(5000):
+        name(2000 + number, address=f"10.8.{number >> 8}.{number & 255}")
+    assert len(room.register._namers) <= 4096
