@@ -126,9 +126,9 @@ progress_loop() {
 		[ "$bytes" -le "$last_bytes" ] || [ "$now" -le "$last_time" ] || rate=$(((bytes - last_bytes) / (now - last_time)))
 		last_bytes=$bytes last_time=$now total=$(total_bytes)
 		{ read -r name; read -r item; } <"$WORK/stage"
-		text="$name $item: $((bytes / 1000000)) of $((total / 1000000)) MB, $((rate / 1000000)) MB/s"
-		# Where others write to the console, it is theirs.
-		case "$ACTION" in script | maintenance) text="$name $item" shown=$now ;; esac
+		text="$name $item"
+		[ "$total" = 0 ] || text="$text: $((bytes / 1000000)) of $((total / 1000000)) MB, $((rate / 1000000)) MB/s"
+		case "$ACTION" in script | maintenance) shown=$now ;; esac # others write to the console
 		[ $((now - shown)) -lt 10 ] || { echo "pbclient: $text"; shown=$now; }
 		answer=$(curl -sS --max-time 10 -H "@$WORK/auth" --data-urlencode "stage=$name" --data-urlencode "item=$item" \
 			--data-urlencode "bytes=$bytes" --data-urlencode "total=$total" --data-urlencode "rate=$rate" \
@@ -724,7 +724,7 @@ ask_for_work() {
 			--data-urlencode "disk=$ORDER_DISK" --data-urlencode "overwrite=$ORDER_OVERWRITE" \
 			"$URL/client/v1/jobs/${PB_JOB:-0}/order" || die "$ERROR"
 	else
-		machine_facts >"$WORK/machine"
+		machine_facts | as_fields >"$WORK/machine"
 		disk_facts >"$WORK/disks"
 		say "asking $URL for the work of $MAC"
 		persist 6 "$WORK/work" --max-time 30 -K "$WORK/machine" --data-urlencode "mac=$MAC" \

@@ -62,6 +62,7 @@ maintenance() { # a shell on every console, or on the terminal that this script 
 console_shells() {
 	shell_consoles=$(consoles)
 	[ -n "$shell_consoles" ] || die 'no console can be read from'
+	dmesg -n 4 2>/dev/null # the kernel's notes on partitions would write over what is typed
 	HOME=/root PS1="$MAC # "
 	export HOME PS1
 	mkdir -p "$HOME"
