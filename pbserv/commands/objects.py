@@ -14,6 +14,7 @@ from pbserv.commands.api import Api, RefusedError, named
 from pbserv.commands.devices import show_devices
 from pbserv.commands.tables import Row, plain, print_json, show_table, warn
 from pbserv.errors import PbservError, UsageError
+from pbserv.policy.model import check_folder, check_name
 from pbserv.registry.records import CLIENT_KINDS
 
 Fields = dict[str, Any]
@@ -26,11 +27,13 @@ ACTIONS: Final = ("decision", "imaging", "maintenance", "local", "shell", "reboo
 
 
 def path_of(kind: str, name: str) -> str:
-    """``/bundles/NAME``; a folder without its first slash, the zone as ``~``."""
+    """``/bundles/NAME``; a folder without its first slash, the zone as ``~``. Raises UsageError for what is no name."""
+    try:
+        check_folder(name) if kind == "folder" else check_name(name, kind)
+    except ValueError as fault:
+        raise UsageError(str(fault)) from None
     if kind != "folder":
         return named(f"{kind}s", name)
-    if not name.startswith("/"):
-        raise UsageError(f"{name!r} is no folder: write /, or /NAME/NAME")
     return named("folders", *name[1:].split("/")) if name != "/" else "/folders/~"
 
 

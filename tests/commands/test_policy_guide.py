@@ -160,6 +160,7 @@ def test_nothing_is_deleted_without_a_word(server: Installed, place: Path) -> No
         ("pbserv explain --mac 52:54:00:12:34:56 --at 2026-01-01", 2, "--file"),
         ("pbserv token revoke 999", 1, "999"),
         ("pbserv bundle set new --title x", 2, "a new one needs --kind"),
+        ("pbserv group set bad/name", 2, "is no name of a group"),
         ("pbserv rule set new --position 5", 2, "a new one needs --when and --bundle"),
         ("pbserv assign set none --disable", 2, "pbserv assign add"),
     ],
