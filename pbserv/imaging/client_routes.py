@@ -27,7 +27,7 @@ from pbserv.imaging.reports import image_list, image_report
 from pbserv.imaging.transfer import Transfers, receive_item
 from pbserv.registry.access import Access, Caller
 from pbserv.registry.records import BundleKind, Job, Work
-from pbserv.registry.registry import Progress
+from pbserv.registry.registry import Progress, WorkOrder
 from pbserv.types import MacAddress
 
 MAX_LOG_CHARACTERS = 64 * 1024
@@ -159,9 +159,11 @@ def _maintenance_routes(
         its own; or auto, which ends the maintenance and answers the TOKEN of the work that is assigned."""
         within = await jobs.maintenance(job_id, _work_of(who))
         if action == "auto":
-            made = await jobs.hand_over(within)
-            if isinstance(made, str):
-                return _shell(ACTION="local", REASON=made)
+            assigned = jobs.assigned(within)
+            if isinstance(assigned, str):
+                return _shell(ACTION="local", REASON=assigned)
+            _check_assigned(transfers, assigned)
+            made = await jobs.hand_over(within, assigned)
             return _shell(ACTION="auto", TOKEN=token_of(made.id), BUNDLE=made.bundle)
         if action not in ("restore", "capture"):
             raise ApiError(422, "action is restore, capture or auto")
@@ -184,6 +186,13 @@ def _maintenance_routes(
         """For imaging maintenance: what is known of an image, in lines for people."""
         await jobs.maintenance(job_id, _work_of(who))
         return image_report(transfers.store.info(name))
+
+
+def _check_assigned(transfers: Transfers, order: WorkOrder) -> None:
+    """Raises an ImagingFault for an image that is not there, or that is there already."""
+    kind = BundleKind.RESTORE if order.kind in _RESTORES else order.kind
+    if kind in (BundleKind.RESTORE, BundleKind.CAPTURE):
+        check_order(transfers.store, kind, order.image, overwrite=order.overwrite)
 
 
 def _image_routes(routes: APIRouter, jobs: Jobs, captures: Captures, transfers: Transfers, caller: Any) -> None:

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from pbserv.imaging.ports import Policy
 from pbserv.log import ServiceLog
 from pbserv.registry.records import CLIENT_KINDS, BundleKind, Job, Work, WorkState
-from pbserv.registry.registry import ConflictError, Progress, Registry
+from pbserv.registry.registry import ConflictError, Progress, Registry, WorkOrder
 
 SILENT_AFTER_S = 120.0
 UNICAST: Final = "done as a restore of this device alone: this server has no multicast sessions yet"
@@ -96,13 +96,17 @@ class Jobs:
         self._heard[job.id] = time.monotonic()
         return job
 
-    async def hand_over(self, within: Job) -> Work | str:
-        """Imaging maintenance ends and what is assigned to the device begins: its work, or why there is none."""
+    def assigned(self, within: Job) -> WorkOrder | str:
+        """What somebody in imaging maintenance can go on with: the work that is to be made, or why there is none."""
         order = self._policy.imaging(within.mac)
         if order is None:
             return "no imaging is assigned to this device"
         if order.kind is BundleKind.MAINTENANCE:
             return f"imaging maintenance itself is assigned to this device (bundle {order.bundle})"
+        return order
+
+    async def hand_over(self, within: Job, order: WorkOrder) -> Work:
+        """Imaging maintenance ends and what was assigned begins."""
         await self._close(within, ok=True, reason=f"went on with {order.bundle}", log="")
         return await self._registry.add_work(order)
 
@@ -112,7 +116,9 @@ class Jobs:
         if job.kind is not BundleKind.SCRIPT:
             raise ConflictError(f"job {job_id} is a {job.kind}, not a script")
         work = await self._registry.work(work_id)
-        text = json.loads(work.document or "{}").get("script", "")
+        text = json.loads(work.document or "{}").get("script")
+        if not text:
+            raise ConflictError(f"work {work_id} has no script in it; cancel it: pbserv work cancel {work_id}")
         return str(text).replace("\r\n", "\n").rstrip("\n") + "\n"
 
     async def of_work(self, job_id: int, work_id: int) -> Job:
