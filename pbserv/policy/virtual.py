@@ -1,10 +1,13 @@
 """The files that loaders ask TFTP for and that nobody has written: their configuration, made of the decision.
 
-One rule: it never waits. A loader whose answer needs something first is told to ask once more in a second.
+One rule: it never waits. A loader whose answer needs something first is told to ask once more in a second, but not
+for ever.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Final
 
 from pbserv.policy.boots import split_path
@@ -18,14 +21,21 @@ from pbserv.types import Decision, MacAddress, Sighting, Verdict
 DONE: Final = b"\0"
 """What the report of a loader is answered with. The loader may hand it to the kernel as the last of its initramfs
 images: there zeros are padding, and anything else is said to be damaged."""
+WAIT_S: Final = 60.0
+"""So long a loader is told to ask again for work that cannot be made. GRUB nests its files: it would run out of memory.
+"""
+_SAME_WAIT_S: Final = 10.0
+_WAITERS: Final = 4_096
 _WAITING: Final = Ruling(Decision(Verdict.SILENT, "the work is being made"))
 
 
 class VirtualFiles:
     """The port that TFTP asks (``tftp.ports.VirtualFiles``), and HTTP for the token in a path."""
 
-    def __init__(self, policy: PolicyService) -> None:
+    def __init__(self, policy: PolicyService, clock: Callable[[], float] = time.monotonic) -> None:
         self._policy = policy
+        self._clock = clock
+        self._waits: dict[MacAddress, tuple[float, float]] = {}  # since when, and when it asked last
 
     def path_of(self, name: str, peer: str) -> str:
         """``name`` without the token of a boot. Raises PermissionError for one that is not ours or too old."""
@@ -67,10 +77,23 @@ class VirtualFiles:
             found = Order(found.bundle, found.order)
         if isinstance(found, Order):
             self._policy.order_soon(sighting, found)
-            return wait_text(asked.form, name, self._policy.facts(sighting, _WAITING, local))
+            if not self._waited_long(sighting.mac):
+                return wait_text(asked.form, name, self._policy.facts(sighting, _WAITING, local))
+            why = f"{found.bundle.name}: no work could be made; see: pbserv work list"
+            found = Ruling(Decision(Verdict.LOCAL, why))
         if found.decision.later:
             return wait_text(asked.form, name, self._policy.facts(sighting, found, local))
         return self._policy.scripts.rendered(asked, found, self._policy.facts(sighting, found, local))
+
+    def _waited_long(self, mac: MacAddress) -> bool:
+        now = self._clock()
+        since, last = self._waits.pop(mac, (now, now))
+        if now - last > _SAME_WAIT_S:
+            since = now
+        if len(self._waits) >= _WAITERS:
+            del self._waits[next(iter(self._waits))]
+        self._waits[mac] = (since, now)
+        return now - since >= WAIT_S
 
     def _named(self, asked: Asked, peer: str) -> str | None:
         """Whose configuration it is: by the name itself, else by the address; None: nobody's, or another's."""

@@ -53,3 +53,29 @@ async def test_further_card_of_the_machine_reads_of_itself(service: PolicyServic
     text = VirtualFiles(service).find(f"pxelinux.cfg/{AS_IT_COMES}", "10.0.0.8", LOCAL)
     assert text is not None
     assert f"01-{OTHER.replace(':', '-')}".encode() in text
+
+
+async def test_a_loader_does_not_wait_for_ever_for_work_that_cannot_be_made(service: PolicyService) -> None:
+    now = 0.0
+    files = VirtualFiles(service, lambda: now)
+    document = '{"bundle": "b", "folder": "/", "schedule": "once"}'
+    registry = service._registry
+    await registry.change_documents([("bundle", "b", '{"kind": "memtest"}'), ("assignment", "all", document)], [])
+    await registry.forget(MAC)  # behind the back of the policy
+    name = f"grub.cfg-01-{MAC.replace(':', '-')}"
+
+    def waits() -> bool:
+        text = files.find(name, PEER, LOCAL)
+        assert text is not None
+        assert (b"sleep 1\nconfigfile" in text) is not (b"b: no work could be made" in text)
+        return b"configfile" in text
+
+    for boot in range(2):
+        for _ in range(60):
+            assert waits()
+            now += 1
+        assert not waits()
+        now += 20 + boot
+    for number in range(5000):
+        files._waited_long(MacAddress(number.to_bytes(6, "big")))
+    assert len(files._waits) <= 4096
