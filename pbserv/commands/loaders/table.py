@@ -48,6 +48,9 @@ SETS: Final[dict[str, tuple[Loader, ...]]] = {
     "ipxe-arm64": (
         Loader("ipxe-arm64.efi", "ipxe", _IPXE + "ipxe-arm64.efi", _ARM64, "iPXE", suite="trixie"),
     ),
+    "ipxe-kernel": (
+        Loader("ipxe.lkrn", "ipxe", _IPXE + "ipxe.lkrn", _BIOS, "iPXE as a kernel, which GRUB on BIOS starts"),
+    ),
     "pxelinux": (
         Loader("pxelinux.0", "pxelinux", "usr/lib/PXELINUX/pxelinux.0", _BIOS, "PXELINUX, files by TFTP",
                needs=("ldlinux.c32",)),

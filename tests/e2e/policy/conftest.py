@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import CACHE
-from tests.e2e.policy.site import Site, fill
+from tests.e2e.policy.site import Site, fill, sends_here
 from tests.support.dhcp import plain_dhcp
 from tests.support.disks import Parts
 from tests.support.netns import room
@@ -19,13 +19,15 @@ from tests.support.server import Server, running
 
 @pytest.fixture(scope="session")
 def site(place: Path, parts: Parts, client: Path) -> Iterator[Site]:
-    """A DHCP server that knows nothing of booting, and ours; a known device without assignment gets a menu."""
+    """A DHCP server that knows nothing of booting (but for machines ``SENT``), and ours; a known device without
+    assignment gets a menu."""
     directory = place / "policy"
     directory.mkdir()
     with contextlib.ExitStack() as stack:
         lan = stack.enter_context(room())
-        stack.enter_context(plain_dhcp(lan.host("dhcp", 1), directory))
-        server = Server(lan.host("pbserv", 2), directory)
+        host = lan.host("pbserv", 2)
+        stack.enter_context(plain_dhcp(lan.host("dhcp", 1), directory, sends_here(host.address)))
+        server = Server(host, directory)
         server.configure("preboot-policy.conf", NewDevices="accept", ZoneDefault="menu")
         fill(directory, server, parts, CACHE / "loaders")
         stack.enter_context(running(server))

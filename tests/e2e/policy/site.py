@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support.dhcp import address_of
 from tests.support.disks import Firmware, Parts
-from tests.support.netns import Room, run
+from tests.support.netns import Room, RoomError, run
 from tests.support.qemu import OVMF_VARS, SECURE_VARS, Console, Machine
 from tests.support.server import PROGRAMS, Server
-from tests.support.signpost import LINUX, LINUX_END, signpost_disk, signpost_initramfs
+from tests.support.signpost import LINUX, LINUX_END, signpost_disk, signpost_initramfs, unified_kernel
 
 HTTP_PORT = 8067
 OWN_DISK = "SIGNPOST own disk"
@@ -23,26 +24,52 @@ OWN_DISK = "SIGNPOST own disk"
 NEWER = "trixie"
 CONSOLE = "console=ttyS0,115200 quiet"
 # What firmware and loaders say when they give up.
-DEAD_ENDS = ("No more network devices", "No bootable device", "failed to load Boot", "Kernel panic", "grub>", "iPXE>")
+NOTHING_BOOTS = ("No more network devices", "No bootable device", "failed to load Boot")
+DEAD_ENDS = (*NOTHING_BOOTS, "Kernel panic", "grub>", "iPXE>")
 Fields = Mapping[str, object]
+_STUB = Path("/usr/lib/systemd/boot/efi/linuxx64.efi.stub")
+_LOADERS = {"": ("pxelinux",), NEWER: ("ipxe", "shim", "memtest")}
+# Machines whose addresses begin like this are sent to our server by the DHCP server itself.
+SENT = "52:54:00:5e"
+
+
+def sends_here(address: str) -> tuple[str, ...]:
+    """Lines for the DHCP server: a boot file for the machines ``SENT``, over HTTP where their ROM is iPXE."""
+    return (
+        f"--dhcp-mac=set:sent,{SENT}:*:*", "--dhcp-match=set:bios,option:client-arch,0",
+        f"--dhcp-boot=tag:sent,tag:bios,http://{address}:{HTTP_PORT}/boot.ipxe",
+        f"--dhcp-boot=tag:sent,tag:!bios,snponly.efi,pbserv,{address}",
+    )  # fmt: skip
 
 
 def fill(directory: Path, server: Server, parts: Parts, loaders: Path) -> None:
     """Put loaders, kernel and initramfs where the TFTP server serves from; ``loaders`` keeps downloads for the next."""
-    stamp = loaders / "stamp"
-    wanted = f"{NEWER} 1\n"
+    stamp, wanted = loaders / "stamp", f"{_LOADERS}\n"
     if not stamp.exists() or stamp.read_text() != wanted:
         shutil.rmtree(loaders, ignore_errors=True)
-        # Outside of the room: it has no way to Debian's mirror.
-        install = (PROGRAMS / "pbserv", "--conf", server.conf, "loaders", "install")
-        run(*install, "pxelinux", timeout_s=300)
-        run(*install, "--suite", NEWER, "ipxe", "shim", "memtest", timeout_s=300)
+        for suite, names in _LOADERS.items():
+            install_loaders(server, suite, names)
         shutil.copytree(server.tftp, loaders)
         stamp.write_text(wanted)
     shutil.copytree(loaders, server.tftp, dirs_exist_ok=True, ignore=shutil.ignore_patterns("stamp"))
+    (server.tftp / "in/a/folder").mkdir(parents=True)
+    shutil.copyfile(server.tftp / "snponly.efi", server.tftp / "in/a/folder/snponly.efi")
     shutil.copyfile(parts.kernel, server.tftp / "vmlinuz")
-    signpost_initramfs(server.tftp / "initrd.img", parts.busybox)
+    initrd = signpost_initramfs(server.tftp / "initrd.img", parts.busybox)
+    words = directory / "uki-words"
+    words.write_text(f"{CONSOLE} sign=within")
+    unified_kernel(server.tftp / "rescue.efi", _STUB, cmdline=words, initrd=initrd, linux=parts.kernel)
     grub_image(server.tftp / "own-grub.efi", server.host.address)
+
+
+def install_loaders(server: Server, suite: str, names: tuple[str, ...]) -> None:
+    """By the real command, outside of the room: that has no way to Debian's mirror. Raises RoomError."""
+    words = [PROGRAMS / "pbserv", "--conf", server.conf, "loaders", "install"]
+    try:
+        run(*words, *(("--suite", suite) if suite else ()), *names, timeout_s=300)
+    except RoomError as fault:
+        where = f"Debian's release {suite}" if suite else "this host's release of Debian"
+        raise RoomError(f"these tests need boot loaders of {where}, and a mirror that has it: {fault}") from None
 
 
 def grub_image(path: Path, address: str) -> None:
@@ -67,8 +94,11 @@ class Site:
         return f"http://{self.server.host.address}:{HTTP_PORT}"
 
     def machine(self, name: str, firmware: Firmware, *, secure_boot: bool = False, **options: object) -> Machine:
-        """A machine that is new to the server; UEFI has a fresh variable store, which boots from the network first."""
-        store = SECURE_VARS if secure_boot else OVMF_VARS
+        """A machine that is new to the server and boots from the network first.
+
+        A UEFI machine without disks does so with a fresh variable store; one with disks is set up to.
+        """
+        store = None if options.get("disks") else SECURE_VARS if secure_boot else OVMF_VARS
         made = Machine(name, firmware, self.room, self.directory, variables=store, secure_boot=secure_boot, **options)  # type: ignore[arg-type]
         self.machines.append(made)
         return made
@@ -85,6 +115,29 @@ class Site:
             "device": {machine.mac: {"state": "known", "name": machine.name, **fields}},
             "assignment": {f"for {machine.name}": {"bundle": name, "device": machine.mac}},
         })  # fmt: skip
+
+    def order(self, machine: Machine, bundle: Fields, /, **fields: object) -> int:
+        """Make the machine a known device with these fields, and order the bundle once; the number of the work."""
+        name = f"bundle of {machine.name}"
+        self.apply({
+            "bundle": {name: bundle},
+            "device": {machine.mac: {"state": "known", "name": machine.name, **fields}},
+        })  # fmt: skip
+        self.server.ok("work", "bundle", name, machine.mac)
+        return int(self._work(machine)["id"])
+
+    def work_ended(self, machine: Machine) -> bool:
+        """Whether the machine's one-shot work is done."""
+        return str(self._work(machine)["state"]) == "done"
+
+    def _work(self, machine: Machine) -> Mapping[str, str]:
+        return next(each for each in self.server.json("work", "list", "--all") if each["mac"] == machine.mac)
+
+    def sent(self, machine: Machine, name: str) -> bool:
+        """Whether the TFTP server sent the machine the whole file ``name``, which may have a boot's token before it."""
+        address = address_of(self.directory, machine.mac)
+        lines = self.server.log_lines("tftp", f"client={address}:", "result=completed")
+        return any(line.split("file=", 1)[1].split()[0].endswith(name) for line in lines)
 
     def apply(self, policy: Mapping[str, Mapping[str, Fields]]) -> None:
         """Hand a policy file to the running server."""

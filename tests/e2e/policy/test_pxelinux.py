@@ -7,10 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.marks import MARKS
-from tests.e2e.policy.site import OWN_DISK, Site, linux, runs_linux
+from tests.e2e.policy.site import NOTHING_BOOTS, OWN_DISK, Site, linux, runs_linux
 from tests.support.qemu import powered
 
 pytestmark = MARKS
+# A board's UUID that thousands share, so it is none that says who asks.
+SHARED_UUID = "03000200-0400-0500-0006-000700080009"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -23,16 +25,24 @@ def rom_is_handed_a_loader(site: Site) -> Iterator[None]:
     site.server.ok("force-reload")
 
 
-def test_configuration_of_its_mac_boots_the_bundle(site: Site) -> None:
+def test_configuration_of_its_uuid_boots_the_bundle_and_reports_that_the_work_is_done(site: Site) -> None:
     machine = site.machine("pxelinux", "bios")
-    site.device(machine, linux("sign=pxelinux"))
+    site.order(machine, linux("sign=pxelinux"))
     with powered(machine) as console:
         text = runs_linux(console, "sign=pxelinux")
     assert "PXELINUX 6." in text
-    hyphens = machine.mac.replace(":", "-")
-    by_mac = site.server.log_lines("tftp", f"pxelinux.cfg/01-{hyphens}", "result=completed")
-    by_uuid = site.server.log_lines("tftp", "pxelinux.cfg/", "result=completed", machine.uuid[-12:])
-    assert by_mac or by_uuid
+    assert "Initramfs unpacking failed" not in text  # the report is fetched as one of its files
+    # PXELINUX writes the first three fields the other way round.
+    assert site.server.log_lines("tftp", "file=pxelinux.cfg/", machine.uuid[18:], "result=completed")
+    assert site.work_ended(machine)
+
+
+def test_configuration_of_its_mac_boots_the_bundle(site: Site) -> None:
+    machine = site.machine("pxelinux-mac", "bios", uuid=SHARED_UUID)
+    site.device(machine, linux("sign=pxelinux"))
+    with powered(machine) as console:
+        runs_linux(console, "sign=pxelinux")
+    assert site.sent(machine, f"pxelinux.cfg/01-{machine.mac.replace(':', '-')}")
 
 
 def test_menu_counts_down_and_boots_its_item(site: Site) -> None:
@@ -45,7 +55,22 @@ def test_menu_counts_down_and_boots_its_item(site: Site) -> None:
         "device": {machine.mac: {"state": "known", "menu": "of pxelinux"}},
     })  # fmt: skip
     with powered(machine) as console:
-        runs_linux(console, "sign=menu sign=item")
+        text = runs_linux(console, "sign=menu sign=item")
+    assert "A small Linux" in text
+    assert "Local disk" in text
+
+
+def test_item_that_needs_work_waits_until_it_is_made(site: Site) -> None:
+    machine = site.machine("pxelinux-waits", "bios")
+    items = [{"name": "shell", "title": "A shell", "action": "maintenance"}]
+    site.apply({
+        "menu": {"pxelinux waits": {"items": items, "timeout_s": 1, "default": "shell"}},
+        "device": {machine.mac: {"state": "known", "menu": "pxelinux waits"}},
+    })  # fmt: skip
+    with powered(machine) as console:
+        console.wait_for("client/vmlinuz... ok", timeout_s=60, never=NOTHING_BOOTS)
+        assert "pbserv: the work is being made" in console.text
+        assert "maintenance" in console.text.split("the work is being made")[1]
 
 
 def test_menu_that_says_local_disk_leaves_to_it(site: Site) -> None:
@@ -57,3 +82,21 @@ def test_menu_that_says_local_disk_leaves_to_it(site: Site) -> None:
     })  # fmt: skip
     with powered(machine) as console:
         console.wait_for(OWN_DISK, timeout_s=60)
+        assert "PXELINUX 6." in console.text
+
+
+def test_memory_test(site: Site) -> None:
+    machine = site.machine("pxelinux-memtest", "bios", screen=True)
+    site.device(machine, {"kind": "memtest", "arguments": "console=ttyS0,115200"})
+    with powered(machine) as console:
+        console.wait_for("Memtest86+", timeout_s=60, never=NOTHING_BOOTS)
+    assert site.sent(machine, "memtest86+x64.bin")
+
+
+def test_what_it_cannot_do_is_left_to_ipxe(site: Site) -> None:
+    machine = site.machine("pxelinux-ipxe", "bios")
+    site.device(machine, {"kind": "ipxe", "script": "echo SIGNPOST script of {{ mac }}\nsleep 30\n"})
+    with powered(machine) as console:
+        console.wait_for(f"SIGNPOST script of {machine.mac}", timeout_s=60, never=NOTHING_BOOTS)
+        assert "PXELINUX 6." in console.text
+    assert site.sent(machine, "undionly.kpxe")
