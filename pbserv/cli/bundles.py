@@ -139,8 +139,8 @@ def bundle_set(
 
 
 @app.command("delete")
-def bundle_delete(context: typer.Context, name: Name) -> None:
+def bundle_delete(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
     """Delete a bundle that no assignment, rule or menu names; work that waits keeps its own copy."""
     from pbserv.commands import objects
 
-    objects.delete(context.obj, "bundle", name)
+    objects.delete(context.obj, "bundle", name, as_json)

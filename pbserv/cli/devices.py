@@ -110,11 +110,11 @@ def device_retire(context: typer.Context, mac: Mac, as_json: AsJson = False) -> 
 
 
 @app.command("forget")
-def device_forget(context: typer.Context, mac: Mac) -> None:
+def device_forget(context: typer.Context, mac: Mac, as_json: AsJson = False) -> None:
     """Remove a device and its history; it is new again when it boots next."""
     from pbserv.commands import devices
 
-    devices.forget(context.obj, mac)
+    devices.forget(context.obj, mac, as_json)
 
 
 @app.command("set")

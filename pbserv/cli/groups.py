@@ -60,11 +60,11 @@ def group_set(
 
 
 @app.command("delete")
-def group_delete(context: typer.Context, name: Name) -> None:
+def group_delete(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
     """Delete a group that no device is in and nothing is assigned to."""
     from pbserv.commands import objects
 
-    objects.delete(context.obj, "group", name)
+    objects.delete(context.obj, "group", name, as_json)
 
 
 @app.command("add")
@@ -135,8 +135,8 @@ def folder_set(
 
 
 @folder_app.command("delete")
-def folder_delete(context: typer.Context, path: Path) -> None:
+def folder_delete(context: typer.Context, path: Path, as_json: AsJson = False) -> None:
     """Delete a folder's settings; nothing may be in it."""
     from pbserv.commands import objects
 
-    objects.delete(context.obj, "folder", path)
+    objects.delete(context.obj, "folder", path, as_json)

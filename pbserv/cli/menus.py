@@ -97,11 +97,11 @@ def menu_set(
 
 
 @app.command("delete")
-def menu_delete(context: typer.Context, name: Name) -> None:
+def menu_delete(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
     """Delete a menu that no device and no folder has."""
     from pbserv.commands import objects
 
-    objects.delete(context.obj, "menu", name)
+    objects.delete(context.obj, "menu", name, as_json)
 
 
 @app.command("assign")

@@ -128,11 +128,11 @@ def assign_set(
 
 
 @assign_app.command("delete")
-def assign_delete(context: typer.Context, name: Assignment) -> None:
+def assign_delete(context: typer.Context, name: Assignment, as_json: AsJson = False) -> None:
     """Delete an assignment; work that it led to already stays."""
     from pbserv.commands import objects
 
-    objects.delete(context.obj, "assignment", name)
+    objects.delete(context.obj, "assignment", name, as_json)
 
 
 @rule_app.command("list")
@@ -192,11 +192,11 @@ def rule_set(
 
 
 @rule_app.command("delete")
-def rule_delete(context: typer.Context, name: Rule) -> None:
+def rule_delete(context: typer.Context, name: Rule, as_json: AsJson = False) -> None:
     """Delete a rule."""
     from pbserv.commands import objects
 
-    objects.delete(context.obj, "rule", name)
+    objects.delete(context.obj, "rule", name, as_json)
 
 
 @rule_app.command("test")

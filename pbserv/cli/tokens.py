@@ -55,6 +55,7 @@ def token_list(context: typer.Context, as_json: AsJson = False) -> None:
 def token_revoke(
     context: typer.Context,
     number: Annotated[int, typer.Argument(metavar="NUMBER", help="number of the token; see: pbserv token list")],
+    as_json: AsJson = False,
 ) -> None:
     """Make a token worthless at once.
 
@@ -64,4 +65,4 @@ def token_revoke(
     """
     from pbserv.commands import tokens
 
-    tokens.revoke(context.obj, number)
+    tokens.revoke(context.obj, number, as_json)

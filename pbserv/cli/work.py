@@ -169,11 +169,11 @@ def image_list(context: typer.Context, as_json: AsJson = False) -> None:
 
 
 @image_app.command("delete")
-def image_delete(context: typer.Context, image: Image) -> None:
+def image_delete(context: typer.Context, image: Image, as_json: AsJson = False) -> None:
     """Delete an image with all its versions."""
     from pbserv.commands import images
 
-    images.delete(context.obj, image)
+    images.delete(context.obj, image, as_json)
 
 
 def _words(words: list[str], group: str | None) -> tuple[str | None, str]:

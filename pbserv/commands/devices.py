@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pbserv.commands.api import Api, RefusedError, named
-from pbserv.commands.tables import Row, clock, pairs, plain, print_json, sentence, show_facts, show_table
+from pbserv.commands.tables import Row, clock, pairs, plain, print_json, said, sentence, show_facts, show_table
 from pbserv.commands.work import progress, what
 from pbserv.errors import PbservError, UsageError
 
@@ -51,8 +51,8 @@ def show(conf: Path, mac: str, as_json: bool) -> None:
         show_table(("Job", "Kind", "Image", "State", "Progress", "Reason"), rows, "")
     if boots:
         print()
-        said = ((clock(b["started"]), b["mac"], b["result"], b["why"]) for b in boots)
-        show_table(("Boot", "Address", "How far", "Why"), said, "")
+        of_boots = ((clock(b["started"]), b["mac"], b["result"], b["why"]) for b in boots)
+        show_table(("Boot", "Address", "How far", "Why"), of_boots, "")
     print()
     rows_of_history = ((clock(e["time"]), e["mac"], e["what"], e["detail"]) for e in history)
     return show_table(("Time", "Address", "What", "Detail"), rows_of_history, "no history yet")
@@ -73,22 +73,22 @@ def _facts(device: Row) -> tuple[tuple[str, str], ...]:
 
 def accept(conf: Path, mac: str, name: str | None, as_json: bool) -> None:
     device = Api(conf).post(named("devices", mac, "accept"), {"name": name} if name else None)
-    _said(device, f"device {device['mac']} accepted", as_json)
+    said(device, f"device {device['mac']} accepted", as_json)
 
 
 def deny(conf: Path, mac: str, as_json: bool) -> None:
     device = Api(conf).post(named("devices", mac, "deny"))
-    _said(device, f"device {device['mac']} denied: it is not answered any more", as_json)
+    said(device, f"device {device['mac']} denied: it is not answered any more", as_json)
 
 
 def retire(conf: Path, mac: str, as_json: bool) -> None:
     device = Api(conf).post(named("devices", mac, "retire"))
-    _said(device, f"device {device['mac']} retired: its record is kept, it gets nothing any more", as_json)
+    said(device, f"device {device['mac']} retired: its record is kept, it gets nothing any more", as_json)
 
 
-def forget(conf: Path, mac: str) -> None:
+def forget(conf: Path, mac: str, as_json: bool) -> None:
     Api(conf).delete(named("devices", mac))
-    print(f"device {mac} forgotten")
+    said({"mac": mac, "forgotten": True}, f"device {mac} forgotten", as_json)
 
 
 def change(
@@ -108,7 +108,7 @@ def change(
     if not body:
         raise UsageError("say what to change; see: pbserv device set --help")
     device = api.patch(path, body, etag)
-    _said(device, f"device {device['mac']} changed: {', '.join(body)}", as_json)
+    said(device, f"device {device['mac']} changed: {', '.join(body)}", as_json)
 
 
 def add(
@@ -118,17 +118,17 @@ def add(
     body: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     body |= {"mac": mac, "groups": [name for name in groups if name], "labels": pairs(labels, "--label")}
     device = Api(conf).post("/devices", body)
-    _said(device, f"device {device['mac']} added: {device['state']}", as_json)
+    said(device, f"device {device['mac']} added: {device['state']}", as_json)
 
 
 def join(conf: Path, mac: str, other: str, as_json: bool) -> None:
     device = Api(conf).post(named("devices", mac, "join"), {"mac": other})
-    _said(device, f"device {device['mac']} has these addresses too: {', '.join(device['macs'])}", as_json)
+    said(device, f"device {device['mac']} has these addresses too: {', '.join(device['macs'])}", as_json)
 
 
 def split(conf: Path, mac: str, other: str, as_json: bool) -> None:
     device = Api(conf).post(named("devices", mac, "split"), {"mac": other})
-    _said(device, f"device {device['mac']} stands for itself: {device['state']}", as_json)
+    said(device, f"device {device['mac']} stands for itself: {device['state']}", as_json)
 
 
 def read_file(conf: Path, file: Path, dry_run: bool, as_json: bool) -> int:
@@ -166,7 +166,3 @@ def write_file(conf: Path, form: str) -> None:
 
 def _todo(work: Row | None) -> str:
     return f"{work['id']}: {what(work)} ({work['state']})" if work else ""
-
-
-def _said(device: Row, text: str, as_json: bool) -> None:
-    print_json(device) if as_json else print(text)

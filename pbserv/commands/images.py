@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pbserv.commands.api import Api, named
-from pbserv.commands.tables import clock, print_json, show_table, size
+from pbserv.commands.tables import clock, print_json, said, show_table, size
 
 
 def listed(conf: Path, as_json: bool) -> None:
@@ -20,6 +20,6 @@ def listed(conf: Path, as_json: bool) -> None:
     return show_table(("Name", "Version", "Items", "Stored", "Created"), rows, nothing)
 
 
-def delete(conf: Path, image: str) -> None:
+def delete(conf: Path, image: str, as_json: bool) -> None:
     Api(conf).delete(named("images", image))
-    print(f"image {image} deleted")
+    said({"image": image, "deleted": True}, f"image {image} deleted", as_json)

@@ -12,7 +12,7 @@ from typing import Any, Final  # Any: JSON values as the API takes and answers t
 
 from pbserv.commands.api import Api, RefusedError, named
 from pbserv.commands.devices import show_devices
-from pbserv.commands.tables import Row, plain, print_json, show_table, warn
+from pbserv.commands.tables import Row, plain, print_json, said, show_table, warn
 from pbserv.errors import PbservError, UsageError
 from pbserv.policy.model import check_folder, check_name
 from pbserv.registry.records import CLIENT_KINDS
@@ -125,9 +125,9 @@ def _fields(before: Row | None, given: Fields) -> Fields:
     return kept
 
 
-def delete(conf: Path, kind: str, name: str) -> None:
+def delete(conf: Path, kind: str, name: str, as_json: bool) -> None:
     Api(conf).delete(path_of(kind, name))
-    print(f"{kind} {name} deleted")
+    said({"kind": kind, "name": name, "deleted": True}, f"{kind} {name} deleted", as_json)
 
 
 def text_of(file: Path | None) -> str | None:

@@ -26,6 +26,11 @@ def print_json(value: object) -> None:
     print(json.dumps(value, ensure_ascii=False))
 
 
+def said(value: object, sentence: str, as_json: bool) -> None:
+    """What a change comes to: a value for programs, or a sentence."""
+    print_json(value) if as_json else print(sentence)
+
+
 def console(*, stderr: bool = False) -> Console:
     made = Console(highlight=False, stderr=stderr)
     if not made.is_terminal:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from pbserv.commands.api import Api
-from pbserv.commands.tables import clock, print_json, show_table
+from pbserv.commands.tables import clock, print_json, said, show_table
 
 
 def create(conf: Path, name: str, role: str, as_json: bool) -> None:
@@ -28,6 +28,6 @@ def listed(conf: Path, as_json: bool) -> None:
     return show_table(("No.", "Name", "Role", "Created"), rows, "no tokens")
 
 
-def revoke(conf: Path, number: int) -> None:
+def revoke(conf: Path, number: int, as_json: bool) -> None:
     Api(conf).delete(f"/tokens/{number}")
-    print(f"token {number} revoked: it opens nothing any more")
+    said({"id": number, "revoked": True}, f"token {number} revoked: it opens nothing any more", as_json)

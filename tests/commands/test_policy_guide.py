@@ -172,6 +172,13 @@ def test_wrong_calls_are_named(server: Installed, place: Path, line: str, code: 
     assert "Traceback" not in done.stderr
 
 
+def test_what_is_deleted_is_said_to_programs_too(server: Installed, place: Path) -> None:
+    server.ok("group", "set", "gone")
+    assert server.json("group", "delete", "gone") == {"kind": "group", "name": "gone", "deleted": True}
+    server.ok("device", "add", "52:54:00:12:34:88")
+    assert server.json("device", "forget", "52:54:00:12:34:88")["forgotten"] is True
+
+
 def test_what_is_switched_off_says_so(server: Installed, place: Path) -> None:
     call(server, place, "pbserv assign add rescue --folder /off --name off")
     assert "enabled" not in call(server, place, "pbserv assign show off").stdout

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.core import TyperCommand, TyperGroup
 
+from pbserv.cli import command
 from pbserv.cli.bundles import InstallerName, KindName, ReportName
 from pbserv.cli.menus import ShowName
 from pbserv.cli.shared import FinishName, StateName
@@ -242,6 +245,21 @@ def test_every_verb_has_help(group: str) -> None:
     for verb in verbs:
         done = run(group, verb, "--help")
         assert (done.returncode, done.stderr) == (0, ""), (group, verb)
+
+
+def test_programs_can_read_what_every_verb_prints() -> None:
+    def verbs(verb: TyperCommand | TyperGroup, path: str) -> Iterator[tuple[str, TyperCommand | TyperGroup]]:
+        subs = getattr(verb, "commands", {})
+        for name, sub in subs.items():
+            yield from verbs(sub, f"{path} {name}".strip())
+        if not subs:
+            yield path, verb
+
+    without = {path for path, verb in verbs(command(), "") if "--json" not in {o for p in verb.params for o in p.opts}}
+    own_form = {"device export", "policy export"}
+    for_people = {"client build", "loaders install", "tftp map-test", "install", "check", "run"}
+    control = {"start", "stop", "restart", "force-reload", "showpid"}
+    assert without == own_form | for_people | control
 
 
 def test_paragraphs_of_help_are_as_wide_as_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
