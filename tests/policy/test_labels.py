@@ -54,6 +54,14 @@ def test_the_architecture_of_this_boot_counts() -> None:
     assert "arch" not in labels_of(MAC, replace(DEVICE, arch=None), {})
 
 
+def test_the_firmware_of_another_boot_gives_way_to_the_architecture() -> None:
+    learned = replace(DEVICE, learned=(("firmware", "bios"),))
+    assert labels_of(MAC, learned, {})["firmware"] == "uefi"
+    assert labels_of(MAC, replace(learned, arch=None), {})["firmware"] == "bios"
+    assert labels_of(MAC, replace(learned, labels=(("firmware", "coreboot"),)), {})["firmware"] == "coreboot"
+    assert labels_of(MAC, learned, {"firmware": "bios"})["firmware"] == "bios"
+
+
 def test_merge_keeps_sorts_and_removes() -> None:
     old = (("a", "1"), ("c", "3"))
     assert merge(old, {"b": "2", "c": "4"}) == (("a", "1"), ("b", "2"), ("c", "4"))
