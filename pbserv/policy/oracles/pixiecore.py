@@ -16,6 +16,7 @@ from pbserv.registry.records import BundleKind
 NAME: Final = "hook"
 MOST_INITRDS: Final = 16
 _URL_OF = re.compile(r"""\{\{-?\s*URL\s+(?:"([^"\\{}]*)"|`([^`{}]*)`)\s*-?\}\}""")
+_TEMPLATE = re.compile(r"\{[{%#]")
 _SCHEMES: Final = ("http", "https", "tftp")
 
 
@@ -29,7 +30,7 @@ def bundle_of(values: Mapping[str, object], base: str) -> Bundle:
     if script is not None and script != "":
         if not isinstance(script, str) or not _plain(script):
             raise ValueError("ipxe-script is not a text")
-        return _made(kind=BundleKind.IPXE, script=script, title=message)
+        return _made(kind=BundleKind.IPXE, script=_as_it_is(script), title=message)
     kernel = values.get("kernel")
     if not isinstance(kernel, str) or not kernel:
         raise ValueError("kernel is missing, or not a URL")
@@ -44,6 +45,11 @@ def bundle_of(values: Mapping[str, object], base: str) -> Bundle:
 
 def _made(**values: object) -> Bundle:
     return Bundle(name=NAME, **values)  # type: ignore[arg-type]  # the two callers give what the fields take
+
+
+def _as_it_is(script: str) -> str:
+    """Scripts of bundles are templates; this one is a script, and is given to the device letter by letter."""
+    return _TEMPLATE.sub(lambda found: f"{{{{ '{found[0]}' }}}}", script)
 
 
 def _plain(text: str) -> bool:

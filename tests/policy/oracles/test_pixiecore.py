@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from pbserv.policy.model import Bundle
 from pbserv.policy.oracles.pixiecore import bundle_of
+from pbserv.policy.rendering import samples
+from pbserv.policy.rendering.renderer import Renderer
 from pbserv.registry.records import BundleKind
 
 BASE = "http://10.0.0.7:8080/v1/boot/52:54:00:12:34:56?arch=7"
@@ -102,3 +104,13 @@ def test_any_json_is_a_bundle_or_refused(values: dict[str, Any]) -> None:
         found = bundle_of(values, BASE)
         assert found.kind in (BundleKind.LINUX, BundleKind.IPXE)
         assert "\n" not in found.arguments + found.kernel + "".join(found.initrd) + found.title
+
+
+@pytest.mark.parametrize(
+    "script", ["#!ipxe\necho {{ token }}\n", "a {% if x %} b", "{# gone #}{{{{%", "${net0/mac} {a}"]
+)
+def test_a_script_is_no_template_of_ours(script: str) -> None:
+    """Nor does its author get at the token of our work."""
+    made = bundle_of({"ipxe-script": script}, BASE)
+    text = Renderer(None).ipxe(samples.booting(made), samples.FACTS)
+    assert text.endswith(f"\n{script}\n")
