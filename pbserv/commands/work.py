@@ -36,7 +36,7 @@ def listed(conf: Path, everything: bool, as_json: bool) -> None:
          w["reason"])
         for w in works
     )  # fmt: skip
-    nothing = "no work" if everything else "no work waits or runs; what is held or has ended: pbserv work list --all"
+    nothing = "no work" if everything else "no work waits, runs or is held; what has ended: pbserv work list --all"
     return show_table(("No.", "Device", "Kind", "What", "State", "Progress", "Reason"), rows, nothing)
 
 

@@ -99,7 +99,7 @@ def _script_asked(seen: Progress) -> Result:
     if known is not None:
         return known._replace(why=seen.script_reason)
     return Result(
-        "boot script given", f"{seen.script_reason}; the imaging client was not fetched yet",
+        "boot script given", f"{seen.script_reason}; what it is to load was not fetched yet",
         "if it stays so: can the device reach the HTTP port? Its screen shows what iPXE says",
     )  # fmt: skip
 

@@ -78,6 +78,7 @@ def _script_routes(routes: APIRouter, policy: PolicyService) -> None:
             address=peer,
             details=_told(request.query_params),
         )
+        policy.learn(str(mac), dict(sighting.details), serial=serial[:64], asset=asset[:64])  # rules may ask for it
         ruling = settled(await (policy.choose(sighting, item[:MAX_ITEM]) if item else policy.settle(sighting)))
         policy.learn(str(mac), dict(sighting.details), serial=serial[:64], asset=asset[:64])
         policy.progressed(str(mac), peer)

@@ -17,7 +17,10 @@ _MARK: Final = 12
 
 
 class BootTokens:
-    """``<12 hex digits of the MAC><12 hex digits of an HMAC>``: nothing of them is stored; ``now`` is in seconds."""
+    """``<12 hex digits of the MAC><12 hex digits of an HMAC>``: nothing of them is stored.
+
+    ``now`` is in seconds since 1970: a restart of this host ends no boot, and no span comes again.
+    """
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret

@@ -276,7 +276,7 @@ def _stranger(query: Query, snapshot: Snapshot, now: datetime, refused: str) -> 
         return Ruling(Decision(Verdict.SILENT, refused, (*steps, "unknown policy: silent")), refused)
     reason = f"UnknownDevices = {unknown}"
     if query.device is None:
-        reason = f"device is not registered (NewDevices = ignore, or too many new ones); {reason}"
+        reason = f"device is not registered; {reason}"
     ruling = Ruling(Decision(Verdict(unknown), reason, (*steps, f"unknown policy: {unknown}")))
     return replace(ruling, menu=snapshot.menu("default")) if unknown == "menu" else ruling
 

@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from pbserv.policy.condition import parse_condition
 from pbserv.policy.labels import KNOWN
-from pbserv.policy.model import DEFAULT_MENU
+from pbserv.policy.model import DEFAULT_MENU, ROOT
 from pbserv.policy.snapshot import Objects
 from pbserv.registry.records import Device
 
@@ -40,6 +40,8 @@ def uses(objects: Objects, kind: str, name: str, devices: Iterable[Device] = ())
             return [*_placing(objects, "bundle", name), *_of_menus(objects, name)]
         case "group":
             return [*_placing(objects, "group", name), *_counted(d for d in devices if name in d.groups)]
+        case "folder" if name == ROOT:  # it is there without its object, which only has settings
+            return []
         case "folder":
             groups = [f"group {each.name!r}" for each in objects.groups.values() if each.folder == name]
             return [*_placing(objects, "folder", name), *groups, *_counted(d for d in devices if d.folder == name)]

@@ -39,7 +39,7 @@ from pbserv.registry.records import Device, DeviceState, Document
 from pbserv.registry.registry import Registry
 from pbserv.registry.tokens import WorkTokens
 from pbserv.service import Reload
-from pbserv.types import ClientArch, Decision, Sighting, Verdict
+from pbserv.types import ClientArch, Decision, MacAddress, Sighting, Verdict
 
 __all__ = ["PolicyService", "PolicySettings", "Refused"]
 
@@ -186,7 +186,7 @@ class PolicyService:
         self._answers.clear()
 
     def _render_failed(self, fault: RenderError) -> None:
-        self._log.critical("template cannot be used; the shipped one takes its place", reason=str(fault))
+        self._log.critical("a template or text cannot be rendered", reason=str(fault))
 
     # decisions
 
@@ -229,13 +229,17 @@ class PolicyService:
             self._wake.set()
         return answer
 
-    def _elsewhere(self, sighting: Sighting, ruling: Ruling, now: float) -> Ruling:
-        """What the other server says, where one is asked; denied devices and one-shot work are ours alone."""
+    def _elsewhere(self, sighting: Sighting, ruling: Ruling, now: float, *, explained: bool = False) -> Ruling:
+        """What the other server says, where one is asked; denied devices and one-shot work are ours alone.
+        ``explained``: nobody is asked, what was said earlier counts."""
         oracle = self._oracle
         if oracle is None or ruling.refused or ruling.work is not None:
             return ruling
         answer = oracle.known(sighting, now)
         steps = ruling.decision.steps
+        if answer is None and explained:
+            steps = (f"{oracle.name} is asked when the device boots; nothing that it said is known now", *steps)
+            return replace(ruling, decision=replace(ruling.decision, steps=steps))
         if answer is None:
             oracle.ask(sighting)
             return Ruling(Decision(Verdict.SILENT, f"asking {oracle.name}", steps, later=True))
@@ -276,7 +280,9 @@ class PolicyService:
         if arch is not None:
             live["arch"] = str(arch)
         query = Query(mac if device is None else device.mac, device, live)
-        return self._filled(decide(query, self.snapshot, self._today(), everything=everything))
+        ruling = self._filled(decide(query, self.snapshot, self._today(), everything=everything))
+        sighting = Sighting(MacAddress.parse(mac), uuid, arch, "explain", details=tuple(live.items()))
+        return self._elsewhere(sighting, ruling, self._clock(), explained=True)
 
     async def settle(self, sighting: Sighting) -> Ruling:
         """The ruling with the work that it needs: made now, where it was not yet."""
@@ -334,7 +340,7 @@ class PolicyService:
 
     def boot_of(self, token: str) -> str | None:
         """The address that boots with this token in its paths; None: it is not ours, or too old."""
-        return self._boots.mac_of(token, self._clock())
+        return self._boots.mac_of(token, self._calendar().timestamp())
 
     def show(self, token: str, peer: str) -> None:
         """Whoever shows the token of a boot says whose boot it is: the address is known from then on.
@@ -369,7 +375,7 @@ class PolicyService:
     def facts(self, sighting: Sighting, ruling: Ruling, local: str) -> BootFacts:
         """What rendering the ruling for this boot needs; ``local``: our address that the client asked."""
         mac = str(sighting.mac)
-        token = self._boots.mint(mac, self._clock())
+        token = self._boots.mint(mac, self._calendar().timestamp())
         return self.scripts.facts(mac, self.snapshot.device(mac), ruling, local, token)
 
     def transferred(self, peer: str, name: str, outcome: str, size: int) -> None:

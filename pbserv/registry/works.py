@@ -23,6 +23,8 @@ from pbserv.registry.store import Change, Store, now
 Refusal = tuple[str, str]
 """The MAC of the order, and why it has no work."""
 ADDED_AT_ONCE = 100
+_OPEN = (*ACTIVE_WORK, WorkState.HELD)
+"""Somebody has to do something about it."""
 _AGAIN = (WorkState.HELD, WorkState.FAILED, WorkState.EXPIRED, WorkState.CANCELLED)
 
 
@@ -47,10 +49,11 @@ class Works(Store):
         return added, [(mac, str(fault)) for mac, fault in refused]
 
     async def works(self, *, everything: bool = False, limit: int = 1000, after: int = 0) -> list[Work]:
-        """Active work, or with ``everything`` also what has ended; newest first, those older than number ``after``."""
+        """What is active or held, or with ``everything`` also what has ended; newest first, those older than number
+        ``after``."""
         query = select(WorkRow).order_by(WorkRow.id.desc()).limit(limit)
         if not everything:
-            query = query.where(WorkRow.state.in_(ACTIVE_WORK))
+            query = query.where(WorkRow.state.in_(_OPEN))
         if after:
             query = query.where(WorkRow.id < after)
         async with self._read() as session:
@@ -61,17 +64,17 @@ class Works(Store):
             return work_of(await work_row(session, work_id))
 
     async def cancel_work(self, work_id: int) -> Work:
-        """Active work becomes cancelled; the job on the device learns it at its next progress report."""
-        return await self._end(work_id, WorkState.CANCELLED, "cancelled by an administrator", "cancel")
+        """Active or held work becomes cancelled; a job on the device learns it at its next progress report."""
+        return await self._end(work_id, WorkState.CANCELLED, "cancelled by an administrator", "cancel", _OPEN)
 
     async def hold_work(self, work_id: int, reason: str) -> Work:
         """Active work waits for :meth:`retry_work` from now on, and the device may get other work."""
-        return await self._end(work_id, WorkState.HELD, reason, "hold")
+        return await self._end(work_id, WorkState.HELD, reason, "hold", ACTIVE_WORK)
 
-    async def _end(self, work_id: int, state: WorkState, reason: str, verb: str) -> Work:
+    async def _end(self, work_id: int, state: WorkState, reason: str, verb: str, of: Collection[WorkState]) -> Work:
         async with self._write() as change:
             row = await work_row(change.session, work_id)
-            if row.state not in ACTIVE_WORK:
+            if row.state not in of:
                 raise ConflictError(f"work {work_id} is {row.state}: nothing to {verb}")
             change.end(row, state, reason)
             return work_of(row)

@@ -75,7 +75,7 @@ class Site:
             return file.read()
 
     def boot_token(self, mac: str) -> str:
-        return BootTokens(TOKENS.key("boot")).mint(mac, self.clock())
+        return BootTokens(TOKENS.key("boot")).mint(mac, self.clock.calendar().timestamp())
 
 
 @pytest.fixture
@@ -209,6 +209,15 @@ async def test_who_names_another_device_than_the_kernel_sees_changes_nothing(sit
         assert (await site.get(f"/v1/boot/{mac}", HERE)).status_code == 403
     assert site.policy.snapshot.device(KNOWN) == before
     assert site.policy.snapshot.device(stranger) is None
+
+
+async def test_what_the_loader_tells_counts_in_the_same_boot(site: Site) -> None:
+    """Also when an answer that was made before stands still."""
+    rule = '{"when": "manufacturer == \\"LENOVO\\"", "bundle": "m"}'
+    await site.registry.change_documents([("bundle", "m", '{"kind": "memtest"}'), ("rule", "r", rule)], [])
+    path = f"/boot/{KNOWN}.ipxe"
+    assert "memtest" not in (await site.get(path, "10.0.0.1")).text
+    assert "memtest" in (await site.get(f"{path}?manufacturer=LENOVO", "10.0.0.1")).text
 
 
 # work ---------------------------------------------------------------------------------------------------------------

@@ -76,6 +76,7 @@ def test_who_names_an_object() -> None:
         "2 more devices",
     ]  # fmt: skip
     assert uses(objects, "folder", "/labs", many[:1]) == ["group 'low'", "device 52:54:00:00:00:00"]
+    assert uses(objects, "folder", "/", [device(1)]) == []  # all devices lie there, with its object and without
     assert uses(objects, "menu", "staff", [device(1, menu="staff", name="pc")]) == [
         "folder '/labs'", "device 52:54:00:00:00:01 (pc)",
     ]  # fmt: skip

@@ -56,7 +56,7 @@ def moment_of(text: str, now: datetime) -> datetime:
     """``8h`` (s, m, h, d, w) from ``now``, or a time with its zone (ISO 8601), to come. Raises ValueError."""
     found = _DURATION.fullmatch(text)
     try:
-        moment = now + timedelta(seconds=int(found[1]) * _SECONDS[found[2]]) if found else datetime.fromisoformat(text)
+        moment = now + timedelta(seconds=int(found[1]) * _SECONDS[found[2]]) if found else _time_of(text)
         if moment.tzinfo is None:
             raise ValueError(f"{text!r} has no zone; write it at the end, such as +01:00 or Z")
         moment = moment.astimezone(now.tzinfo)
@@ -65,6 +65,14 @@ def moment_of(text: str, now: datetime) -> datetime:
     if not now < moment <= now + LONGEST:
         raise ValueError(f"{text!r} is not in the next {LONGEST.days} days")
     return moment
+
+
+def _time_of(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        example = "8h (s, m, h, d, w), or a time with its zone: 2027-01-31T18:00+01:00"
+        raise ValueError(f"{text!r} is no time; write {example}") from None
 
 
 def _line(text: str) -> str:

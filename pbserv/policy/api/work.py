@@ -40,7 +40,7 @@ def _reading(routers: Routers, desk: Desk) -> None:
     async def works(
         request: Request, response: Response, everything: bool = False, after: Before = 0, limit: Limit = 100
     ) -> list[WorkView]:
-        """With ``everything`` also what has ended."""
+        """What waits, runs or is held; with ``everything`` also what has ended."""
         found = await desk.registry.works(everything=everything, limit=limit + 1, after=after)
         return [work_view(each) for each in cut(found, limit, lambda work: work.id, request, response)]
 

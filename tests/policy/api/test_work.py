@@ -131,3 +131,22 @@ async def test_lists_of_work_and_jobs_come_in_pages(served: Served) -> None:
     assert len((await served.viewer.get("/work")).json()) == 4
     everything = (await served.viewer.get("/work?everything=true")).json()
     assert [work["state"] for work in everything].count(WorkState.DONE) == 1
+
+
+async def test_held_work_is_listed_until_somebody_decides(served: Served) -> None:
+    await served.device(MAC)
+    await served.make("/bundles/memory", kind="memtest")
+    work = (await served.operator.post("/work", json={"mac": MAC, "bundle": "memory"})).json()["work"]
+    await served.registry.finish_work(work["id"], ok=False, reason="no disk")
+    [held] = (await served.viewer.get("/work")).json()
+    assert (held["state"], held["reason"]) == ("held", "no disk")
+    assert (await served.operator.post(f"/work/{held['id']}/cancel")).json()["state"] == "cancelled"
+    assert (await served.viewer.get("/work")).json() == []
+    assert (await served.operator.post(f"/work/{held['id']}/cancel")).status_code == 409
+
+
+async def test_a_time_that_is_none_says_what_to_write(served: Served) -> None:
+    await served.device(MAC)
+    await served.make("/bundles/memory", kind="memtest")
+    refused = await served.operator.post("/work", json={"mac": MAC, "bundle": "memory", "expires": "3x"})
+    assert (refused.status_code, "'3x' is no time; write 8h" in refused.json()["error"]) == (422, True)

@@ -51,6 +51,17 @@ async def deciding(host: Host, place: Path, **conf: str) -> AsyncIterator[Decidi
     await registry.close()
 
 
+async def test_what_is_explained_is_what_the_other_server_said(tmp_path: Path) -> None:
+    async with Host(BOOTS).serving() as host, deciding(host, tmp_path) as it:
+        before = it.policy.explain(MAC).decision
+        assert before.verdict is not Verdict.BOOT
+        assert "is asked when the device boots" in before.steps[0]
+        assert host.asked == []
+        await it.policy.settle(HTTP)
+        after = it.policy.explain(MAC).decision
+        assert (after.verdict, after.bundle) == (Verdict.BOOT, "hook")
+
+
 async def test_later_first_and_then_the_same_for_all(tmp_path: Path) -> None:
     async with Host(BOOTS).serving() as host, deciding(host, tmp_path) as it:
         first = it.policy.decide(DHCP)
