@@ -294,8 +294,8 @@ MenuAction = Literal["", "decision", "imaging", "maintenance", "local", "shell",
 class MenuItem:
     """One line of a menu: a bundle, or an action.
 
-    ``decision``: what the device would do without a menu. ``imaging``: its one-shot or assigned imaging, or the imaging
-    client to wait for some. ``exit``: leaves the loader, to the firmware.
+    ``decision``: what the device would do without a menu. ``imaging``: its one-shot or assigned imaging, or the local
+    disk when it has none. ``exit``: leaves the loader, to the firmware.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = Strict
