@@ -6,6 +6,7 @@ A machine's sign of success is that Linux, or a disk that says so: nothing of it
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ NEWER = "trixie"
 CONSOLE = "console=ttyS0,115200 quiet"
 # What firmware and loaders say when they give up.
 NOTHING_BOOTS = ("No more network devices", "No bootable device", "failed to load Boot")
+# What UEFI firmware says when it starts a disk by its own boot order.
+DISK_BY_FIRMWARE = re.compile('BdsDxe: starting Boot.* "UEFI Misc Device"')
 DEAD_ENDS = (*NOTHING_BOOTS, "Kernel panic", "grub>", "iPXE>")
 Fields = Mapping[str, object]
 _STUB = Path("/usr/lib/systemd/boot/efi/linuxx64.efi.stub")

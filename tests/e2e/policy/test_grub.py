@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 from tests.e2e.marks import MARKS
-from tests.e2e.policy.site import NOTHING_BOOTS, OWN_DISK, Site, linux, runs_linux
+from tests.e2e.policy.site import DISK_BY_FIRMWARE, NOTHING_BOOTS, OWN_DISK, Site, linux, runs_linux
 from tests.support.qemu import powered
 
 pytestmark = MARKS
-# What the firmware says when it starts the disk by its own boot order.
-_DISK_BY_FIRMWARE = re.compile('BdsDxe: starting Boot.* "UEFI Misc Device"')
 
 
 def test_configuration_of_its_mac_boots_the_bundle_and_reports_that_the_work_is_done(site: Site) -> None:
@@ -65,7 +61,7 @@ def test_menu_that_says_local_disk_starts_the_disks_own_loader(site: Site) -> No
     })  # fmt: skip
     with powered(machine) as console:
         console.wait_for(OWN_DISK, timeout_s=60, never=("grub>",))
-        assert not _DISK_BY_FIRMWARE.search(console.text)
+        assert not DISK_BY_FIRMWARE.search(console.text)
 
 
 def test_item_that_does_nothing_goes_on_to_the_disk(site: Site) -> None:
