@@ -167,6 +167,7 @@ def _maintenance_routes(
             return _shell(ACTION="auto", TOKEN=token_of(made.id), BUNDLE=made.bundle)
         if action not in ("restore", "capture"):
             raise ApiError(422, "action is restore, capture or auto")
+        within = await jobs.with_images(job_id, _work_of(who))
         kind = BundleKind(action)
         check_disk(disk)
         version = check_order(transfers.store, kind, image, overwrite=overwrite == "1")
@@ -178,13 +179,13 @@ def _maintenance_routes(
     @routes.get("/jobs/{job_id}/images")
     async def images(job_id: Number, who: Caller = caller) -> str:
         """For imaging maintenance: the images that there are, one a line."""
-        await jobs.maintenance(job_id, _work_of(who))
+        await jobs.with_images(job_id, _work_of(who))
         return image_list(transfers.store.list())
 
     @routes.get("/jobs/{job_id}/images/{name}")
     async def image(job_id: Number, name: str, who: Caller = caller) -> str:
         """For imaging maintenance: what is known of an image, in lines for people."""
-        await jobs.maintenance(job_id, _work_of(who))
+        await jobs.with_images(job_id, _work_of(who))
         return image_report(transfers.store.info(name))
 
 

@@ -88,6 +88,14 @@ class Jobs:
             raise ConflictError(f"job {job_id} is a {job.kind}, not imaging maintenance")
         return job
 
+    async def with_images(self, job_id: int, work_id: int) -> Job:
+        """Like :meth:`maintenance`, and images must be open to it; raises ConflictError."""
+        job = await self.maintenance(job_id, work_id)
+        closed = self._policy.images_closed(await self._registry.work(work_id))
+        if closed:
+            raise ConflictError(closed)
+        return job
+
     async def order(self, within: Job, kind: BundleKind, image: str, version: int | None, address: str) -> Job:
         """A job that was ordered in imaging maintenance; it ends alone, the maintenance goes on."""
         job = await self._registry.add_job(within.id, kind, image, address, version)

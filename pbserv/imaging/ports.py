@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from pbserv.registry.orders import WorkOrder
+from pbserv.registry.records import Work
 
 
 class Policy(Protocol):
@@ -18,6 +19,9 @@ class Policy(Protocol):
         self, mac: str, labels: Mapping[str, str], *, serial: str = "", asset: str = "", uuid: str | None = None
     ) -> None:
         """What the imaging client told of the machine; nothing happens for one that is not registered."""
+
+    def images_closed(self, work: Work) -> str:
+        """Why there are no images in the imaging maintenance of ``work``; empty: all are open to it."""
 
     def imaging(self, mac: str) -> WorkOrder | None:
         """The imaging that is assigned to the device, as work that can be ordered; None: none is."""

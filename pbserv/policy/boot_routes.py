@@ -131,7 +131,7 @@ async def _whose(
     mac = policy.boot_of(token)
     if mac is None:
         raise ApiError(403, "the token in the path is not one of ours, or its boot began long ago")
-    reason = policy.refusal(mac) or policy.contradicts(mac, peer)
+    reason = policy.refusal(mac) or policy.contradicts(mac, peer, proven=True)
     if reason:
         raise Refused(reason)
     return mac, policy.explain(mac, everything=False)

@@ -117,6 +117,17 @@ class PolicyConf(ConfModel):
             extension=True,
         ),
     ] = "files"
+    maintenance_images: Annotated[
+        Literal["ordered", "all"],
+        Key(
+            "MaintenanceImages",
+            Choice(("ordered", "all")),
+            "In which imaging maintenance images can be fetched and stored (img restore, make, info): ordered means a"
+            " bundle, which an administrator made and somebody ordered, assigned or put into a menu; all means the"
+            " menu's own maintenance item too, so whoever sits at a device that shows this menu can read every image.",
+            extension=True,
+        ),
+    ] = "ordered"
     template_directory: Annotated[
         Path | None,
         Key(

@@ -64,9 +64,14 @@ class Gate:
             reason = self._answers.refusal(MacAddress.parse(mac).octets)
         return reason
 
-    def contradicts(self, mac: str, peer: str) -> str:
-        """Why a request from ``peer`` cannot speak for ``mac``: the kernel knows the address as another device's."""
+    def contradicts(self, mac: str, peer: str, *, strict: bool) -> str:
+        """Why a request from ``peer`` cannot speak for ``mac``: the kernel knows the address as another device's, or,
+        where ``strict``, nobody but the request says that it is this one's."""
         whose = self._whose.neighbour(peer, self._clock()) if self._whose is not None else None
+        if whose is None and strict:
+            whose = self.mac_at(peer)
+            if whose is None:
+                return f"nobody can say that {peer} is {mac} (UnattributedRequests = nothing)"
         if whose is None or whose == mac:
             return ""
         device, claimed = self._register.snapshot.device(whose), self._register.snapshot.device(mac)

@@ -8,6 +8,7 @@ from pbserv.policy.decide import Query, imaging_of
 from pbserv.policy.orders import order_of
 from pbserv.policy.service import PolicyService
 from pbserv.registry.orders import WorkOrder
+from pbserv.registry.records import Work
 
 
 class Machines:
@@ -19,6 +20,18 @@ class Machines:
     ) -> None:
         """See :meth:`PolicyService.learn`."""
         self._policy.learn(mac, labels, serial=serial, asset=asset, uuid=uuid)
+
+    def images_closed(self, work: Work) -> str:
+        """Why there are no images in the imaging maintenance of ``work``; empty: all are open to it."""
+        settings = self._policy.scripts.settings.conf if self._policy.running else None
+        if settings is not None and settings.maintenance_images == "all":
+            return ""
+        if work.bundle in self._policy.snapshot.objects.bundles:
+            return ""
+        return (
+            "images are closed to maintenance from the menu: order a bundle of kind maintenance (pbserv work bundle),"
+            " or set MaintenanceImages = all in preboot-policy.conf"
+        )
 
     def imaging(self, mac: str) -> WorkOrder | None:
         """What "Start imaging" of a menu means for this device; None: nothing is assigned to it."""

@@ -100,6 +100,12 @@ class Register:
         device = self.snapshot.device(mac)
         if device is None:
             device = self._same_board(mac, sighting.uuid)
+            if device is not None and sighting.via != "dhcp":
+                # Names in a URL are no network card: they add no address and open nothing, but shut what is shut.
+                if device.state is not DeviceState.KNOWN:
+                    return device
+                sighting = sighting._replace(uuid=None)  # it stays the other's
+                device = None
             if device is None:
                 return self._new(mac, sighting, new_devices, today)
             device = replace(device, macs=(*device.macs, mac))
@@ -134,7 +140,7 @@ class Register:
 
     def _seen(self, device: Device, sighting: Sighting, today: datetime) -> Device:
         return device.seen(
-            sighting.uuid or device.uuid,
+            (sighting.uuid if sighting.via == "dhcp" else None) or device.uuid or sighting.uuid,
             device.arch if sighting.arch is None else int(sighting.arch),
             _known_address(sighting.address) or device.address,
             today,
@@ -163,7 +169,6 @@ class Register:
             self._said_full = self._clock()
             self._log.warning("new device refused", reason=f"{count} devices are registered; see: pbserv device forget")
         return count >= limit
-
 
     def _names_too_many(self, sighting: Sighting) -> bool:
         """Over DHCP a device speaks for itself; over TFTP and HTTP anybody can make up as many names as he likes."""

@@ -320,17 +320,19 @@ class PolicyService:
 
     def refuses(self, peer: str) -> str:
         """Why the device at the address ``peer`` gets nothing; empty when it may ask."""
-        if self._scripts is None:
-            return ""
-        return self._gate.refuses(peer, strict=self._scripts.settings.conf.unattributed == "nothing")
+        return "" if self._scripts is None else self._gate.refuses(peer, strict=self._strict)
 
     def refusal(self, mac: str) -> str:
         """Why the device with this address gets nothing; empty when it may ask."""
         return self._gate.refusal(mac)
 
-    def contradicts(self, mac: str, peer: str) -> str:
-        """Why a request from ``peer`` cannot speak for ``mac``."""
-        return self._gate.contradicts(mac, peer)
+    @property
+    def _strict(self) -> bool:
+        return self._scripts is not None and self._scripts.settings.conf.unattributed == "nothing"
+
+    def contradicts(self, mac: str, peer: str, *, proven: bool = False) -> str:
+        """Why a request from ``peer`` cannot speak for ``mac``; ``proven``: it shows the token of the device's boot."""
+        return self._gate.contradicts(mac, peer, strict=self._strict and not proven)
 
     def progressed(self, mac: str, peer: str) -> None:
         """The device asked for its configuration: what it loaded runs."""
@@ -350,7 +352,7 @@ class PolicyService:
         mac = self.boot_of(token)
         if mac is None:
             raise PermissionError("the token in the path is not one of ours, or its boot began long ago")
-        reason = self.contradicts(mac, peer) or self.refusal(mac)
+        reason = self.contradicts(mac, peer, proven=True) or self.refusal(mac)
         if reason:
             raise PermissionError(reason)
         self._journal.learn(peer, mac)

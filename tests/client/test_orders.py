@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass
 
@@ -109,6 +110,25 @@ def test_a_capture_that_failed_frees_its_name(wire: Wire) -> None:
     wire.call("POST", f"/jobs/{told['JOB']}/result", data={"ok": "0", "reason": "disk failed"})
     assert httpx.put(url, content=b"x", headers=admin, trust_env=False).status_code == 201
     assert wire.call("POST", f"/jobs/{wire.job}/progress").text == "CONTINUE\n"
+
+
+def test_maintenance_from_the_menu_has_no_images(site: Site) -> None:
+    """Whoever sits there may be anybody: MaintenanceImages = ordered."""
+    site.api("PATCH", f"/devices/{MAC}", {"menu": "default"})
+    path = f"{site.server.url}/boot/{MAC.replace(':', '-')}.ipxe?item=maintenance"
+    found = re.search(r"pb\.token=(\S+)", httpx.get(path, trust_env=False).text)
+    assert found
+    wire = Wire(site, found[1])
+    assert wire.begin()["ACTION"] == "maintenance"
+    refused = (
+        wire.order(action="restore", image="x"), wire.order(action="capture", image="x"),
+        wire.call("GET", f"/jobs/{wire.job}/images"), wire.call("GET", f"/jobs/{wire.job}/images/x"),
+    )  # fmt: skip
+    for answer in refused:
+        assert (answer.status_code, "MaintenanceImages = all" in answer.text) == (409, True)
+    assert read(wire.order(action="auto"))["ACTION"] == "local", "what is assigned is open to it; here nothing is"
+    site.api("PATCH", f"/devices/{MAC}", {"menu": ""})
+    site.cancel(int(wire.token.partition(".")[0]))
 
 
 def test_a_cancel_of_the_maintenance_ends_what_was_ordered(wire: Wire) -> None:

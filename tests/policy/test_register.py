@@ -96,6 +96,26 @@ def test_boards_that_share_a_uuid_are_not_one_device(room: Room) -> None:
     assert len(room.register.snapshot) == 2
 
 
+def test_names_in_a_url_add_no_address_and_replace_no_uuid(room: Room) -> None:
+    device = room.see(MAC, UUID)
+    assert device is not None
+    claim = Sighting(MacAddress.parse(OTHER), UUID, None, "http")
+    stranger = room.register.see(claim, "accept", NOW)
+    assert stranger is not None
+    assert (stranger.mac, stranger.macs, stranger.uuid) == (OTHER, (), None)
+    assert room.register.snapshot.device(MAC) == device
+    room.register.see(Sighting(MacAddress.parse(MAC), UUID[:-1] + "9", None, "http"), "accept", NOW)
+    found = room.register.snapshot.device(MAC)
+    assert found is not None
+    assert found.uuid == UUID
+    third = "52:54:00:00:00:13"
+    room.register.device_changed(replace(found, state=DeviceState.DENIED))
+    refused = room.register.see(Sighting(MacAddress.parse(third), UUID, None, "http"), "accept", NOW)
+    assert refused is not None
+    assert refused.state is DeviceState.DENIED
+    assert room.register.snapshot.device(third) is None
+
+
 def test_a_uuid_takes_in_a_few_addresses_only(room: Room) -> None:
     for number in range(MAX_ADDRESSES + 2):
         room.see(f"52:54:00:00:01:{number:02x}", UUID)

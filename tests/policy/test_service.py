@@ -333,6 +333,20 @@ async def test_the_gate_knows_neighbours_and_believes_the_kernel(registry: Regis
     assert link.closed
 
 
+async def test_where_nothing_goes_to_strangers_a_name_is_not_enough(registry: Registry, tmp_path: Path) -> None:
+    link, peer, other = Link(), "10.9.0.5", "52:54:00:00:00:02"
+    loose = await started(registry, tmp_path, neighbours=lambda: link)
+    assert loose.contradicts(MAC, peer) == ""
+    await loose.stop()
+    service = await started(registry, tmp_path, neighbours=lambda: link, unattributed="nothing")
+    assert "UnattributedRequests = nothing" in service.contradicts(MAC, peer)
+    assert service.contradicts(MAC, peer, proven=True) == ""
+    service.decide(SIGHTING._replace(address=peer))  # it asked on 4011 with this address
+    assert service.contradicts(MAC, peer) == ""
+    assert service.contradicts(other, peer) == f"{peer} is the address of {MAC}, which is not {other}"
+    await service.stop()
+
+
 async def test_a_refused_device_gets_no_script_and_its_name_teaches_no_address(
     registry: Registry, tmp_path: Path
 ) -> None:

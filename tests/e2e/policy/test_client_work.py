@@ -90,13 +90,14 @@ def test_a_script_runs_and_its_output_is_kept(site: Site) -> None:
 
 
 def test_a_person_chooses_maintenance_takes_an_image_and_puts_it_back(site: Site) -> None:
-    """The default menu's item, by its time; then the commands of imaging at the serial console."""
+    """An item of the menu, by its time; then the commands of imaging at the serial console."""
     disk = blank_disk(site.directory / "maintained.img", 64 << 20)
     machine = Typed("maintained", "bios", site.room, site.directory, [disk])
     site.machines.append(machine)
-    items = [{"name": "maintenance", "title": "Start imaging maintenance", "action": "maintenance"},
+    items = [{"name": "maintenance", "title": "Start imaging maintenance", "bundle": "by hand"},
              {"name": "local", "title": "Boot from the local disk", "action": "local"}]  # fmt: skip
     site.apply({
+        "bundle": {"by hand": {"kind": "maintenance"}},
         "menu": {"of maintained": {"items": items, "timeout_s": 1, "default": "maintenance"}},
         "device": {machine.mac: {"state": "known", "name": machine.name, "menu": "of maintained"}},
     })  # fmt: skip
