@@ -31,7 +31,10 @@ DISK_BY_FIRMWARE = re.compile('BdsDxe: starting Boot.* "UEFI Misc Device"')
 DEAD_ENDS = (*NOTHING_BOOTS, "Kernel panic", "grub>", "iPXE>")
 Fields = Mapping[str, object]
 _STUB = Path("/usr/lib/systemd/boot/efi/linuxx64.efi.stub")
-_LOADERS = {"": ("pxelinux",), NEWER: ("ipxe", "shim", "memtest")}
+_LOADERS = {"": ("pxelinux",), NEWER: ("ipxe", "ipxe-kernel", "shim", "memtest")}
+_GRUB = ("normal", "configfile", "linux", "tftp", "net", "echo", "boot", "test", "sleep", "chain", "reboot", "halt",
+         "part_gpt", "part_msdos", "fat", "regexp", "minicmd")  # fmt: skip
+_GRUB_OF: Mapping[Firmware, tuple[str, ...]] = {"uefi": ("http", "efinet"), "bios": ("pxe", "biosdisk", "linux16")}
 # Machines whose addresses begin like this are sent to our server by the DHCP server itself.
 SENT = "52:54:00:5e"
 
@@ -75,11 +78,10 @@ def install_loaders(server: Server, suite: str, names: tuple[str, ...]) -> None:
         raise RoomError(f"these tests need boot loaders of {where}, and a mirror that has it: {fault}") from None
 
 
-def grub_image(path: Path, address: str) -> None:
-    """A GRUB as grub-mknetdir makes it: it knows its server's address and looks for a configuration by its MAC."""
-    modules = ("normal", "configfile", "linux", "tftp", "http", "efinet", "net", "echo", "boot", "test", "sleep",
-               "chain", "reboot", "halt", "part_gpt", "fat", "search", "regexp", "eval", "minicmd")  # fmt: skip
-    run("grub-mkimage", "-O", "x86_64-efi", "-o", path, "-p", f"(tftp,{address})/boot/grub", *modules)
+def grub_image(path: Path, address: str, firmware: Firmware = "uefi") -> None:
+    """A GRUB as grub-mknetdir makes it, with its server's address: it cannot learn it from a proxy's offer."""
+    form = "x86_64-efi" if firmware == "uefi" else "i386-pc-pxe"
+    run("grub-mkimage", "-O", form, "-o", path, "-p", f"(tftp,{address})/boot/grub", *_GRUB, *_GRUB_OF[firmware])
 
 
 @dataclass
