@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -174,6 +175,34 @@ def image_delete(context: typer.Context, image: Image, as_json: AsJson = False) 
     from pbserv.commands import images
 
     images.delete(context.obj, image, as_json)
+
+
+@image_app.command("info")
+def image_info(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="image file, its first volume or the name before .aa or .000; or a directory of Clonezilla or FOG",
+        ),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Say what an image file on this host is, by its content: tool, compressor, file system, sizes. No server is asked.
+
+    Known are partclone, partimage, ntfsclone, fsarchiver, qcow2, VMDK, VDI, VHDX, raw disks and raw file systems,
+    compressed with gzip, lzop, bzip2, xz, lz4, zstd or not at all, whole or in volumes. The first line is what
+    OpenGnSys prints: tool, compressor, file system, and the KB that a restore needs.
+
+    \b
+    Examples:
+      pbserv image info /opt/opengnsys/images/windows.img
+      pbserv image info /home/partimag/classroom
+      pbserv image info --json d1p1.img
+    """
+    from pbserv.commands import image_files
+
+    image_files.info(path, as_json)
 
 
 def _words(words: list[str], group: str | None) -> tuple[str | None, str]:
