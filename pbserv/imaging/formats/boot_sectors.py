@@ -1,4 +1,4 @@
-"""File systems that begin with a boot sector: NTFS, exFAT, FAT12, FAT16, FAT32. Pure."""
+"""File systems that begin with a boot sector: NTFS, exFAT, FAT12, FAT16, FAT32; and BitLocker. Pure."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ def ntfs(data: bytes) -> Found | None:
     cluster = sector * factor if factor <= 0x80 else sector << (256 - factor)
     head.must(0 < cluster <= 64 << 20, 13, f"clusters of {cluster} bytes")
     return Found("raw", "ntfs", (count + 1) * sector, block_bytes=cluster)
+
+
+def bitlocker(data: bytes) -> Found | None:
+    """Encrypted by Windows; only the volume's owner knows what is in it."""
+    return Found("raw", "bitlocker") if data[3:11] == b"-FVE-FS-" else None
 
 
 def exfat(data: bytes) -> Found | None:

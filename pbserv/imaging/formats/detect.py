@@ -36,6 +36,7 @@ _READERS: tuple[Callable[[bytes], Found | None], ...] = (
     unix_systems.ext,
     members.swap,
     boot_sectors.ntfs,
+    boot_sectors.bitlocker,
     boot_sectors.exfat,
     boot_sectors.fat,
     partition_tables.read,

@@ -68,6 +68,7 @@ HFS = placed((1024, b"H+\0\4"), (1064, struct.pack(">III", 4096, 1000, 400)))
         (LUKS2, "DD:NONE:LUKS:0"),
         (LVM2, "DD:NONE:LVM2:5242880"),
         (HFS, "DD:NONE:HFSPLUS:4000"),
+        (placed((0, b"\xeb\x58\x90-FVE-FS-"), (510, b"\x55\xaa")), "DD:NONE:BITLOCKER:0"),
     ],
 )
 def test_each_format_has_its_line(data: bytes, said: str) -> None:

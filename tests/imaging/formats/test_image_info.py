@@ -118,6 +118,21 @@ def test_fsarchiver(tmp_path: Path) -> None:
     assert dict(report.found.facts)["Compressed inside by"] == "zstd"
 
 
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: partimage reads block devices only")
+def test_partimage(tmp_path: Path) -> None:
+    with loop(tmp_path / "disk", 16 * MEBIBYTE, scan=False) as device:
+        run("mkfs.fat", "-F", "16", "-s", "4", "-n", "WINDOWS", device)
+        stored = run(
+            "partimage", "-f3", "-o", "-d", "-B", "gui=no", "-c", "-z0", "--volume=0", "save", device, "stdout"
+        )
+    (tmp_path / "image").write_bytes(lzma.compress(stored))
+    (report,) = inspect(tmp_path / "image")
+    assert report.line == "PARTIMAGE:XZ:FAT16:16384"
+    assert (report.found.label, report.found.block_bytes) == ("WINDOWS", 512)
+    assert 0 < report.found.used_bytes < len(stored)
+
+
 @pytest.mark.parametrize("label", ["dos", "gpt"])
 def test_raw_disks(tmp_path: Path, label: str) -> None:
     disk = empty(tmp_path / "disk.img", 32)
