@@ -56,9 +56,11 @@ def test_the_wheel_holds_what_the_program_needs(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for name in (
         "pbserv/registry/migrations/versions/v0001_first.py",
-        "pbserv/policy/templates/work.ipxe.j2",
+        "pbserv/policy/rendering/templates/client.ipxe.j2",
+        "pbserv/policy/rendering/templates/grub.cfg.j2",
         "pbserv/web/console.html",
         "pbserv/_share/client/pbclient.sh",
+        "pbserv/_share/client/img",
         "pbserv/_share/conf/tftp.conf",
         "pbserv/py.typed",
     ):
