@@ -14,7 +14,7 @@ from tests.support.process import Installed, command
 from tests.web import test_jobs as jobs
 
 
-def until(condition, seconds: float = 10.0) -> None:  # type: ignore[no-untyped-def]
+def until(condition, seconds: float = 30.0) -> None:  # type: ignore[no-untyped-def]
     """Wait for a condition that another process brings about."""
     deadline = time.monotonic() + seconds
     while not condition():
