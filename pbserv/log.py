@@ -28,7 +28,7 @@ _OWN: Final = frozenset(("time", "level", "service", "event"))
 _SIMPLE: Final = frozenset((str, int, bool, float))
 DEFERRED_S: Final = 0.02
 SOON_S: Final = 0.005
-AT_ONCE: Final = 64
+AT_ONCE: Final = 16
 MOST_WAITING: Final = 10_000
 _BARE: Final = re.compile(r'[^ "=]+')
 

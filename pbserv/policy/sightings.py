@@ -17,7 +17,7 @@ from pbserv.registry.records import Device
 from pbserv.registry.registry import first_line
 
 RETRY_S = 2.0
-GATHER_S = 0.25
+GATHER_S = 0.5
 """What is seen meanwhile is written with it: a room that is switched on is answered first and written down then."""
 Namer = Callable[[Device], Awaitable[str]]
 """The name for a device that has none; empty while what it is made of is not known."""
