@@ -27,7 +27,7 @@ LEVEL_NAMES: Final = ("critical", "warning", "transaction", "request", "debug")
 _OWN: Final = frozenset(("time", "level", "service", "event"))
 _SIMPLE: Final = frozenset((str, int, bool, float))
 DEFERRED_S: Final = 0.02
-SOON_S: Final = 0.005
+SOON_S: Final = 0.01
 AT_ONCE: Final = 16
 MOST_WAITING: Final = 10_000
 _BARE: Final = re.compile(r'[^ "=]+')
