@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Final, Literal
 
 from pbserv.log import ServiceLog
@@ -18,7 +19,7 @@ from pbserv.policy.model import PolicyObject
 from pbserv.policy.ports import Journal
 from pbserv.policy.sightings import Sightings
 from pbserv.policy.snapshot import Snapshot, Zone
-from pbserv.registry.records import Device, DeviceState, Document
+from pbserv.registry.records import Device, DeviceState, Document, Labels
 from pbserv.types import MacAddress, Sighting
 
 MAX_PENDING: Final = 10_000
@@ -144,7 +145,7 @@ class Register:
             device.arch if sighting.arch is None else int(sighting.arch),
             _known_address(sighting.address) or device.address,
             today,
-            merge(device.learned, dict(sighting.details)) if sighting.details else device.learned,
+            _learned(device.learned, sighting.details) if sighting.details else device.learned,
         )
 
     def _new(self, mac: str, sighting: Sighting, new_devices: str, today: datetime) -> Device | None:
@@ -202,6 +203,12 @@ def _news(device: Device, sighting: Sighting) -> bool:
         return True
     known = dict(device.learned)
     return any(known.get(name) != value for name, value in sighting.details if name not in ("kind", "client_kind"))
+
+
+@lru_cache(maxsize=4096)
+def _learned(old: Labels, details: tuple[tuple[str, str], ...]) -> Labels:
+    """Machines of one model tell the same, and share what is made of it."""
+    return merge(old, dict(details))
 
 
 def _genuine(text: str) -> str:
