@@ -6,6 +6,7 @@ others get the loop in between.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import typing
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -56,17 +57,23 @@ def chunks(names: Collection[str]) -> Iterable[list[str]]:
 
 
 async def all_devices(session: AsyncSession) -> list[Device]:
-    """Ordered by MAC."""
+    """Ordered by MAC. The database prepares a page while the one before is put together."""
     found: list[Device] = []
-    last = ""
-    while True:
-        rows = (await session.execute(_DEVICE.where(_D.mac > last).order_by(_D.mac).limit(AT_ONCE))).all()
-        if rows:
-            end = rows[-1].mac
-            found += _devices(rows, await _active(session, and_(_W.mac > last, _W.mac <= end)))
-            last = end
-        if len(rows) < AT_ONCE:
-            return found
+    before, rows = "", await _page(session, "")
+    while rows:
+        last = rows[-1].mac
+        active = await _active(session, and_(_W.mac > before, _W.mac <= last))
+        async with asyncio.TaskGroup() as group:
+            following = group.create_task(_page(session, last))
+            await asyncio.sleep(0)  # it is asked for
+            found += _devices(rows, active)
+        before, rows = last, following.result()
+    return found
+
+
+async def _page(session: AsyncSession, last: str) -> _Rows:
+    """The devices after that with the MAC ``last``."""
+    return (await session.execute(_DEVICE.where(_D.mac > last).order_by(_D.mac).limit(AT_ONCE))).all()
 
 
 async def devices_of(session: AsyncSession, macs: Collection[str]) -> list[Device]:
