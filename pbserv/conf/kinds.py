@@ -10,9 +10,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
-from urllib.parse import parse_qs, urlsplit
-
-from pydantic import SecretStr
 
 from pbserv.conf.grammar import shown
 
@@ -20,11 +17,9 @@ _NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
 _HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
 _INTERFACE = re.compile(r"[^\s/]{1,15}")  # IFNAMSIZ, with its final zero, is 16
+URL = re.compile(r"https?://[^\s/]+(/\S*)?", re.IGNORECASE)
 _FIRST_FREE_GROUP = ipaddress.IPv4Address("224.0.1.0")
 _OBJECT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*")
-_SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-_FINGERPRINT = re.compile(r"(?:sha256:)?((?:[0-9a-f]{2}:?){31}[0-9a-f]{2})", re.IGNORECASE)
-_URL = re.compile(r"https?://[^\s/]+(/\S*)?", re.IGNORECASE)
 
 
 class Kind(Protocol):
@@ -43,7 +38,7 @@ class Kind(Protocol):
         """Something the administrator should know about this text although it is accepted; usually empty."""
 
 
-class _Plain:
+class Plain:
     """What most kinds share: the text of a value is its ``str``, and there is nothing to note."""
 
     __slots__ = ()
@@ -56,7 +51,7 @@ class _Plain:
 
 
 @dataclass(frozen=True, slots=True)
-class Integer(_Plain):
+class Integer(Plain):
     """A whole number from ``low`` to ``high``, both included."""
 
     low: int
@@ -76,7 +71,7 @@ class Integer(_Plain):
 
 
 @dataclass(frozen=True, slots=True)
-class YesNo(_Plain):
+class YesNo(Plain):
     """YES/NO or 1/0, without regard to case; ``yes`` and ``no`` are how the manual writes this key's values."""
 
     yes: str = "YES"
@@ -99,7 +94,7 @@ class YesNo(_Plain):
 
 
 @dataclass(frozen=True, slots=True)
-class Choice(_Plain):
+class Choice(Plain):
     """One of a few words, without regard to case."""
 
     words: tuple[str, ...]
@@ -115,7 +110,7 @@ class Choice(_Plain):
 
 
 @dataclass(frozen=True, slots=True)
-class Names(_Plain):
+class Names(Plain):
     """Some of a few words, separated by spaces or commas; order is kept, repetitions are dropped."""
 
     words: tuple[str, ...]
@@ -136,7 +131,7 @@ class Names(_Plain):
 
 
 @dataclass(frozen=True, slots=True)
-class Address(_Plain):
+class Address(Plain):
     """An IPv4 literal. Whether this host has it is not a matter of parsing."""
 
     @property
@@ -151,7 +146,7 @@ class Address(_Plain):
 
 
 @dataclass(frozen=True, slots=True)
-class GroupAddress(_Plain):
+class GroupAddress(Plain):
     """The first of ``count`` IPv4 multicast addresses."""
 
     count: int
@@ -172,7 +167,7 @@ class GroupAddress(_Plain):
 
 
 @dataclass(frozen=True, slots=True)
-class Addresses(_Plain):
+class Addresses(Plain):
     """IPv4 or IPv6 literals and names of interfaces. Whether this host has them is not a matter of parsing."""
 
     @property
@@ -198,7 +193,7 @@ class Addresses(_Plain):
 
 
 @dataclass(frozen=True, slots=True)
-class Networks(_Plain):
+class Networks(Plain):
     """IPv4 or IPv6 networks in CIDR notation; a lone address is a network of one."""
 
     @property
@@ -221,7 +216,7 @@ class Networks(_Plain):
 
 
 @dataclass(frozen=True, slots=True)
-class PortRange(_Plain):
+class PortRange(Plain):
     """``first-last``, both included."""
 
     @property
@@ -243,7 +238,7 @@ class PortRange(_Plain):
 
 
 @dataclass(frozen=True, slots=True)
-class AddressPort(_Plain):
+class AddressPort(Plain):
     """An IPv4 literal, or one with ``:port``."""
 
     @property
@@ -259,7 +254,7 @@ class AddressPort(_Plain):
 
 
 @dataclass(frozen=True, slots=True)
-class Host(_Plain):
+class Host(Plain):
     """An IPv4 literal or a host name (RFC 1123 2.1); names are not looked up here."""
 
     @property
@@ -277,7 +272,7 @@ class Host(_Plain):
 
 
 @dataclass(frozen=True, slots=True)
-class HostPort(_Plain):
+class HostPort(Plain):
     """What :class:`Host` allows, or that with ``:port``."""
 
     @property
@@ -290,64 +285,7 @@ class HostPort(_Plain):
 
 
 @dataclass(frozen=True, slots=True)
-class Server(_Plain):
-    """What :class:`HostPort` allows, or ``https://`` with that, whose port is then needed."""
-
-    @property
-    def allowed(self) -> str:
-        return f"{HostPort().allowed}; https://HOST:PORT for TLS"
-
-    def parse(self, text: str) -> str:
-        scheme, separator, place = text.rpartition("://")
-        if separator and scheme.lower() != "https":
-            raise ValueError(f"{shown(text)}: valid is {self.allowed}")
-        place = HostPort().parse(place.removesuffix("/") if separator else place)
-        if separator and ":" not in place:
-            raise ValueError(f"{shown(text)} names no port; write the HTTPSPort of that server, https://{place}:PORT")
-        return f"https://{place}" if separator else place
-
-
-@dataclass(frozen=True, slots=True)
-class Trust(_Plain):
-    """The path of a PEM file, or the SHA-256 fingerprint of a certificate."""
-
-    @property
-    def allowed(self) -> str:
-        return "an absolute path, or a SHA-256 fingerprint (AA:BB:...)"
-
-    def parse(self, text: str) -> str:
-        found = _FINGERPRINT.fullmatch(text)
-        if found:
-            digits = found[1].replace(":", "").upper()
-            return ":".join(digits[at : at + 2] for at in range(0, 64, 2))
-        try:
-            return str(Directory().parse(text))
-        except ValueError:
-            raise ValueError(f"{shown(text)} is not {self.allowed}") from None
-
-
-@dataclass(frozen=True, slots=True)
-class MacUrl(_Plain):
-    """An http or https URL with ``{mac}`` in its path or query; the host is a literal."""
-
-    @property
-    def allowed(self) -> str:
-        return "an http or https URL with {mac} in its path or query"
-
-    def parse(self, text: str) -> str:
-        try:
-            parts = urlsplit(text)
-            HostPort().parse(parts.netloc)
-        except ValueError as fault:
-            raise ValueError(f"{shown(text)}: {fault}; valid is {self.allowed}") from None
-        rest = text.replace("{mac}", "")
-        if not _URL.fullmatch(text) or not text.isascii() or parts.fragment or rest == text or set("{}") & set(rest):
-            raise ValueError(f"{shown(text)} is not {self.allowed}, such as http://10.0.0.7:8080/v1/boot/{{mac}}")
-        return text
-
-
-@dataclass(frozen=True, slots=True)
-class User(_Plain):
+class User(Plain):
     """The shape of a login name; whether it exists is for the start to find out."""
 
     @property
@@ -361,7 +299,7 @@ class User(_Plain):
 
 
 @dataclass(frozen=True, slots=True)
-class Directory(_Plain):
+class Directory(Plain):
     """An absolute path; relative ones would change their meaning when the process leaves its directory."""
 
     @property
@@ -375,7 +313,7 @@ class Directory(_Plain):
 
 
 @dataclass(frozen=True, slots=True)
-class LogFile(_Plain):
+class LogFile(Plain):
     r"""A path to a file. The manual prints ``path\name.log``; what is not absolute here keeps its last name only."""
 
     @property
@@ -392,7 +330,7 @@ class LogFile(_Plain):
 
 
 @dataclass(frozen=True, slots=True)
-class BootFile(_Plain):
+class BootFile(Plain):
     """A file that a boot ROM asks for: a name below TFTPDirectory, a URL, or either.
 
     127 bytes are what fits in the ``file`` field of a BOOTP packet with its final zero (RFC 951 3).
@@ -409,46 +347,13 @@ class BootFile(_Plain):
     def parse(self, text: str) -> str:
         if len(text.encode("utf-8", "surrogatepass")) > 127:
             raise ValueError(f"{shown(text)} is too long; valid is {self.allowed}")
-        if not self.file and not _URL.fullmatch(text):
+        if not self.file and not URL.fullmatch(text):
             raise ValueError(f"{shown(text)} is not {self.allowed}")
         return text
 
 
 @dataclass(frozen=True, slots=True)
-class Database(_Plain):
-    """A PostgreSQL database by its URL. It may hold a password: what is wrong is said without the text.
-
-    RFC 3986 3.2.1: what means something in a URL is written with ``%`` in user and password.
-    """
-
-    @property
-    def allowed(self) -> str:
-        return "postgresql://user:password@host:port/database (?sslmode=... for TLS, ?host=/DIRECTORY for a socket)"
-
-    def parse(self, text: str) -> SecretStr:
-        try:
-            url = urlsplit(text)
-            options = parse_qs(url.query, strict_parsing=True) if url.query else {}
-            well = url.scheme in ("postgresql", "postgres") and url.port != 0 and len(url.path) > 1
-        except ValueError:
-            well = False
-        if not well or url.fragment or "/" in url.path[1:] or not set(options) <= {"sslmode", "host"}:
-            raise ValueError(f"is not {self.allowed}; in user and password write %40 for @, %3A for :, %2F for /,"
-                             " %23 for #, %3F for ?")  # fmt: skip
-        if "@" in url.netloc.rpartition("@")[0]:
-            raise ValueError("has more than one @; in user and password write %40 for it")
-        if not url.hostname and "host" not in options:
-            raise ValueError("names no host, such as postgresql://user:password@127.0.0.1/database")
-        if options.get("sslmode", ["require"])[-1] not in _SSL_MODES:
-            raise ValueError(f"has no such sslmode; valid are {', '.join(_SSL_MODES)}")
-        return SecretStr(text)
-
-    def show(self, value: Any) -> str:
-        return "" if value is None else str(value.get_secret_value())
-
-
-@dataclass(frozen=True, slots=True)
-class MenuItems(_Plain):
+class MenuItems(Plain):
     """``text=file`` and ``text=address``, separated by commas: the entries of a PXE menu.
 
     PXE 2.1 and EDK2 show at most 70 characters of an entry; all of them share one option of 255 bytes.
@@ -479,7 +384,7 @@ class MenuItems(_Plain):
 
 
 @dataclass(frozen=True, slots=True)
-class Placed(_Plain):
+class Placed(Plain):
     """``interface=address``, separated by spaces or commas."""
 
     @property
@@ -502,7 +407,7 @@ class Placed(_Plain):
 
 
 @dataclass(frozen=True, slots=True)
-class Text(_Plain):
+class Text(Plain):
     """One line of printable characters."""
 
     @property
@@ -516,7 +421,7 @@ class Text(_Plain):
 
 
 @dataclass(frozen=True, slots=True)
-class Library(_Plain):
+class Library(Plain):
     """A Python file or ``package.module:object``. The original's own libraries mean "the built-in one"."""
 
     @property

@@ -7,8 +7,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import SecretStr
 
-from pbserv.conf.kinds import Address, Choice, Database, Directory, Integer, Library, Names, User, YesNo
+from pbserv.conf.kinds import Address, Choice, Directory, Integer, Library, Names, User, YesNo
 from pbserv.conf.model import ConfFile, ConfModel, Key
+from pbserv.conf.servers import Database
 
 SERVICES = ("imaging", "proxydhcp", "tftp", "policy")
 

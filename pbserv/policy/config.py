@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pbserv.conf.kinds import Address, Choice, Directory, Integer, LogFile, MacUrl, Server, Text, Trust, YesNo
+from pbserv.conf.kinds import Address, Choice, Directory, Integer, LogFile, Text, YesNo
 from pbserv.conf.model import ConfFile, ConfModel, Key
+from pbserv.conf.servers import MacUrl, Server, Trust
 
 
 class PolicyConf(ConfModel):

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pbserv.conf.kinds import HostPort, Kind, MacUrl, Server, Trust
+from pbserv.conf.kinds import HostPort, Kind
+from pbserv.conf.servers import MacUrl, Server, Trust
 
 
 @pytest.mark.parametrize("text", ["10.0.0.5", "10.0.0.5:8067", "zen.example", "zen.example:1", "zen.example.:65535"])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pbserv.conf.kinds import Database
+from pbserv.conf.servers import Database
 from pbserv.imaging.config import PbservConf
 
 
