@@ -31,6 +31,7 @@ from pbserv.journal.journal import Journal
 from pbserv.net.roomy import reserve
 from pbserv.net.sockets import RECEIVE_BUFFER_BYTES
 from pbserv.policy.expiry import Expiry
+from pbserv.policy.strangers import Strangers
 from pbserv.proxydhcp.figures import figures as proxydhcp_figures
 from pbserv.proxydhcp.reading import text_of
 from pbserv.registry.access import Access
@@ -134,6 +135,7 @@ class Process:
         self._supervisor.spawn_forever("journal", journal.run)
         self._supervisor.spawn_forever("sightings", self._parts.policy.run)
         self._supervisor.spawn_forever("expiry", Expiry(registry, journal, self._logs.policy).run)
+        self._supervisor.spawn_forever("strangers", Strangers(registry, self._parts.policy, self._logs.policy).run)
         control = ControlServer(
             self._settings.run_directory / CONTROL_SOCKET_NAME, self._on_control, on_bug=self._on_bug
         )

@@ -78,6 +78,17 @@ class PolicyConf(ConfModel):
             extension=True,
         ),
     ] = "pending"
+    pending_days: Annotated[
+        int,
+        Key(
+            "PendingDays",
+            Integer(1, 3650),
+            "A pending device that was not seen for so long is forgotten; it is new when it comes again. Where more"
+            " than 9000 are pending, one hour is enough.",
+            unit="days",
+            extension=True,
+        ),
+    ] = 90
     zone_default: Annotated[
         Literal["silent", "local", "loader", "menu"],
         Key(

@@ -20,6 +20,7 @@ from pbserv.net.neighbours import NeighbourTable
 from pbserv.policy.answers import Answer, Answers
 from pbserv.policy.boots import BootTokens
 from pbserv.policy.choices import Order, chosen
+from pbserv.policy.config import PolicyConf
 from pbserv.policy.decide import Query, Ruling, decide
 from pbserv.policy.documents import PolicyError
 from pbserv.policy.gate import Gate
@@ -116,6 +117,11 @@ class PolicyService:
     def snapshot(self) -> Snapshot:
         """What decisions are made on."""
         return self._register.snapshot
+
+    @property
+    def pending_days(self) -> int:
+        """How long a pending device is remembered that is not seen any more."""
+        return (self._scripts.settings.conf if self._scripts is not None else PolicyConf()).pending_days
 
     @property
     def decided(self) -> Mapping[Verdict, int]:

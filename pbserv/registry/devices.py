@@ -150,11 +150,16 @@ class Devices(Store):
             change.touch(other)
         return change.devices[other]
 
-    async def forget(self, mac: str) -> None:
-        """Remove a device with everything that is known of it and its addresses; refused while it has work."""
+    async def forget(self, mac: str, *, state: DeviceState | None = None) -> None:
+        """Remove a device with everything that is known of it and its addresses; refused while it has work.
+
+        ``state``: raises ConflictError when it has another one.
+        """
         async with self._write() as change:
             session = change.session
             device = await device_of(session, mac)
+            if state not in (None, device.state):
+                raise ConflictError(f"device {mac} is {device.state}, not {state}")
             _refuse_work(device)
             macs = (device.mac, *device.macs)
             for table in _OF_DEVICE:
