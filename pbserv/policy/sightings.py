@@ -42,6 +42,7 @@ class Sightings:
         self._log = log
         self._waiting: dict[str, Device] = {}
         self._wake = asyncio.Event()
+        self._writing = asyncio.Lock()
         self.namer: Namer = _nameless
         self.named: Callable[[Device], None] = lambda device: None
 
@@ -82,7 +83,14 @@ class Sightings:
                 self._wake.set()
 
     async def flush(self) -> bool:
-        """Write what waits now, in one transaction; False when the registry could not be written (nothing is lost)."""
+        """Write what waits now, in one transaction; False when the registry could not be written (nothing is lost).
+
+        What was seen before the call is in the registry after it, also where somebody else is writing it.
+        """
+        async with self._writing:
+            return await self._flush()
+
+    async def _flush(self) -> bool:
         batch, self._waiting = self._waiting, {}
         if not batch:
             return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -213,3 +214,25 @@ def test_one_client_does_not_fill_the_registry_with_names_that_it_makes_up(room:
     for number in range(5000):
         name(2000 + number, address=f"10.8.{number >> 8}.{number & 255}")
     assert len(room.register._namers) <= 4096
+
+
+async def test_who_asks_for_a_flush_waits_for_the_one_under_way(room: Room) -> None:
+    going, go = asyncio.Event(), asyncio.Event()
+    see = room.store.see
+
+    async def slow(devices: Sequence[Device]) -> None:
+        going.set()
+        await go.wait()
+        await see(devices)
+
+    room.store.see = slow  # type: ignore[method-assign]
+    room.see(MAC)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(room.sightings.flush())
+        await going.wait()
+        second = group.create_task(room.sightings.flush())
+        await asyncio.sleep(0)
+        assert not second.done()
+        go.set()
+    assert second.result() is True
+    assert set(room.store.seen) == {MAC}
