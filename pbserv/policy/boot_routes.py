@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 from fastapi import APIRouter, Request
@@ -78,9 +79,10 @@ def _script_routes(routes: APIRouter, policy: PolicyService) -> None:
             address=peer,
             details=_told(request.query_params),
         )
-        policy.learn(str(mac), dict(sighting.details), serial=serial[:64], asset=asset[:64])  # rules may ask for it
+        learn = partial(policy.learn, str(mac), dict(sighting.details), serial=serial[:64], asset=asset[:64])
+        learn()  # rules may ask for it
         ruling = settled(await (policy.choose(sighting, item[:MAX_ITEM]) if item else policy.settle(sighting)))
-        policy.learn(str(mac), dict(sighting.details), serial=serial[:64], asset=asset[:64])
+        learn()  # a new device was registered just now
         policy.progressed(str(mac), peer)
         _check(policy, request, leaf, ruling.refused)
         return PlainTextResponse(_rendered(policy, sighting, ruling, local_address(request), sent=bool(sent)))

@@ -120,7 +120,7 @@ class Bundle:
     ``kernel``, ``initrd``, ``file`` and ``files`` are paths below TFTPDirectory or URLs. ``arguments``: the kernel's.
     ``script``: an iPXE script (kind ipxe) or a POSIX shell script for the imaging client (kind script). ``answer``:
     a Jinja2 template, rendered per device; ``meta``: autoinstall's meta-data, likewise. ``files``: of kind winpe, what
-    wimboot is given (bootmgr, BCD, boot.sdi, boot.wim). ``target_disk``: see ``policy.api_routes``. ``clients`` and
+    wimboot is given (bootmgr, BCD, boot.sdi, boot.wim). ``target_disk``: see ``api.bodies``. ``clients`` and
     ``wait_min``: a multicast session begins when so many wait, or after so many minutes. ``retries``: further runs
     after one that failed.
     """
