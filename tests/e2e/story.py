@@ -51,8 +51,8 @@ def same_disk(source: Path, target: Path) -> None:
 
 def told(server: Server, mac: str, image: str, kind: str) -> None:
     """The imaging log and the device's history name the job, its image and its good end."""
-    assert server.log_lines("pbserv", mac, kind, image, "started")
-    assert server.log_lines("pbserv", mac, kind, image, "done")
+    assert server.logged("pbserv", mac, kind, image, "started")
+    assert server.logged("pbserv", mac, kind, image, "done")
     history = server.history(mac)
     assert any(what == "job" and f"{kind} {image} done: ok" in detail for what, detail in history), history
     assert any(what.startswith("asked by") and detail.startswith("boot") for what, detail in history), history

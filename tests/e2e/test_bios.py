@@ -25,7 +25,7 @@ def test_a_device_that_nobody_accepted_boots_as_if_we_were_not_there(lab: Lab, s
     assert "Nothing to boot" in console  # iPXE got an address and no offer of ours
     device = next(device for device in lab.server.json("device", "list") if device["mac"] == story.source.mac)
     assert device["state"] == "pending"
-    assert lab.server.log_lines("preboot-policy", f"pbserv device accept {story.source.mac}")
+    assert lab.server.logged("preboot-policy", f"pbserv device accept {story.source.mac}")
 
 
 def test_its_disk_is_captured(lab: Lab, story: Story) -> None:
@@ -59,8 +59,8 @@ def test_log_and_history_say_what_happened(lab: Lab, story: Story) -> None:
     told(lab.server, story.source.mac, IMAGE, "capture")
     told(lab.server, story.target.mac, IMAGE, "restore")
     for mac in (story.source.mac, story.target.mac):
-        assert lab.server.log_lines("proxydhcp", "boot file offered", mac, "kind=ipxe", "verdict=boot")
-        assert lab.server.log_lines("tftp", "sent", "boot.ipxe", "completed")
+        assert lab.server.logged("proxydhcp", "boot file offered", mac, "kind=ipxe", "verdict=boot")
+        assert lab.server.logged("tftp", "sent", "boot.ipxe", "completed")
 
 
 def test_with_an_empty_nbpipxe_the_rom_is_handed_nbpx86_and_runs_it(lab: Lab, story: Story) -> None:
@@ -73,7 +73,7 @@ def test_with_an_empty_nbpipxe_the_rom_is_handed_nbpx86_and_runs_it(lab: Lab, st
         lab.server.ok("force-reload")
     assert "undionly.kpxe : " in console  # fetched by the ROM ...
     assert "using undionly on" in console  # ... and run: the new iPXE drives the card through UNDI
-    assert lab.server.log_lines("tftp", "undionly.kpxe", "sent")
+    assert lab.server.logged("tftp", "undionly.kpxe", "sent")
     assert "booting from the local disk" in console
 
 

@@ -54,7 +54,7 @@ def test_the_captured_machine_still_boots_too(lab: Lab, story: Story) -> None:
 def test_log_and_history_say_what_happened(lab: Lab, story: Story) -> None:
     for mac, kind in ((story.source.mac, "capture"), (story.target.mac, "restore")):
         told(lab.server, mac, IMAGE, kind)
-        assert lab.server.log_lines("proxydhcp", "boot file acknowledged", mac, "UEFI x64")
+        assert lab.server.logged("proxydhcp", "boot file acknowledged", mac, "UEFI x64")
 
 
 def test_the_same_blank_machine_without_our_server_does_not_boot(lab: Lab, silent_room: Room) -> None:

@@ -126,7 +126,7 @@ def test_a_denied_device_gets_nothing(site: tuple[Server, Machine]) -> None:
     told = server.history(machine.mac)
     assert ("tftp", "f: refused, device is denied") in told
     assert ("http", "f: refused, device is denied") in told
-    assert server.log_lines("tftp", "refused", "file=f", "device is denied")
+    assert server.logged("tftp", "refused", "file=f", "device is denied")
 
 
 def test_another_servers_policy_engine(site: tuple[Server, Machine]) -> None:

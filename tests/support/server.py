@@ -106,6 +106,16 @@ class Server:
         """The lines of a log that hold all the words."""
         return [line for line in self.log(name).splitlines() if all(word in line for word in words)]
 
+    def logged(self, name: str, *words: str, count: int = 1) -> list[str]:
+        """The same, as soon as there are ``count`` of them: lines are written a moment after what they tell of.
+
+        After ten seconds, what there is.
+        """
+        end = time.monotonic() + 10
+        while len(lines := self.log_lines(name, *words)) < count and time.monotonic() < end:
+            time.sleep(0.02)
+        return lines
+
     def history(self, mac: str) -> list[tuple[str, str]]:
         """What happened to a device, oldest first, as pairs of what and detail."""
         events = self.json("device", "show", mac)["history"]

@@ -33,7 +33,7 @@ def test_configuration_of_its_uuid_boots_the_bundle_and_reports_that_the_work_is
     assert "PXELINUX 6." in text
     assert "Initramfs unpacking failed" not in text  # the report is fetched as one of its files
     # PXELINUX writes the first three fields the other way round.
-    assert site.server.log_lines("tftp", "file=pxelinux.cfg/", machine.uuid[18:], "result=completed")
+    assert site.server.logged("tftp", "file=pxelinux.cfg/", machine.uuid[18:], "result=completed")
     assert site.work_ended(machine)
 
 

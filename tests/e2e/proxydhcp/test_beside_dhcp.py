@@ -23,7 +23,7 @@ def site(directory: Path, firmwares: Firmwares) -> Iterator[Site]:
 @pytest.mark.parametrize("kind", [BIOS, BIOS_E1000, UEFI, UEFI_HTTP], ids=lambda kind: kind.name)
 def test_offer_reaches_the_machine(site: Site, kind: Kind) -> None:
     machine, _text = site.runs_its_script(kind)
-    assert site.server.log_lines("proxydhcp", "boot file offered", machine.mac)
+    assert site.server.logged("proxydhcp", "boot file offered", machine.mac)
 
 
 def test_undionly(site: Site) -> None:
@@ -33,4 +33,4 @@ def test_undionly(site: Site) -> None:
 def test_automatic_flag_hears_broadcasts_beside_the_dhcp_server_too(site: Site) -> None:
     site.configure("proxydhcp.conf", LocalDHCPFlag="auto")
     machine, _text = site.runs_its_script(BIOS)
-    assert site.server.log_lines("proxydhcp", "boot file offered", machine.mac)
+    assert site.server.logged("proxydhcp", "boot file offered", machine.mac)

@@ -28,6 +28,6 @@ def test_the_strategy_that_works_is_found_and_remembered(site: Site) -> None:
             boots_own_disk(console)
             assert "PXE-E16: No valid offer received" in console.text
     machine, _text = site.runs_its_script(UEFI)
-    offers = site.server.log_lines("proxydhcp", "boot file offered", machine.mac, "kind=uefi")
+    offers = site.server.logged("proxydhcp", "boot file offered", machine.mac, "kind=uefi")
     assert ["strategy=direct " in line for line in offers] == [False, False, True]
     assert any(what == "strategy learned" and "direct" in detail for what, detail in site.server.history(machine.mac))

@@ -52,14 +52,14 @@ def test_menu_item_of_type_0_sends_a_rom_on(site: Site) -> None:
         site.strategies()
     assert "Booting from PXE menu" in text
     assert "Filename:" not in text
-    assert site.server.log_lines("proxydhcp", machine.mac, "strategy=local")
+    assert site.server.logged("proxydhcp", machine.mac, "strategy=local")
 
 
 def test_menu_item_of_type_0_sends_uefi_on(site: Site) -> None:
     machine, text = goes_on(site, UEFI, "UEFI")
     assert "PXE-E21: Remote boot cancelled" in text  # the firmware's words for a local boot
     assert "NBP filename" not in text
-    assert site.server.log_lines("proxydhcp", machine.mac, "strategy=local")
+    assert site.server.logged("proxydhcp", machine.mac, "strategy=local")
 
 
 def test_file_that_is_not_there_sends_uefi_http_boot_on(site: Site) -> None:

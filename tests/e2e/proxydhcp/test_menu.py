@@ -32,7 +32,7 @@ def test_prompt_counts_down_and_takes_this_server(site: Site, kind: Kind) -> Non
     machine, text = site.runs_its_script(kind)
     assert "Press F8" in text
     assert text.index("(3)") < text.index("(2)") < text.index("(1)")
-    assert site.server.log_lines("proxydhcp", "boot file acknowledged", machine.mac, "strategy=menu")
+    assert site.server.logged("proxydhcp", "boot file acknowledged", machine.mac, "strategy=menu")
 
 
 def test_f8_shows_the_menu_and_the_second_entry_boots(site: Site) -> None:
@@ -43,7 +43,7 @@ def test_f8_shows_the_menu_and_the_second_entry_boots(site: Site) -> None:
         console.wait_for("Second entry", timeout_s=10)
         machine.press("down", "ret")
         console.wait_for(_SECOND, timeout_s=20)
-    assert site.server.log_lines("proxydhcp", "boot file acknowledged", machine.mac, "file=second.ipxe")
+    assert site.server.logged("proxydhcp", "boot file acknowledged", machine.mac, "file=second.ipxe")
 
 
 def test_last_entry_is_the_local_disk(site: Site) -> None:

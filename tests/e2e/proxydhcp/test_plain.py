@@ -25,20 +25,20 @@ def site(directory: Path, firmwares: Firmwares) -> Iterator[Site]:
 def test_rom_that_is_ipxe_takes_the_script(site: Site, kind: Kind) -> None:
     machine, text = site.runs_its_script(kind)
     assert "Filename: boot.ipxe" in text
-    assert site.server.log_lines("proxydhcp", "boot file offered", machine.mac, "kind=ipxe", "file=boot.ipxe")
+    assert site.server.logged("proxydhcp", "boot file offered", machine.mac, "kind=ipxe", "file=boot.ipxe")
     assert "boot menu shown" in site.journal(machine)
 
 
 def test_rom_is_handed_undionly_and_that_takes_the_script(site: Site) -> None:
     machine = site.hands_undionly_over()
-    assert site.server.log_lines("proxydhcp", "boot file offered", machine.mac, "file=undionly.kpxe")
+    assert site.server.logged("proxydhcp", "boot file offered", machine.mac, "file=undionly.kpxe")
 
 
 def test_uefi_asks_port_4011_and_its_snponly_takes_the_script(site: Site) -> None:
     machine, text = site.runs_its_script(UEFI)
     assert "NBP filename is snponly.efi" in text
     assert "using SNP on" in text
-    assert site.server.log_lines("proxydhcp", "boot file acknowledged", machine.mac, "kind=uefi", "file=snponly.efi")
+    assert site.server.logged("proxydhcp", "boot file acknowledged", machine.mac, "kind=uefi", "file=snponly.efi")
     told = site.journal(machine)
     steps = ("DISCOVER", "OFFER", "port 4011", "ACK", "snponly.efi: completed", "boot.ipxe: completed", "asked by http")
     places = [told.find(step) for step in steps]
@@ -51,7 +51,7 @@ def test_uefi_http_boot_loads_snponly_by_http_and_that_takes_the_script(site: Si
     machine, text = site.runs_its_script(UEFI_HTTP)
     assert f"URI: http://{site.addresses[0]}:" in text
     assert "using SNP on" in text
-    assert site.server.log_lines("proxydhcp", "boot file offered", machine.mac, "kind=http", "file=snponly.efi")
+    assert site.server.logged("proxydhcp", "boot file offered", machine.mac, "kind=http", "file=snponly.efi")
     assert any(
         what == "http" and detail.startswith("snponly.efi: completed")
         for what, detail in site.server.history(machine.mac)
@@ -65,8 +65,8 @@ def test_standby_server_answers_who_asks_again(site: Site) -> None:
         machine, _text = site.runs_its_script(BIOS)
     finally:
         site.configure("proxydhcp.conf", MinimumSecs=None, ReplyDelay=None)
-    assert site.server.log_lines("proxydhcp", machine.mac, "verdict=standby", "secs 4")
-    assert len(site.server.log_lines("proxydhcp", "boot file offered", machine.mac)) == 1
+    assert site.server.logged("proxydhcp", machine.mac, "verdict=standby", "secs 4")
+    assert len(site.server.logged("proxydhcp", "boot file offered", machine.mac)) == 1
 
 
 def test_journal_follows_a_machine_that_starts_again_at_once(site: Site) -> None:

@@ -25,7 +25,7 @@ def site(directory: Path, firmwares: Firmwares) -> Iterator[Site]:
 @pytest.mark.parametrize("kind", [BIOS, BIOS_E1000, UEFI], ids=lambda kind: kind.name)
 def test_machine_asks_port_4011_and_runs_its_script(site: Site, kind: Kind) -> None:
     machine, _text = site.runs_its_script(kind)
-    assert site.server.log_lines("proxydhcp", "boot file acknowledged", machine.mac)
+    assert site.server.logged("proxydhcp", "boot file acknowledged", machine.mac)
     assert not site.server.log_lines("proxydhcp", "boot file offered", machine.mac)
 
 
@@ -35,4 +35,4 @@ def test_acknowledgement_can_say_local_disk(site: Site) -> None:
     with powered(machine) as console:
         boots_own_disk(console)
         assert "PXE-E21: Remote boot cancelled" in console.text
-    assert site.server.log_lines("proxydhcp", "acknowledged", machine.mac, "strategy=local")
+    assert site.server.logged("proxydhcp", "acknowledged", machine.mac, "strategy=local")

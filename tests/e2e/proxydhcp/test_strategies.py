@@ -32,4 +32,4 @@ def test_strategy_leads_to_the_script(site: Site, kind: Kind, strategy: str) -> 
     client = 'kind = "ipxe"\narch = 0' if kind is BIOS else 'kind = "uefi"'
     site.strategies(f'{client}\nstrategy = "{strategy}"')
     machine, _text = site.runs_its_script(kind)
-    assert site.server.log_lines("proxydhcp", "boot file offered", machine.mac, f"strategy={strategy} ")
+    assert site.server.logged("proxydhcp", "boot file offered", machine.mac, f"strategy={strategy} ")

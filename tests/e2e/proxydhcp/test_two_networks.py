@@ -28,7 +28,7 @@ def site(directory: Path, firmwares: Firmwares) -> Iterator[Site]:
 def test_machine_is_told_the_address_on_its_side(site: Site, kind: Kind, where: int) -> None:
     machine, text = site.runs_its_script(kind, where)
     assert site.addresses[1 - where] not in text
-    offers = site.server.log_lines("proxydhcp", "boot file offered", machine.mac)
+    offers = site.server.logged("proxydhcp", "boot file offered", machine.mac)
     assert offers
     assert all(f"server={site.addresses[where]} " in line for line in offers)
 
