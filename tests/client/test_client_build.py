@@ -63,11 +63,8 @@ def test_scripts_have_no_mistakes_that_shellcheck_knows() -> None:
     if shutil.which("shellcheck") is None and os.geteuid() != 0:
         pytest.skip("not installed: shellcheck")
     recipe = client_build.find_recipe()
-    scripts = [
-        recipe / name
-        for name in ("pbclient.sh", "inventory.sh", "tasks.sh", "img", "customize", "hooks/pbclient", "scripts/boot",
-                     "scripts/lease")
-    ]  # fmt: skip
+    scripts = [*recipe.glob("*.sh"), *(recipe / name for name in ("img", "customize", "hooks/pbclient")),
+               *recipe.glob("scripts/*")]  # fmt: skip
     done = subprocess.run(
         ["shellcheck", "-s", "sh", "-S", "warning", *map(str, scripts)], capture_output=True, text=True, check=False
     )

@@ -60,6 +60,7 @@ def test_the_wheel_holds_what_the_program_needs(wheel: Path) -> None:
         "pbserv/policy/rendering/templates/grub.cfg.j2",
         "pbserv/web/console.html",
         "pbserv/_share/client/pbclient.sh",
+        "pbserv/_share/client/streams.sh",
         "pbserv/_share/client/img",
         "pbserv/_share/conf/tftp.conf",
         "pbserv/py.typed",

@@ -1,0 +1,137 @@
+# Part of pbclient.sh: talking with the server and with who watches: messages, requests, progress, cancel, the result.
+# shellcheck shell=sh disable=SC2154,SC2034  # the variables of pbclient.sh
+
+say() {
+	echo "pbclient: $*"
+	[ -z "$WORK" ] || echo "$*" >>"$WORK/log"
+}
+
+stage() { # STAGE [ITEM]: what the next progress message says
+	printf '%s\n%s\n' "$1" "${2:-}" >"$WORK/stage"
+	say "$1 ${2:-}"
+	! cancelled || die cancelled
+}
+
+cancelled() { [ -e "$WORK/cancelled" ]; }
+
+die() { # REASON: reports the failure, cleans up, ends (only ever called in the main shell)
+	trap '' INT TERM HUP
+	! cancelled || set -- cancelled
+	say "FAILED: $*"
+	stop_progress
+	kill_workers
+	report 0 "$*"
+	[ -n "$JOB" ] || exit 3
+	[ -z "${PB_INITRAMFS:-}" ] || [ "$FINISH" != none ] || stay
+	exit 1
+}
+
+cleanup() {
+	[ -n "$WORK" ] || return 0
+	stop_progress
+	kill_workers
+	if [ -f "$WORK/loops" ]; then
+		while read -r loop; do losetup -d "$loop"; done <"$WORK/loops"
+	fi
+	rm -rf "$WORK"
+}
+
+http() { # OUTPUT_FILE CURL_ARGUMENTS...: true for a 2xx answer; else ERROR is the server's own line or curl's
+	http_out=$1
+	shift
+	: >"$http_out"
+	http_code=$(curl -sS --connect-timeout 10 -H "@$WORK/auth" -o "$http_out" -w '%{http_code}' "$@" 2>"$WORK/http.err")
+	http_exit=$?
+	case "$http_exit/$http_code" in 0/2??) return 0 ;; esac
+	ERROR="server answered $http_code: $(head -n 1 "$http_out" | cut -c 1-200)"
+	[ "$http_exit" = 0 ] || ERROR=$(tail -n 1 "$WORK/http.err")
+	return 1
+}
+
+persist() { # TRIES HTTP_ARGUMENTS...: http, again after a pause while the server cannot be reached or is in trouble
+	persist_left=$1
+	shift
+	until http "$@"; do
+		persist_left=$((persist_left - 1))
+		case "$http_exit/$http_code" in 0/4??) return 1 ;; esac
+		[ "$persist_left" -gt 0 ] || return 1
+		say "$ERROR; trying again"
+		sleep 3
+	done
+}
+
+report() { # OK REASON
+	[ -n "$JOB" ] || return 0
+	tail -n 40 "$WORK/log" >"$WORK/log.tail"
+	persist 5 "$WORK/answer" --max-time 30 --data-urlencode "ok=$1" --data-urlencode "reason=$2" \
+		--data-urlencode "seconds=$(($(date +%s) - STARTED))" --data-urlencode "bytes=$(done_bytes)" \
+		--data-urlencode "log@$WORK/log.tail" "$URL/client/v1/jobs/$JOB/result" || say "result not delivered: $ERROR"
+}
+
+# ---------------------------------------------------------------- progress and cancel
+
+done_bytes() { cat "$WORK/done" 2>/dev/null || echo 0; }
+
+add_done() { echo $(($(done_bytes) + $1)) >"$WORK/done.new" && mv "$WORK/done.new" "$WORK/done"; }
+
+metered_bytes() { # bytes that the running stream's tee has passed on (it writes each byte twice)
+	read -r meter_pid 2>/dev/null <"$WORK/meter" || { echo 0; return; }
+	awk '/^wchar:/ { printf "%d\n", $2 / 2; n = 1 } END { if (!n) print 0 }' "/proc/$meter_pid/io" 2>/dev/null || echo 0
+}
+
+total_bytes() { # known total; while capturing, partclone's own count of used bytes replaces the partition's size
+	total=$(cat "$WORK/total" 2>/dev/null || echo 0)
+	if [ -s "$WORK/estimate" ] && [ -s "$WORK/source.err" ]; then
+		used=$(tr '\r' '\n' <"$WORK/source.err" | awk '/^Space in use:/ { for (i = 1; i < NF; i++) if ($(i + 1) == "Blocks") u = $i }
+			/^Block size:/ { b = $3 } END { if (u && b) printf "%.0f\n", u * b }')
+		[ -z "$used" ] || total=$((total - $(cat "$WORK/estimate") + used))
+	fi
+	echo "$total"
+}
+
+progress_loop() {
+	last_bytes=0 last_time=$(date +%s) shown=0
+	while sleep 2; do
+		if cancelled; then kill_workers; continue; fi
+		[ ! -e "$WORK/over" ] || continue # img auto: the server has closed this job
+		now=$(date +%s)
+		bytes=$(($(done_bytes) + $(metered_bytes)))
+		rate=0
+		[ "$bytes" -le "$last_bytes" ] || [ "$now" -le "$last_time" ] || rate=$(((bytes - last_bytes) / (now - last_time)))
+		last_bytes=$bytes last_time=$now total=$(total_bytes)
+		{ read -r name; read -r item; } <"$WORK/stage"
+		text="$name $item"
+		[ "$total" = 0 ] || text="$text: $((bytes / 1000000)) of $((total / 1000000)) MB, $((rate / 1000000)) MB/s"
+		case "$ACTION" in script | maintenance) shown=$now ;; esac # others write to the console
+		[ $((now - shown)) -lt 10 ] || { echo "pbclient: $text"; shown=$now; }
+		answer=$(curl -sS --max-time 10 -H "@$WORK/auth" --data-urlencode "stage=$name" --data-urlencode "item=$item" \
+			--data-urlencode "bytes=$bytes" --data-urlencode "total=$total" --data-urlencode "rate=$rate" \
+			--data-urlencode "message=$text" "$URL/client/v1/jobs/$JOB/progress" 2>/dev/null)
+		case "$answer" in CANCEL*) : >"$WORK/cancelled"; echo "pbclient: the server cancelled this job"; kill_workers ;; esac
+	done
+}
+
+stop_progress() {
+	[ -z "$LOOP_PID" ] || { kill "$LOOP_PID" && wait "$LOOP_PID"; } 2>/dev/null
+	LOOP_PID=''
+}
+
+workers() { # what runs for this job: members of streams, and whatever belongs to a session of its own
+	cat "$WORK/pids"
+	[ -s "$WORK/sessions" ] || return 0
+	cat /proc/[0-9]*/stat 2>/dev/null | awk -v ours="$(tr '\n' ' ' <"$WORK/sessions")" '
+		BEGIN { n = split(ours, list); for (i = 1; i <= n; i++) is[list[i]] = 1 }
+		{ pid = $1; sub(/.*\) /, ""); if ($4 in is) print pid }'
+}
+
+kill_workers() {
+	kill_list=$(workers)
+	[ -n "$kill_list" ] || return 0
+	# shellcheck disable=SC2086
+	kill $kill_list 2>/dev/null
+	sleep 1
+	kill_list=$(workers)
+	# shellcheck disable=SC2086
+	[ -z "$kill_list" ] || kill -9 $kill_list 2>/dev/null
+	return 0
+}
