@@ -105,6 +105,36 @@ class DraftGone(ImagingFault):
     status = HTTPStatus.GONE
 
 
+class InUse(ImagingFault):
+    """Somebody needs the image or version; the text names them."""
+
+    status = HTTPStatus.CONFLICT
+
+
+class WrongState(ImagingFault):
+    """The state of a version does not allow what was asked for."""
+
+    status = HTTPStatus.CONFLICT
+
+
+class Changed(ImagingFault):
+    """Somebody else changed it since the caller looked (If-Match)."""
+
+    status = HTTPStatus.PRECONDITION_FAILED
+
+
+class NotSupported(ImagingFault):
+    """The backend that LIBRARY_NAME names cannot do this."""
+
+    status = HTTPStatus.NOT_IMPLEMENTED
+
+
+class WrongPart(ImagingFault):
+    """A part of an upload that is not the next one, or another one than the one that came under its number."""
+
+    status = HTTPStatus.CONFLICT
+
+
 class StoreFull(ImagingFault):
     """No room: the file system is full, a quota is reached, or the free-space floor would be crossed."""
 
