@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from pbserv.registry.faults import NotFoundError
 from pbserv.registry.models import ACTIVE, DeviceGroupRow, DeviceMacRow, DeviceRow, DeviceRunRow, WorkRow
+from pbserv.registry.options import WorkOptions
 from pbserv.registry.records import BundleKind, Device, DeviceState, Finish, Labels, Run, Work, WorkState
 
 AT_ONCE: Final = 1000
@@ -160,5 +161,11 @@ def work_of(row: WorkRow) -> Work:
         id=row.id, mac=row.mac, kind=BundleKind(row.kind), image=row.image, target_disk=row.target_disk or "",
         finish=Finish(row.finish), overwrite=row.overwrite, state=WorkState(row.state), reason=row.reason or "",
         created=row.created, bundle=row.bundle or "", document=row.document or "", assignment=row.assignment or "",
-        expires=row.expires, retries=row.retries or 0, attempts=row.attempts or 0,
+        expires=row.expires, retries=row.retries or 0, attempts=row.attempts or 0, options=_options(row.options),
+        priority=row.priority or 0, wake=bool(row.wake), woken=row.woken, woken_times=row.woken_times or 0,
     )  # fmt: skip
+
+
+@lru_cache(maxsize=4096)
+def _options(text: str | None) -> WorkOptions:
+    return WorkOptions.read(text or "")

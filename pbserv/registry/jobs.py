@@ -146,5 +146,6 @@ def _job(row: JobRow) -> Job:
         id=row.id, work_id=row.work_id, mac=row.mac, kind=BundleKind(row.kind), image=row.image, version=row.version,
         address=row.address, state=WorkState(row.state), reason=row.reason, stage=row.stage, item=row.item,
         bytes_done=row.bytes_done, bytes_total=row.bytes_total, rate=row.rate, started=row.started,
-        finished=row.finished, log=row.log,
+        finished=row.finished, log=row.log, store=row.store or "", verified=row.verified or "",
+        bytes_sent=row.bytes_sent or 0, waited_ms=row.waited_ms or 0, queued_s=row.queued_s or 0,
     )  # fmt: skip

@@ -155,6 +155,11 @@ class WorkRow(Base):
     retries: Mapped[int] = mapped_column(default=0)
     attempts: Mapped[int] = mapped_column(default=0)
     ended: Mapped[datetime | None] = mapped_column(UtcTime)
+    options: Mapped[str] = mapped_column(Prose(), default="")
+    priority: Mapped[int] = mapped_column(default=0)
+    wake: Mapped[bool] = mapped_column(default=False)
+    woken: Mapped[datetime | None] = mapped_column(UtcTime)
+    woken_times: Mapped[int] = mapped_column(default=0)
 
     __table_args__ = (
         # A device does one thing at a time: two orders that cross each other would image it twice.
@@ -185,8 +190,45 @@ class JobRow(Base):
     started: Mapped[datetime] = mapped_column(UtcTime)
     finished: Mapped[datetime | None] = mapped_column(UtcTime)
     log: Mapped[str] = mapped_column(Prose(), default="")
+    store: Mapped[str] = mapped_column(Words(32), default="")
+    verified: Mapped[str] = mapped_column(Words(16), default="")
+    bytes_sent: Mapped[int] = mapped_column(BigInteger, default=0)
+    waited_ms: Mapped[int] = mapped_column(BigInteger, default=0)
+    queued_s: Mapped[int] = mapped_column(default=0)
 
-    __table_args__ = ({"sqlite_autoincrement": True},)
+    __table_args__ = (Index("ix_job_image", "image"), {"sqlite_autoincrement": True})
+
+
+class IdentityRow(Base):
+    """Image-safe data of a device. ``body``: JSON of what an administrator or a pool gave it."""
+
+    __tablename__ = "identity"
+
+    mac: Mapped[str] = mapped_column(ForeignKey("device.mac"), primary_key=True)
+    body: Mapped[str] = mapped_column(Prose())
+    just_imaged: Mapped[bool] = mapped_column(default=False)
+    image: Mapped[str] = mapped_column(Words(64), default="")
+    version: Mapped[int | None]
+    changed: Mapped[datetime] = mapped_column(UtcTime)
+
+
+class NamePoolRow(Base):
+    __tablename__ = "name_pool"
+
+    name: Mapped[str] = mapped_column(Words(64), primary_key=True)
+    body: Mapped[str] = mapped_column(Prose())
+    revision: Mapped[int]
+
+
+class PoolValueRow(Base):
+    """A value of a pool that a device has; none is given twice."""
+
+    __tablename__ = "pool_value"
+
+    pool: Mapped[str] = mapped_column(Words(64), primary_key=True)
+    value: Mapped[str] = mapped_column(Words(64), primary_key=True)
+    mac: Mapped[str] = mapped_column(ForeignKey("device.mac"), index=True)
+    given: Mapped[datetime] = mapped_column(UtcTime)
 
 
 class EventRow(Base):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from pbserv.registry.options import NO_OPTIONS, WorkOptions
 from pbserv.registry.records import BundleKind, DeviceState, Finish, Labels
 
 
@@ -26,6 +27,9 @@ class WorkOrder:
     assignment: str = ""
     expires: datetime | None = None
     retries: int = 0
+    options: WorkOptions = NO_OPTIONS
+    priority: int = 0
+    wake: bool = False
 
 
 @dataclass(frozen=True, slots=True)

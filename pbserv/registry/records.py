@@ -6,6 +6,8 @@ import enum
 from dataclasses import dataclass
 from datetime import datetime
 
+from pbserv.registry.options import NO_OPTIONS, WorkOptions
+
 
 class DeviceState(enum.StrEnum):
     """A device without a record is unknown. ``retired``: its record is kept, it gets nothing any more."""
@@ -74,7 +76,9 @@ class Work:
 
     ``document``: the bundle as it was when the work was made (the JSON of a ``policy.model.Bundle``), so that it does
     not change under the device; empty for a plain restore or capture. ``assignment``: the name of the one that led to
-    it. ``retries``: further runs after one that failed. ``attempts``: runs that were begun.
+    it. ``retries``: further runs after one that failed. ``attempts``: runs that were begun. ``priority``: from -100 to
+    100, what is higher gets a place in the queue first. ``wake``: the device is woken over the network; ``woken``: when
+    it last was.
     """
 
     id: int
@@ -93,6 +97,11 @@ class Work:
     expires: datetime | None = None
     retries: int = 0
     attempts: int = 0
+    options: WorkOptions = NO_OPTIONS
+    priority: int = 0
+    wake: bool = False
+    woken: datetime | None = None
+    woken_times: int = 0
 
     @property
     def active(self) -> bool:
@@ -154,7 +163,12 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One run of a piece of work on a device. ``rate`` is in bytes per second; ``version`` is the image's."""
+    """One run of a piece of work on a device. ``rate`` is in bytes per second; ``version`` is the image's.
+
+    ``store``: of the image. ``verified``: how what was written was verified (``stream``, ``read``, or not).
+    ``bytes_sent``: image bytes that left this server. ``waited_ms``: how long the device waited for them. ``queued_s``:
+    how long it waited for a place in the queue.
+    """
 
     id: int
     work_id: int
@@ -173,6 +187,11 @@ class Job:
     started: datetime
     finished: datetime | None
     log: str
+    store: str = ""
+    verified: str = ""
+    bytes_sent: int = 0
+    waited_ms: int = 0
+    queued_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)

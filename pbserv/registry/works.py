@@ -240,4 +240,5 @@ def _row(mac: str, order: WorkOrder) -> WorkRow:
         mac=mac, kind=order.kind.value, image=order.image, target_disk=order.target_disk, finish=order.finish.value,
         overwrite=order.overwrite, state=WorkState.QUEUED.value, created=now(), bundle=order.bundle,
         document=order.document, assignment=order.assignment, expires=order.expires, retries=order.retries,
+        options=order.options.to_json(), priority=order.priority, wake=order.wake,
     )  # fmt: skip
