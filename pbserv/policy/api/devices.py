@@ -7,13 +7,13 @@ from typing import Annotated, Final
 
 from fastapi import Query, Request, Response
 
+from pbserv import httpetags as etags
 from pbserv.httpapi import ApiError, faults
-from pbserv.policy.api import etags
+from pbserv.httpetags import NOT_MODIFIED, IfMatch, Seen
+from pbserv.httppages import PAGED, Limit, cut
 from pbserv.policy.api.bodies import DeviceBody, DeviceFields, NameBody, OtherBody
 from pbserv.policy.api.desk import Desk, Routers
-from pbserv.policy.api.etags import NOT_MODIFIED, IfMatch, Seen
 from pbserv.policy.api.fields import FolderText, MacPath, Name, Wanted
-from pbserv.policy.api.paging import PAGED, Limit, cut
 from pbserv.policy.api.views import DeviceView, EventView, device_view, event_view
 from pbserv.registry.orders import DeviceChange
 from pbserv.registry.records import Device, DeviceState

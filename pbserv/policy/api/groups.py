@@ -5,10 +5,10 @@ from __future__ import annotations
 from fastapi import Request, Response
 
 from pbserv.httpapi import ApiError, faults
+from pbserv.httppages import PAGED, Limit, cut
 from pbserv.policy.api.bodies import MembersBody
 from pbserv.policy.api.desk import Desk, Routers, checked_name
 from pbserv.policy.api.fields import MAX_GROUPS, NamePath, Wanted
-from pbserv.policy.api.paging import PAGED, Limit, cut
 from pbserv.policy.api.views import DeviceView, MembersView, device_view
 from pbserv.registry.orders import DeviceChange
 from pbserv.registry.records import Device

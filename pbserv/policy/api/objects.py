@@ -12,12 +12,12 @@ from typing import Annotated, Any, Final, get_type_hints  # Any: the definitions
 from fastapi import Path, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, create_model
 
+from pbserv import httpetags as etags
 from pbserv.httpapi import ApiError, faults
-from pbserv.policy.api import etags
+from pbserv.httpetags import NOT_MODIFIED, IfMatch, IfNoneMatch, Seen
+from pbserv.httppages import PAGED, Limit, cut
 from pbserv.policy.api.desk import Desk, Key, Routers, checked_name
-from pbserv.policy.api.etags import NOT_MODIFIED, IfMatch, IfNoneMatch, Seen
 from pbserv.policy.api.fields import NAME_PATTERN, Cursor, canonical_mac
-from pbserv.policy.api.paging import PAGED, Limit, cut
 from pbserv.policy.documents import decode, encode, kind_of, read_object
 from pbserv.policy.model import KINDS, ROOT, Assignment, PolicyObject
 from pbserv.registry.records import Document

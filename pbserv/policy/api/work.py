@@ -11,10 +11,10 @@ from fastapi import Query, Request, Response
 
 from pbserv.errors import PbservError
 from pbserv.httpapi import ApiError, faults
+from pbserv.httppages import PAGED, Limit, cut
 from pbserv.policy.api.bodies import WorkBody
 from pbserv.policy.api.desk import Desk, Routers
 from pbserv.policy.api.fields import MAX_NUMBER, MacText, Number, moment_of
-from pbserv.policy.api.paging import PAGED, Limit, cut
 from pbserv.policy.api.views import JobView, WorkCreated, WorkView, job_view, work_view
 from pbserv.policy.documents import decode
 from pbserv.policy.model import Bundle
