@@ -120,7 +120,7 @@ class Process:
 
     async def _run(self, registry: Registry) -> int:
         await registry.close_orphans()
-        access = Access(await self._admin_tokens(registry), self._tokens)
+        access = await self._known_tokens(registry)
         conf = self._settings.pbserv
         self._journal = Journal(registry, text_of, days=conf.journal_days, packets=conf.journal_packets)
         journal = self._journal
@@ -194,19 +194,22 @@ class Process:
         if self._parts.web.tls_fault:
             self._logs.pbserv.critical("not started", part="https", reason=self._parts.web.tls_fault)
 
-    async def _admin_tokens(self, registry: Registry) -> dict[str, str]:
-        """The digests of administrators' tokens. The first start makes one; so does a start that misses its file."""
+    async def _known_tokens(self, registry: Registry) -> Access:
+        """Who may call. The first start makes an administrator's token; so does a start that misses its file."""
         digests = await registry.token_digests()
+        access = Access(digests, self._tokens, await registry.token_names())
         path = self._settings.pbserv.state_directory / "admin.token"
         if digests and path.exists():
-            return digests
+            return access
         token = new_token()
         write_private(path, token.encode() + b"\n")
-        await registry.add_token(f"made at start, {datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f}", Role.ADMIN, digest(token))
+        name = f"made at start, {datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f}"
+        await registry.add_token(name, Role.ADMIN, digest(token))
+        access.put(digest(token), Role.ADMIN, name)
         # systemd's journal keeps what it hears for ever, and more people read it than the file.
         shown = "in that file" if self._notifier.enabled else token
         self._ready.line(f"administrator's token (shown once; the local command line reads {path}): {shown}")
-        return {**digests, digest(token): Role.ADMIN}
+        return access
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()

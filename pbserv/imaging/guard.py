@@ -24,6 +24,10 @@ class Caller(Protocol):
     def kind(self) -> str:
         """The role of an API token, or ``work`` for a device with its work's token; for messages."""
 
+    @property
+    def name(self) -> str:
+        """What the token is called, where it has a name; for the log and for who did what."""
+
     def may(self, role: Role) -> bool:
         """Whether the holder may do what ``role`` may; a device may do nothing here."""
 

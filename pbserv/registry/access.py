@@ -16,10 +16,11 @@ administrator may, and nothing else."""
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """``role`` of an API token; None for a device, which shows the token of its ``work``."""
+    """``role`` and ``name`` of an API token; no role for a device, which shows the token of its ``work``."""
 
     role: Role | None
     work: int | None = None
+    name: str = ""
 
     @property
     def kind(self) -> str:
@@ -34,26 +35,30 @@ class Caller:
 
 
 class Access:
-    """Checks bearer tokens in memory. ``roles``: digest -> role; read from the registry at start, then kept in step."""
+    """Checks bearer tokens in memory. ``roles``, ``names``: digest -> role, name; read at start, then kept in step."""
 
-    def __init__(self, roles: Mapping[str, str], tokens: WorkTokens) -> None:
+    def __init__(self, roles: Mapping[str, str], tokens: WorkTokens, names: Mapping[str, str] | None = None) -> None:
         self._roles = {mark: Role(role) for mark, role in roles.items()}
+        self._names = dict(names or {})
         self._tokens = tokens
 
-    def put(self, mark: str, role: Role) -> None:
+    def put(self, mark: str, role: Role, name: str = "") -> None:
         """A token was made; ``mark`` is its digest."""
         self._roles[mark] = role
+        self._names[mark] = name
 
     def drop(self, mark: str) -> None:
         """A token was revoked: its next call is refused."""
         self._roles.pop(mark, None)
+        self._names.pop(mark, None)
 
     def authorize(self, token: str | None) -> Caller | None:
         """None when the token is missing or not ours. That a work's token is genuine does not say that it is active."""
         if not token or len(token) > 512:
             return None
-        role = self._roles.get(digest(token))
+        mark = digest(token)
+        role = self._roles.get(mark)
         if role is not None:
-            return Caller(role)
+            return Caller(role, name=self._names.get(mark, ""))
         work = self._tokens.work_of(token)
         return None if work is None else Caller(None, work)

@@ -49,6 +49,12 @@ class ApiTokens(Store):
             rows = (await session.execute(select(TokenRow.sha256, TokenRow.role))).all()
         return {sha256: role for sha256, role in rows}
 
+    async def token_names(self) -> dict[str, str]:
+        """SHA-256 hex digest of each token -> what it is called."""
+        async with self._read() as session:
+            rows = (await session.execute(select(TokenRow.sha256, TokenRow.name))).all()
+        return {sha256: name for sha256, name in rows}
+
     async def next_number(self, name: str) -> int:
         """1, 2, 3 ... for each name; never the same twice, whoever asks and however often the server starts."""
         first = self._upsert(CounterRow).values(name=name, value=1)

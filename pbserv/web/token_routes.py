@@ -70,7 +70,7 @@ def router(registry: Registry, access: Access, log: ServiceLog) -> APIRouter:
         """409 when there is one of this name: names tell tokens apart when one has to be revoked."""
         secret = new_token()
         made = await registry.add_token(body.name, body.role, digest(secret))
-        access.put(digest(secret), made.role)
+        access.put(digest(secret), made.role, made.name)
         log.critical("token made", id=made.id, name=made.name, role=made.role.value)
         return NewTokenView(id=made.id, name=made.name, role=made.role, created=made.created, token=secret)
 

@@ -46,3 +46,13 @@ def test_the_secret_is_made_once_and_private(tmp_path: Path) -> None:
     path.write_bytes(b"short")
     with pytest.raises(PbservError, match="shorter"):
         load_secret(path)
+
+
+def test_a_caller_is_known_by_the_name_of_the_token_until_it_is_revoked() -> None:
+    known, made = new_token(), new_token()
+    access = Access({digest(known): "admin"}, TOKENS, {digest(known): "first"})
+    access.put(digest(made), Role.OPERATOR, "helpdesk")
+    assert access.authorize(known) == Caller(Role.ADMIN, name="first")
+    assert access.authorize(made) == Caller(Role.OPERATOR, name="helpdesk")
+    access.drop(digest(made))
+    assert access.authorize(made) is None
