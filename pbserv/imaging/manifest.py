@@ -1,4 +1,4 @@
-"""The manifest of an image: one line of disk facts and one line per item, as plain text. Pure.
+"""The manifest of an image: one line of disk facts, one line per item, then facts about items, as plain text. Pure.
 
 One rule: a manifest that parses prints back to the same bytes, and every refusal names the line and the field.
 """
@@ -6,20 +6,34 @@ One rule: a manifest that parses prints back to the same bytes, and every refusa
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from http import HTTPStatus
+from urllib.parse import quote, unquote
 
 from pbserv.imaging.faults import ImagingFault, InvalidName
 
 MAX_ITEMS = 256
+MAX_FACTS = 4096
 MAX_BYTES = 64 * 1024
+"""Of a manifest that a client sends."""
+MAX_STORED_BYTES = 256 * 1024
+"""Of a manifest on the disk: the server adds facts."""
 RESERVED_ITEM = "manifest"
 """The manifest lies beside the items under this name."""
+FACTS_FILE = "facts"
+INDEX_SUFFIX = ".pbx"
+"""The index of an item's frames lies beside it, under its name and this."""
 
 _HEADER = "pbserv-image 1"
 _IMAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ITEM_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
-_KIND = re.compile(r"sfdisk|boot|partclone\.[a-z0-9+-]{1,16}|raw|swap|file")
+_NEW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_KIND = re.compile(
+    r"sfdisk|boot|partclone\.[a-z0-9+-]{1,16}|raw|swap|file|partimage|ntfsclone|fsarchiver|tree|disk"
+)
+_FACT_KEY = re.compile(r"[a-z][a-z0-9_]{0,23}")
+_WHOLE = "-"
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TABLES = ("gpt", "dos", "none")
@@ -62,11 +76,21 @@ class ManifestItem:
 
 
 @dataclass(frozen=True, slots=True)
+class Fact:
+    """Something known of an item, or of the whole image where ``item`` is empty; the value is any text but empty."""
+
+    item: str
+    key: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
-    """A complete image: disk facts and 1 to 256 items with names of their own."""
+    """A complete image: disk facts, 1 to 256 items with names of their own, and at most 4096 facts about them."""
 
     disk: DiskFacts
     items: tuple[ManifestItem, ...]
+    facts: tuple[Fact, ...] = ()
 
     @property
     def stored_bytes(self) -> int:
@@ -79,6 +103,32 @@ class Manifest:
     def item(self, name: str) -> ManifestItem | None:
         """The item of that name, or None."""
         return next((item for item in self.items if item.name == name), None)
+
+    def fact(self, item: str, key: str) -> str:
+        """The value of a fact, empty when it is not known; ``item`` empty: of the whole image."""
+        return next((fact.value for fact in self.facts if fact.item == item and fact.key == key), "")
+
+    def with_facts(self, facts: Iterable[Fact]) -> Manifest:
+        """The same with these facts too; one that is there already (same item, same key) is replaced.
+
+        Those without a value are passed over: what is not known is no fact.
+        """
+        known = {(fact.item, fact.key): fact for fact in self.facts}
+        known.update({(fact.item, fact.key): fact for fact in facts if fact.value})
+        return replace(self, facts=tuple(known.values()))
+
+
+def check_new_name(name: str) -> str:
+    """``name`` itself when a new image can be called so; raises InvalidName.
+
+    OpenGnSys (002, "canonical name") forbids dots, spaces, slashes, quotes and brackets: NAME.img is a file of it.
+    """
+    if not _NEW_NAME.fullmatch(check_image_name(name)):
+        raise InvalidName(
+            f"{name[:80]!r} cannot be the name of a new image: 1 to 64 letters, digits, '_' or '-', no dots; try "
+            f"{name.replace('.', '-')[:80]!r}"
+        )
+    return name
 
 
 def check_image_name(name: str) -> str:
@@ -100,6 +150,8 @@ def check_item_name(name: str) -> str:
         )
     if name == RESERVED_ITEM:
         raise InvalidName(f"an item cannot be called {RESERVED_ITEM!r}: the manifest itself is kept under that name")
+    if name in (FACTS_FILE, _WHOLE) or name.endswith(INDEX_SUFFIX):
+        raise InvalidName(f"an item cannot be called {name!r}: that name has a meaning of its own")
     return name
 
 
@@ -108,27 +160,59 @@ def is_sha256(text: str) -> bool:
     return _SHA256.fullmatch(text) is not None
 
 
-def parse(text: str) -> Manifest:
+def parse(text: str, max_bytes: int = MAX_BYTES) -> Manifest:
     """Read a manifest; raises ManifestError that names line and field. A missing last newline is forgiven."""
-    if len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogateescape")) > MAX_BYTES:
-        raise ManifestError(0, "size", f"more than {MAX_BYTES} bytes")
+    if len(text) > max_bytes or len(text.encode("utf-8", "surrogateescape")) > max_bytes:
+        raise ManifestError(0, "size", f"more than {max_bytes} bytes")
     lines = text.removesuffix("\n").split("\n")
     if lines[0] != _HEADER:
         raise ManifestError(1, "header", f"expected {_HEADER!r}, found {lines[0][:40]!r}")
     if len(lines) < 2:
         raise ManifestError(2, "disk", "missing: the second line describes the disk")
-    if len(lines) - 2 > MAX_ITEMS:
-        raise ManifestError(MAX_ITEMS + 3, "item", f"more than {MAX_ITEMS} items")
     disk = _disk(2, _fields(2, lines[1], "disk", 4))
+    count = next((at for at, line in enumerate(lines[2:]) if line.startswith("fact ")), len(lines) - 2)
+    if count > MAX_ITEMS:
+        raise ManifestError(MAX_ITEMS + 3, "item", f"more than {MAX_ITEMS} items")
     items: dict[str, ManifestItem] = {}
-    for number, line in enumerate(lines[2:], start=3):
+    for number, line in enumerate(lines[2 : 2 + count], start=3):
         item = _item(number, _fields(number, line, "item", 6))
         if item.name in items:
             raise ManifestError(number, "name", f"{item.name!r} stands there twice")
         items[item.name] = item
     if not items:
         raise ManifestError(3, "item", "missing: an image has at least one item")
-    return Manifest(disk, tuple(items.values()))
+    return Manifest(disk, tuple(items.values()), _facts(lines, 2 + count, items))
+
+
+def _facts(lines: list[str], first: int, items: Iterable[str]) -> tuple[Fact, ...]:
+    if len(lines) - first > MAX_FACTS:
+        raise ManifestError(first + MAX_FACTS + 1, "fact", f"more than {MAX_FACTS} facts")
+    facts: dict[tuple[str, str], Fact] = {}
+    for number, line in enumerate(lines[first:], start=first + 1):
+        fact = _fact(number, _fields(number, line, "fact", 3))
+        if fact.item and fact.item not in items:
+            raise ManifestError(number, "item", f"{fact.item!r} is none of the items above")
+        if (fact.item, fact.key) in facts:
+            raise ManifestError(number, "key", f"{fact.key!r} stands there twice for this item")
+        facts[fact.item, fact.key] = fact
+    return tuple(facts.values())
+
+
+def _fact(number: int, fields: list[str]) -> Fact:
+    item, key, text = fields
+    if not _FACT_KEY.fullmatch(key):
+        raise ManifestError(number, "key", f"{key[:40]!r} is not 1 to 24 small letters, digits and '_', the first a letter")
+    try:
+        value = unquote(text, errors="strict")
+    except ValueError:
+        raise ManifestError(number, "value", f"{text[:40]!r} is not percent-encoded UTF-8") from None
+    if _quoted(value) != text:
+        raise ManifestError(number, "value", f"{text[:40]!r} is not percent-encoded; write {_quoted(value)[:80]}")
+    return Fact("" if item == _WHOLE else item, key, value)
+
+
+def _quoted(value: str) -> str:
+    return quote(value, safe="/:+,=@", errors="replace")
 
 
 def print_manifest(manifest: Manifest) -> str:
@@ -139,6 +223,7 @@ def print_manifest(manifest: Manifest) -> str:
         f"item {item.name} {item.kind} {item.partition} {item.stored_bytes} {item.sha256} {item.uncompressed_bytes}"
         for item in manifest.items
     ]
+    lines += [f"fact {fact.item or _WHOLE} {fact.key} {_quoted(fact.value)}" for fact in manifest.facts]
     return "\n".join(lines) + "\n"
 
 
@@ -176,7 +261,8 @@ def _item(number: int, fields: list[str]) -> ManifestItem:
         raise ManifestError(number, "name", str(fault)) from None
     if not _KIND.fullmatch(kind):
         raise ManifestError(
-            number, "kind", f"{kind[:40]!r} is none of sfdisk, boot, partclone.<file system>, raw, swap, file"
+            number, "kind", f"{kind[:40]!r} is none of sfdisk, boot, partclone.<file system>, raw, swap, file, "
+            "partimage, ntfsclone, fsarchiver, tree, disk"
         )
     partition = _number(number, "partition_number", partition_text)
     if partition > _MAX_PARTITION:

@@ -4,12 +4,15 @@ from hypothesis import strategies as st
 
 from pbserv.imaging.faults import InvalidName
 from pbserv.imaging.manifest import (
+    MAX_STORED_BYTES,
     DiskFacts,
+    Fact,
     Manifest,
     ManifestError,
     ManifestItem,
     check_image_name,
     check_item_name,
+    check_new_name,
     parse,
     print_manifest,
     single_file,
@@ -27,14 +30,16 @@ GOOD = (
 numbers = st.integers(0, 2**63 - 1)
 items = st.builds(
     ManifestItem,
-    name=st.from_regex(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", fullmatch=True).filter(lambda name: name != "manifest"),
-    kind=st.sampled_from(["sfdisk", "boot", "partclone.ntfs", "partclone.btrfs", "raw", "swap", "file"]),
+    name=st.from_regex(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", fullmatch=True).filter(
+        lambda name: name not in ("manifest", "facts", "-") and not name.endswith(".pbx")
+    ),
+    kind=st.sampled_from(["sfdisk", "boot", "partclone.ntfs", "partclone.btrfs", "raw", "swap", "file", "tree", "disk"]),
     partition=st.integers(0, 1024),
     stored_bytes=numbers,
     sha256=st.from_regex(r"[0-9a-f]{64}", fullmatch=True),
     uncompressed_bytes=numbers,
 )
-manifests = st.builds(
+plain_manifests = st.builds(
     Manifest,
     disk=st.builds(
         DiskFacts,
@@ -45,6 +50,17 @@ manifests = st.builds(
     ),
     items=st.lists(items, min_size=1, max_size=8, unique_by=lambda item: item.name).map(tuple),
 )
+
+
+@st.composite
+def _manifests(draw: st.DrawFn) -> Manifest:
+    plain = draw(plain_manifests)
+    of = st.sampled_from(["", *(item.name for item in plain.items)])
+    fact = st.builds(Fact, of, st.from_regex(r"[a-z][a-z0-9_]{0,23}", fullmatch=True), st.text(min_size=1, max_size=30))
+    return plain.with_facts(draw(st.lists(fact, max_size=6)))
+
+
+manifests = _manifests()
 
 
 def test_a_manifest_is_read():
@@ -158,3 +174,59 @@ def test_bad_item_names(name):
 
 def test_a_single_file_has_a_manifest_that_parses():
     assert parse(print_manifest(single_file("file", 5, SHA))) == single_file("file", 5, SHA)
+
+
+FACTS = "fact - tool pbserv%20client\nfact p1.vfat fs vfat\nfact p1.vfat body_sha256 " + SHA + "\n"
+
+
+def test_facts_are_read_and_replaced():
+    manifest = parse(GOOD + FACTS)
+    assert manifest.fact("", "tool") == "pbserv client"
+    assert (manifest.fact("p1.vfat", "fs"), manifest.fact("p2.ext4", "fs")) == ("vfat", "")
+    assert print_manifest(manifest) == GOOD + FACTS
+    changed = manifest.with_facts([Fact("p1.vfat", "fs", "fat32"), Fact("", "compressor", "zstd"), Fact("", "fs", "")])
+    assert len(changed.facts) == 4
+    assert changed.fact("p1.vfat", "fs") == "fat32"
+
+
+@pytest.mark.parametrize(
+    ("line", "field"),
+    [
+        ("fact p9 fs vfat", "item"),
+        ("fact - Tool x", "key"),
+        ("fact - tool", "fact"),
+        ("fact - tool a b", "fact"),
+        ("fact - tool %zz", "value"),
+        ("fact - tool %ff", "value"),
+        ("fact - tool a%2fb", "value"),
+        ("fact - tool x\nfact - tool y", "key"),
+        (f"fact - tool x\nitem p3 raw 1 1 {SHA} 1", "record"),
+    ],
+)
+def test_facts_that_are_refused(line, field):
+    with pytest.raises(ManifestError) as caught:
+        parse(GOOD + line + "\n")
+    assert caught.value.field == field
+
+
+def test_a_manifest_on_the_disk_may_have_more_facts_than_a_client_may_send():
+    many = parse(GOOD).with_facts(Fact("", "a" * (number % 24) + "b" * (number // 24 + 1), "x" * 4000)
+                                  for number in range(20))  # fmt: skip
+    with pytest.raises(ManifestError, match="more than 65536"):
+        parse(print_manifest(many))
+    assert parse(print_manifest(many), MAX_STORED_BYTES) == many
+    with pytest.raises(ManifestError, match="more than 4096 facts"):
+        parse(GOOD + "fact - a b\n" * 4097)
+
+
+@pytest.mark.parametrize("name", ["facts", "p1.ext4.zst.pbx", "-"])
+def test_names_of_the_servers_own_files_are_no_items(name):
+    with pytest.raises(InvalidName):
+        check_item_name(name)
+
+
+@pytest.mark.parametrize("name", ["win.11", "a b", "a(1)", "", "-a"])
+def test_names_that_new_images_cannot_have(name):
+    with pytest.raises(InvalidName):
+        check_new_name(name)
+    assert check_new_name("win-11_base") == "win-11_base"
