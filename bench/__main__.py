@@ -1,8 +1,7 @@
 """``make bench``: every measurement, one after the other; JSON goes to bench/results.
 
-``python -m bench [NAME ...] [OPTION ...]``: the options go to each of them (``python -m bench.tftp --help``,
-``python -m bench.dhcp --help``, ``python -m bench.policy --help``). Where none is named, those are run that know all
-the options.
+``python -m bench [NAME ...] [OPTION ...]``: the options go to each of them (``python -m bench.tftp --help``; likewise
+``bench.dhcp``, ``bench.policy`` and ``bench.imaging``). Where none is named, those are run that know all the options.
 """
 
 from __future__ import annotations
@@ -13,12 +12,23 @@ import sys
 from collections.abc import Sequence
 
 from bench.dhcp.work import KEYS
+from bench.imaging.work import KEYS as IMAGING_KEYS
 from bench.tftp.work import ROWS
 
-BENCHES = {"tftp": "bench.tftp", "dhcp": "bench.dhcp", "policy": "bench.policy"}
+BENCHES = {"tftp": "bench.tftp", "dhcp": "bench.dhcp", "policy": "bench.policy", "imaging": "bench.imaging"}
 EVERYBODY = {"--quick", "--rounds", "--rows", "--json"}
-OPTIONS = {"tftp": EVERYBODY | {"--parts", "--gro"}, "dhcp": EVERYBODY, "policy": EVERYBODY - {"--rows"}}
-ROW_KEYS: dict[str, set[str]] = {"tftp": {row.key for row in ROWS}, "dhcp": set(KEYS), "policy": set()}
+OPTIONS = {
+    "tftp": EVERYBODY | {"--parts", "--gro"},
+    "dhcp": EVERYBODY,
+    "policy": EVERYBODY - {"--rows"},
+    "imaging": EVERYBODY,
+}
+ROW_KEYS: dict[str, set[str]] = {
+    "tftp": {row.key for row in ROWS},
+    "dhcp": set(KEYS),
+    "policy": set(),
+    "imaging": set(IMAGING_KEYS),
+}
 
 
 def meant(options: Sequence[str]) -> list[str]:

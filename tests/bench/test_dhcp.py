@@ -116,14 +116,15 @@ def test_every_device_has_a_mac_and_an_address_of_its_own():
 @pytest.mark.parametrize(
     ("options", "names"),
     [
-        ([], ["tftp", "dhcp", "policy"]),
-        (["--quick", "--rounds", "2"], ["tftp", "dhcp", "policy"]),
+        ([], ["tftp", "dhcp", "policy", "imaging"]),
+        (["--quick", "--rounds", "2"], ["tftp", "dhcp", "policy", "imaging"]),
         (["--parts", "rows", "--quick"], ["tftp"]),
         (["--rows", "lock-64,window-4"], ["tftp"]),
         (["--rows=uefi-32,replay", "--rounds", "1"], ["dhcp"]),
+        (["--rows", "big-1"], ["imaging"]),
         (["--json", "here"], ["tftp"]),
         (["--rows", "bios-1", "--json", "here"], ["dhcp"]),
-        (["--help"], ["tftp", "dhcp", "policy"]),
+        (["--help"], ["tftp", "dhcp", "policy", "imaging"]),
     ],
 )
 def test_a_bench_is_meant_when_it_knows_all_the_options(options, names):
