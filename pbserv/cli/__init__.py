@@ -12,7 +12,7 @@ import typer.core
 import typer.main
 
 from pbserv import __version__
-from pbserv.cli import bundles, devices, groups, menus, policy, tokens, work
+from pbserv.cli import bundles, devices, groups, images, menus, policy, tokens, work
 from pbserv.cli.shared import AsJson
 from pbserv.errors import PbservError
 
@@ -56,7 +56,7 @@ for name, group in (
     ("menu", menus.app),
     ("policy", policy.app),
     ("work", work.app),
-    ("image", work.image_app),
+    ("image", images.app),
     ("token", tokens.app),
     ("client", client_app),
     ("loaders", loaders_app),
