@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pbserv.cli.shared import Arguments, AsJson, FinishName, Title, group
+from pbserv.cli.shared import Arguments, AsJson, FinishName, Title, VerifyName, group
 
 app = group("Bundles: what devices can be told to do.")
 
@@ -114,6 +114,33 @@ def bundle_set(
     retries: Annotated[
         int | None, typer.Option(metavar="N", help="Further runs after one that failed, 0 to 100; usually 0.")
     ] = None,
+    version: Annotated[int | None, typer.Option(metavar="N", help="Version of the image; 0: the one served.")] = None,
+    partitions: Annotated[
+        list[int] | None, typer.Option("--partition", metavar="N", help="Only this one of the image; may be repeated.")
+    ] = None,
+    target_partition: Annotated[
+        int | None, typer.Option(metavar="N", help="Where one partition of the image goes; 0: where it was.")
+    ] = None,
+    resize: Annotated[
+        bool | None, typer.Option("--resize/--no-resize", help="Fit the last partition to the disk.")
+    ] = None,
+    verify: Annotated[VerifyName | None, typer.Option(help="While it is written, or by reading back, too.")] = None,
+    addons: Annotated[
+        list[str] | None, typer.Option("--addon", metavar="IMAGE", help="A file tree laid over; may be repeated.")
+    ] = None,
+    efi_entry: Annotated[
+        bool | None, typer.Option("--efi-entry/--no-efi-entry", help="Make a boot entry in the firmware (UEFI).")
+    ] = None,
+    store: Annotated[str | None, typer.Option(metavar="NAME", help="Where a captured image goes.")] = None,
+    dry_run: Annotated[
+        bool | None, typer.Option("--dry-run/--no-dry-run", help="Check everything, write nothing.")
+    ] = None,
+    priority: Annotated[
+        int | None, typer.Option(metavar="N", help="Who gets a place in the queue first, -100 to 100.")
+    ] = None,
+    wake: Annotated[
+        bool | None, typer.Option("--wake/--no-wake", help="Wake the device when work of this bundle is ordered.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a bundle, or change the fields that are named.
@@ -133,7 +160,9 @@ def bundle_set(
         "kernel": kernel, "initrd": initrd or None, "arguments": arguments, "file": file, "files": files or None,
         "url": url, "script": objects.text_of(script), "installer": installer and installer.value,
         "answer": objects.text_of(answer), "meta": objects.text_of(meta), "report": report and report.value,
-        "retries": retries,
+        "retries": retries, "version": version, "partitions": partitions or None, "target_partition": target_partition,
+        "resize": resize, "verify": verify and verify.value, "addons": addons or None, "efi_entry": efi_entry,
+        "store": store, "dry_run": dry_run, "priority": priority, "wake": wake,
     }  # fmt: skip
     objects.put(context.obj, "bundle", name, given, as_json)
 

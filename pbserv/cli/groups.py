@@ -120,6 +120,10 @@ def folder_set(
     title: Title = None,
     menu: Annotated[str | None, typer.Option(metavar="NAME", help="Preboot Menu of all devices below.")] = None,
     arguments: Arguments = None,
+    max_jobs: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="So many devices below restore or capture at a time; 0: no limit of its own."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Set what holds for a folder and all below it, unless something nearer differs.
@@ -131,7 +135,8 @@ def folder_set(
     """
     from pbserv.commands import objects
 
-    objects.put(context.obj, "folder", path, {"title": title, "menu": menu, "arguments": arguments}, as_json)
+    given = {"title": title, "menu": menu, "arguments": arguments, "max_jobs": max_jobs}
+    objects.put(context.obj, "folder", path, given, as_json)
 
 
 @folder_app.command("delete")

@@ -22,6 +22,11 @@ class FinishName(enum.StrEnum):
     NONE = "none"
 
 
+class VerifyName(enum.StrEnum):
+    STREAM = "stream"
+    READ = "read"
+
+
 class FormName(enum.StrEnum):
     TOML = "toml"
     JSON = "json"

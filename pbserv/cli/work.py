@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pbserv.cli.shared import AsJson, FinishName, ForGroup, Mac, group
+from pbserv.cli.shared import AsJson, FinishName, ForGroup, Mac, VerifyName, group
 
 app = group("Work: what a device is to do once, at its next boot.")
 image_app = group("Images that the server keeps.")
@@ -32,6 +32,12 @@ Expires = Annotated[
 Retries = Annotated[
     int | None, typer.Option(metavar="N", help="Further runs after one that failed, 0 to 100; none, or the bundle's.")
 ]
+Priority = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Who gets a place in the queue first, -100 to 100; none: 0 or the bundle's."),
+]
+Wake = Annotated[bool, typer.Option("--wake", help="Wake the device over the network (wake-on-LAN).")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and say what would be done; write nothing.")]
 
 
 @app.command("restore")
@@ -43,6 +49,30 @@ def work_restore(
     finish: Finish = FinishName.REBOOT,
     expires: Expires = None,
     retries: Retries = None,
+    version: Annotated[int, typer.Option(metavar="N", help="Version of the image; none: the one that is served.")] = 0,
+    partition: Annotated[
+        list[int] | None,
+        typer.Option(
+            metavar="N", help="Only this partition of the image; the table of the disk stays. May be repeated."
+        ),
+    ] = None,
+    target_partition: Annotated[
+        int, typer.Option(metavar="N", help="The partition of the disk that one partition of the image goes into.")
+    ] = 0,
+    resize: Annotated[bool, typer.Option("--resize", help="Fit the last partition to the disk.")] = False,
+    verify: Annotated[
+        VerifyName, typer.Option(help="While it is written (stream), or by reading the disk back, too (read).")
+    ] = VerifyName.STREAM,
+    addon: Annotated[
+        list[str] | None,
+        typer.Option(metavar="IMAGE", help="A file tree to lay over the restored system. May be repeated."),
+    ] = None,
+    no_efi_entry: Annotated[
+        bool, typer.Option("--no-efi-entry", help="Make no boot entry in the firmware of UEFI machines.")
+    ] = False,
+    dry_run: DryRun = False,
+    priority: Priority = None,
+    wake: Wake = False,
     as_json: AsJson = False,
 ) -> None:
     """Write IMAGE to the device's disk at its next network boot. What the disk holds is lost.
@@ -50,14 +80,18 @@ def work_restore(
     \b
     Examples:
       pbserv work restore 52:54:00:12:34:56 classroom
-      pbserv work restore --group "lab 1" classroom --expires 12h --retries 1
+      pbserv work restore --group "lab 1" classroom --expires 12h --retries 1 --wake
+      pbserv work restore 52:54:00:12:34:56 classroom --partition 2 --verify read
+      pbserv work restore 52:54:00:12:34:56 classroom --dry-run
     """
     from pbserv.commands import work
 
     mac, image = _words(words, group)
     body = {
         "mac": mac, "group": group, "kind": "restore", "image": image, "target_disk": disk, "finish": finish.value,
-        "expires": expires, "retries": retries,
+        "expires": expires, "retries": retries, "version": version, "partitions": partition or [],
+        "target_partition": target_partition, "resize": resize, "verify": verify.value, "addons": addon or [],
+        "efi_entry": not no_efi_entry, "dry_run": dry_run, "priority": priority, "wake": wake,
     }  # fmt: skip
     work.order(context.obj, body, as_json)
 
@@ -75,6 +109,12 @@ def work_capture(
     ] = False,
     expires: Expires = None,
     retries: Retries = None,
+    store: Annotated[
+        str, typer.Option(metavar="NAME", help="The store that it goes into; none: the image's own, or the first.")
+    ] = "",
+    dry_run: DryRun = False,
+    priority: Priority = None,
+    wake: Wake = False,
     as_json: AsJson = False,
 ) -> None:
     """Take IMAGE from the device's disk at its next network boot.
@@ -87,7 +127,8 @@ def work_capture(
 
     body = {
         "mac": mac, "kind": "capture", "image": image, "target_disk": disk, "finish": finish.value,
-        "overwrite": overwrite, "expires": expires, "retries": retries,
+        "overwrite": overwrite, "expires": expires, "retries": retries, "store": store, "dry_run": dry_run,
+        "priority": priority, "wake": wake,
     }  # fmt: skip
     work.order(context.obj, body, as_json)
 
@@ -100,6 +141,11 @@ def work_bundle(
     group: ForGroup = None,
     expires: Expires = None,
     retries: Retries = None,
+    priority: Priority = None,
+    wake: Annotated[
+        bool | None,
+        typer.Option("--wake/--no-wake", help="Wake the device over the network; none: as the bundle says."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Do what a bundle says, once, at the next network boot of a device or of all devices of a group.
@@ -111,7 +157,10 @@ def work_bundle(
     """
     from pbserv.commands import work
 
-    body = {"mac": mac, "group": group, "bundle": bundle, "expires": expires, "retries": retries}
+    body = {
+        "mac": mac, "group": group, "bundle": bundle, "expires": expires, "retries": retries, "priority": priority,
+        "wake": wake,
+    }  # fmt: skip
     work.order(context.obj, body, as_json)
 
 

@@ -25,7 +25,8 @@ ABOUT: Final = {
     BundleKind.LOCAL: "boot from the local disk",
     BundleKind.NOTHING: "no answer; other servers may give one",
 }
-_OPTIONS: Final = {"target_disk": "disk", "wait_min": "wait-min"}
+_OPTIONS: Final = {"target_disk": "disk", "partitions": "partition", "addons": "addon"}
+"""Options that are not called as their fields."""
 
 
 def show(as_json: bool) -> None:
@@ -39,4 +40,4 @@ def show(as_json: bool) -> None:
 
 
 def _options(names: tuple[str, ...]) -> str:
-    return " ".join(f"--{_OPTIONS.get(name, name)}" for name in names)
+    return " ".join(f"--{_OPTIONS.get(name, name.replace('_', '-'))}" for name in names)

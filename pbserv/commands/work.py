@@ -51,7 +51,8 @@ def show(conf: Path, number: int, as_json: bool) -> None:
         ("reason", work["reason"]), ("disk", work["target_disk"]),
         ("afterwards", work["finish"] if work["kind"] in CLIENT_KINDS else ""),
         ("of", work["assignment"]), ("made", clock(work["created"])), ("expires", clock(work["expires"])),
-        ("runs", str(work["attempts"])), ("retries left", str(work["retries"])),
+        ("runs", str(work["attempts"])), ("retries left", str(work["retries"])), ("asked for", asked(work["options"])),
+        ("priority", str(work["priority"] or "")), ("wake", _waking(work)),
     ))  # fmt: skip
     if jobs:
         print()
@@ -76,6 +77,24 @@ def retry(conf: Path, number: int, as_json: bool) -> None:
 def what(work: Row) -> str:
     """``restore classroom``; with a bundle its name."""
     return f"{work['kind']} {work['bundle'] or work['image']}".rstrip()
+
+
+def asked(options: Row) -> str:
+    """What work is asked for beyond image and disk, in the words of its options."""
+    usual = {"verify": "stream", "efi_entry": True}
+    said = []
+    for name, value in options.items():
+        if value == usual.get(name) or (name not in usual and not value):
+            continue
+        text = "" if value is True else " no" if value is False else f" {value}"
+        said.append(f"{name}{' ' + ', '.join(map(str, value)) if isinstance(value, list) else text}")
+    return "; ".join(said)
+
+
+def _waking(work: Row) -> str:
+    if not work["wake"]:
+        return ""
+    return f"woken {clock(work['woken'])}" if work["woken"] else "yes"
 
 
 def progress(job: Row | None) -> str:

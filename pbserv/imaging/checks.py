@@ -6,27 +6,40 @@ One rule: what could only fail on the device is refused here, with the reason an
 from __future__ import annotations
 
 import re
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
 
 from pbserv.imaging.backend import ImagingBackend
 from pbserv.imaging.faults import Forbidden, ImageExists, InvalidRequest, NotRestorable, UnknownImage
+from pbserv.imaging.manifest import Manifest
+from pbserv.registry.options import NO_OPTIONS, WorkOptions
 from pbserv.registry.records import BundleKind
 
 _DISK: Final = re.compile(r"/dev/[\w./:-]{1,120}|(by-id|serial|model|size):[\w .:+/-]{1,120}", re.ASCII)
+_NO_CONTENT: Final = ("sfdisk", "boot", "swap")
+"""Items that hold no file system."""
+ONE_STORE: Final = "main"
+"""What the only store of a backend is called that knows of no others."""
 
 
-def check_order(store: ImagingBackend, kind: BundleKind, image: str, *, overwrite: bool) -> int | None:
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+def check_order(
+    store: ImagingBackend, kind: BundleKind, image: str, *, overwrite: bool, options: WorkOptions = NO_OPTIONS
+) -> int | None:
     """The version that a restore gets, None for a capture. Raises an ImagingFault with the reason."""
-    try:
-        found = store.info(image)
-    except UnknownImage:
-        if kind is BundleKind.RESTORE:
-            raise UnknownImage(f"no image {image}; see: pbserv image list") from None
-        return None
+    if options.unreadable:
+        raise InvalidRequest(options.unreadable)
     if kind is BundleKind.RESTORE:
-        if any(item.kind == "file" for item in found.manifest.items):
-            raise NotRestorable(f"image {image} is one opaque file, not a disk: no device can restore it")
-        return found.version
+        return _check_restore(store, image, options)
+    _check_store(store, options.store)
+    try:
+        store.info(image)
+    except UnknownImage:
+        return None
     if not overwrite:
         raise ImageExists(f"image {image} exists; take another name, or make a new version with --overwrite")
     if not store.allow_overwrite:
@@ -38,3 +51,49 @@ def check_disk(text: str) -> None:
     """Empty, or one of the ways to name a disk (docs/wire/client.md). Raises InvalidRequest."""
     if text and not _DISK.fullmatch(text):
         raise InvalidRequest(f"{text[:64]!r} names no disk: /dev/X, by-id:NAME, serial:S, model:M or size:BYTES")
+
+
+def _check_restore(store: ImagingBackend, image: str, options: WorkOptions) -> int:
+    try:
+        found = store.info(image, options.version or None)
+    except UnknownImage as fault:
+        if options.version:
+            raise UnknownImage(f"{fault}; see: pbserv image list") from None
+        raise UnknownImage(f"no image {image}; see: pbserv image list") from None
+    if any(item.kind == "file" for item in found.manifest.items):
+        raise NotRestorable(f"image {image} is one opaque file, not a disk: no device can restore it")
+    _check_partitions(image, found.manifest, options)
+    for name in options.addons:
+        _check_addon(store, name)
+    return found.version
+
+
+def _check_partitions(image: str, manifest: Manifest, options: WorkOptions) -> None:
+    there = sorted({item.partition for item in manifest.items if item.partition})
+    missing = [number for number in options.partitions if number not in there]
+    if missing:
+        has = ", ".join(map(str, there)) or "none"
+        raise NotRestorable(f"image {image} has no partition {missing[0]}; it has: {has}")
+    systems = [item for item in manifest.items if item.kind not in _NO_CONTENT]
+    if options.target_partition and not options.partitions and len(systems) != 1:
+        raise NotRestorable(
+            f"image {image} holds {len(systems)} file systems: name the partition that goes into the target partition"
+        )
+
+
+def _check_addon(store: ImagingBackend, name: str) -> None:
+    try:
+        kinds = {item.kind for item in store.info(name).manifest.items}
+    except UnknownImage:
+        raise UnknownImage(f"no add-on image {name}; see: pbserv image list") from None
+    if kinds != {"tree"}:
+        raise NotRestorable(f"image {name} is no file tree: it cannot be laid over a restored system")
+
+
+def _check_store(store: ImagingBackend, name: str) -> None:
+    if not name:
+        return
+    stores: Callable[[], Iterable[_Named]] | None = getattr(store, "stores", None)
+    known = {each.name for each in stores()} if stores is not None else {ONE_STORE}
+    if name not in known:
+        raise InvalidRequest(f"there is no image store {name}; there are: {', '.join(sorted(known))}")

@@ -17,13 +17,16 @@ from fastapi.routing import APIRoute
 from pbserv.httpapi import ApiError, bearer, peer_address
 from pbserv.imaging.captures import Captures
 from pbserv.imaging.checks import check_disk, check_order
+from pbserv.imaging.client_answers import PROTOCOL, beyond, order_answer, protocol_of, work_answer
 from pbserv.imaging.coverage import Recipient
 from pbserv.imaging.faults import ImagingFault
 from pbserv.imaging.inventory import read_machine
 from pbserv.imaging.jobs import Jobs
+from pbserv.imaging.layout import StoredImage
 from pbserv.imaging.manifest import MAX_BYTES, print_manifest
 from pbserv.imaging.ports import Policy
 from pbserv.imaging.reports import image_list, image_report
+from pbserv.imaging.states import kind_of
 from pbserv.imaging.transfer import Transfers, receive_item
 from pbserv.registry.access import Access, Caller
 from pbserv.registry.records import BundleKind, Job, Work
@@ -79,13 +82,16 @@ def _work_routes(
     routes: APIRouter, jobs: Jobs, captures: Captures, transfers: Transfers, policy: Policy, caller: Any
 ) -> None:
     @routes.post("/work")
-    async def work(request: Request, who: Caller = caller, mac: Text = "") -> str:
+    async def work(request: Request, who: Caller = caller, mac: Text = "", client: Text = "") -> str:
         """What to do. Shell lines; ACTION is restore, capture, script, maintenance or local.
 
-        What the client tells of its machine besides ``mac`` becomes labels of the device.
+        What the client tells of its machine besides ``mac`` becomes labels of the device. ``client``: the protocol that
+        it speaks; nothing: the first one.
         """
         order = await jobs.work(_work_of(who))
-        version, refusal = _find_image(order, transfers)
+        protocol = protocol_of(client)
+        image, refusal = _find_image(order, transfers, protocol)
+        version = None if image is None else image.version
         given = await jobs.begin(order, _mac(mac), peer_address(request), version, refusal)
         if given.job is None:
             return _shell(ACTION="local", REASON=given.reason)
@@ -93,15 +99,8 @@ def _work_routes(
         policy.learn(order.mac, machine.labels, serial=machine.serial, asset=machine.asset, uuid=machine.uuid)
         if order.kind is BundleKind.CAPTURE:
             captures.begin(given.job, overwrite=order.overwrite)
-        action = BundleKind.RESTORE if order.kind in _RESTORES else order.kind
-        return _shell(
-            ACTION=action.value,
-            JOB=str(given.job.id),
-            IMAGE=order.image,
-            TARGET_DISK=order.target_disk,
-            FINISH=order.finish.value,
-            BUNDLE=order.bundle,
-        )
+        kind = None if image is None else kind_of(image.manifest)
+        return _shell(**work_answer(protocol, order, given.job, kind=kind))
 
     @routes.get("/jobs/{job_id}/script")
     async def script(job_id: Number, who: Caller = caller) -> str:
@@ -115,12 +114,16 @@ async def _told(request: Request) -> dict[str, str]:
     return {name: value[:MAX_TOLD] for name, value in form.items() if isinstance(value, str)}
 
 
-def _find_image(order: Work, transfers: Transfers) -> tuple[int | None, str]:
-    """The version to restore, or why it cannot be."""
+def _find_image(order: Work, transfers: Transfers, protocol: int) -> tuple[StoredImage | None, str]:
+    """The image to restore, or why the work cannot be done: by this server now, or by a client this old."""
+    if order.options.unreadable:
+        return None, order.options.unreadable
+    if protocol < PROTOCOL and (refusal := beyond(order.options)):
+        return None, refusal
     if order.kind not in _RESTORES:
         return None, ""
     try:
-        return transfers.store.info(order.image).version, ""
+        return transfers.store.info(order.image, order.options.version or None), ""
     except ImagingFault as fault:
         return None, str(fault)
 
@@ -153,7 +156,7 @@ def _maintenance_routes(
     @routes.post("/jobs/{job_id}/order")
     async def order(
         request: Request, job_id: Number, who: Caller = caller, action: Text = "", image: Text = "", disk: Text = "",
-        overwrite: Text = "0",
+        overwrite: Text = "0", client: Text = "",
     ) -> str:  # fmt: skip
         """What somebody in imaging maintenance wants done: restore or capture, answered like ``/work`` with a job of
         its own; or auto, which ends the maintenance and answers the TOKEN of the work that is assigned."""
@@ -174,7 +177,8 @@ def _maintenance_routes(
         job = await jobs.order(within, kind, image, version, peer_address(request))
         if kind is BundleKind.CAPTURE:
             captures.begin(job, overwrite=overwrite == "1")
-        return _shell(ACTION=action, JOB=str(job.id), IMAGE=image, TARGET_DISK=disk, FINISH="none")
+        of_image = kind_of(transfers.store.info(image, version).manifest) if kind is BundleKind.RESTORE else None
+        return _shell(**order_answer(protocol_of(client), job, disk, kind=of_image))
 
     @routes.get("/jobs/{job_id}/images")
     async def images(job_id: Number, who: Caller = caller) -> str:
@@ -193,7 +197,7 @@ def _check_assigned(transfers: Transfers, order: WorkOrder) -> None:
     """Raises an ImagingFault for an image that is not there, or that is there already."""
     kind = BundleKind.RESTORE if order.kind in _RESTORES else order.kind
     if kind in (BundleKind.RESTORE, BundleKind.CAPTURE):
-        check_order(transfers.store, kind, order.image, overwrite=order.overwrite)
+        check_order(transfers.store, kind, order.image, overwrite=order.overwrite, options=order.options)
 
 
 def _image_routes(routes: APIRouter, jobs: Jobs, captures: Captures, transfers: Transfers, caller: Any) -> None:

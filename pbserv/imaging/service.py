@@ -22,6 +22,7 @@ from pbserv.imaging.statistics import RequestRecord, Statistics
 from pbserv.imaging.transfer import Transfers
 from pbserv.log import ServiceLog
 from pbserv.registry.access import Access
+from pbserv.registry.options import NO_OPTIONS, WorkOptions
 from pbserv.registry.records import BundleKind
 from pbserv.registry.registry import Registry
 from pbserv.registry.tokens import WorkTokens
@@ -83,9 +84,9 @@ class ImagingService:
         """Whether a device is at work."""
         return self._jobs.busy
 
-    def check_work(self, kind: BundleKind, image: str, *, overwrite: bool) -> None:
+    def check_work(self, kind: BundleKind, image: str, *, overwrite: bool, options: WorkOptions = NO_OPTIONS) -> None:
         """Refuse work that could only fail on the device: raises an ImagingFault with the reason."""
-        check_order(self._store, kind, image, overwrite=overwrite)
+        check_order(self._store, kind, image, overwrite=overwrite, options=options)
 
     def router(self) -> APIRouter:
         """All HTTP routes of the service."""

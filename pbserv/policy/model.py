@@ -12,6 +12,7 @@ from typing import ClassVar, Final, Literal
 
 from pbserv.policy.condition import parse_condition
 from pbserv.policy.schedule import parse_schedule
+from pbserv.registry.options import MAX_ADDONS, MAX_PARTITION
 from pbserv.registry.records import CLIENT_KINDS, BundleKind, Finish
 from pbserv.types import MacAddress
 
@@ -25,6 +26,8 @@ _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._ -]{0,62}[A-Za-z0-9])?")
 _FOLDER = re.compile(r"/|(/[A-Za-z0-9](?:[A-Za-z0-9._ -]{0,62}[A-Za-z0-9])?){1,8}")
 _URL = re.compile(r"(https?|tftp|nfs)://[^\s/$|&;`\"'{}<>\\]+(/[^\s$|&;`\"'{}<>\\]*)?", re.IGNORECASE)
 _DISK = re.compile(r"/dev/[\w./:-]+|(by-id|serial|model|size):[\w .:+/-]+")
+_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_STORE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 _PATH = re.compile(r"[^\s$|&;`\"'{}<>\\%?#\x00-\x1f\x7f]+")
 
 Strict: Final = {"extra": "forbid"}
@@ -66,11 +69,14 @@ _NEEDED: Final[dict[BundleKind, tuple[str, ...]]] = {
     BundleKind.LOCAL: (),
     BundleKind.NOTHING: (),
 }
-_CLIENT: Final = ("finish", "arguments")
+_CLIENT: Final = ("finish", "arguments", "priority", "wake")
+_RESTORING: Final = (
+    "target_disk", "version", "partitions", "target_partition", "resize", "verify", "addons", "efi_entry", "dry_run",
+)  # fmt: skip
 _MAY: Final[dict[BundleKind, tuple[str, ...]]] = {
-    BundleKind.RESTORE: ("target_disk", *_CLIENT),
-    BundleKind.MULTICAST: ("target_disk", "clients", "wait_min", *_CLIENT),
-    BundleKind.CAPTURE: ("target_disk", "overwrite", *_CLIENT),
+    BundleKind.RESTORE: (*_RESTORING, *_CLIENT),
+    BundleKind.MULTICAST: (*_RESTORING, "clients", "wait_min", *_CLIENT),
+    BundleKind.CAPTURE: ("target_disk", "overwrite", "store", "dry_run", *_CLIENT),
     BundleKind.SCRIPT: _CLIENT,
     BundleKind.MAINTENANCE: _CLIENT,
     BundleKind.LINUX: ("initrd", "arguments", "report"),
@@ -123,6 +129,14 @@ class Bundle:
     wimboot is given (bootmgr, BCD, boot.sdi, boot.wim). ``target_disk``: see ``api.bodies``. ``clients`` and
     ``wait_min``: a multicast session begins when so many wait, or after so many minutes. ``retries``: further runs
     after one that failed.
+
+    Of restores: ``version`` of the image (0: the one that is served); ``partitions``: these of it alone, the table of
+    the disk stays as it is; ``target_partition``: where the one file system of the image goes, or the one that
+    ``partitions`` names; ``resize``: the last partition is fitted to the disk; ``verify``: while it is written
+    (stream), or by reading it back, too (read); ``addons``: file trees laid over the restored system; ``efi_entry``:
+    whether a UEFI boot entry is made. ``store``: where a captured image goes. ``dry_run``: every check, and nothing is
+    written. ``priority``: -100 to 100, the higher gets a place in the queue first. ``wake``: when work of it is
+    ordered, the device is woken over the network.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = Strict
@@ -148,10 +162,22 @@ class Bundle:
     meta: str = ""
     report: Report | None = None
     retries: int = 0
+    version: int = 0
+    partitions: tuple[int, ...] = ()
+    target_partition: int = 0
+    resize: bool = False
+    verify: Literal["stream", "read"] = "stream"
+    addons: tuple[str, ...] = ()
+    efi_entry: bool = True
+    store: str = ""
+    dry_run: bool = False
+    priority: int = 0
+    wake: bool = False
 
     def __post_init__(self) -> None:
         check_name(self.name, "bundle")
         self._check_fields()
+        _check_imaging(self)
         for what in ("title", "image", "arguments"):
             _line(getattr(self, what), what)
         for place in (self.kernel, *self.initrd, self.file, *self.files):
@@ -192,6 +218,27 @@ class Bundle:
         return self.kind in CLIENT_KINDS or self.kind is BundleKind.INSTALL
 
 
+def _check_imaging(bundle: Bundle) -> None:
+    """What a restore or capture is asked for beyond its image. Raises ValueError."""
+    numbers = bundle.partitions
+    if len(set(numbers)) != len(numbers) or not all(1 <= number <= MAX_PARTITION for number in numbers):
+        raise ValueError(f"partitions are different numbers from 1 to {MAX_PARTITION}")
+    if not 0 <= bundle.target_partition <= MAX_PARTITION:
+        raise ValueError(f"target_partition is a number from 1 to {MAX_PARTITION}, or 0: not said")
+    if numbers and bundle.resize:
+        raise ValueError("partitions are written into what the disk has already: leave resize out")
+    if len(numbers) > 1 and bundle.target_partition:
+        raise ValueError("target_partition is for one partition of the image: name one in partitions, or none")
+    if bundle.verify not in ("stream", "read"):
+        raise ValueError("verify is stream (while it is written) or read (by reading it back, too)")
+    if len(bundle.addons) > MAX_ADDONS or not all(_IMAGE.fullmatch(name) for name in bundle.addons):
+        raise ValueError(f"addons are at most {MAX_ADDONS} names of images")
+    if bundle.store and not _STORE.fullmatch(bundle.store):
+        raise ValueError(f"store {bundle.store!r} is no name of an image store: letters, digits, _ and -, 32 at most")
+    if not (0 <= bundle.version < 2**31 and -100 <= bundle.priority <= 100):
+        raise ValueError("version is a number of the image, or 0: the one that is served; priority is -100 to 100")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
     """Devices that belong together; who is in it stands in the devices' records. It lies in one ``folder``."""
@@ -212,7 +259,8 @@ class Group:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Folder:
     """A place of the tree; ``name`` is its whole path. ``menu``: for all below, unless a nearer one differs.
-    ``arguments``: for all below, before those of nearer ones.
+    ``arguments``: for all below, before those of nearer ones. ``max_jobs``: so many devices of it and of the folders
+    below restore or capture at a time, unless a nearer one says its own; 0: it sets no limit.
 
     A folder need not have an object to hold devices.
     """
@@ -223,11 +271,14 @@ class Folder:
     title: str = ""
     menu: str = ""
     arguments: str = ""
+    max_jobs: int = 0
 
     def __post_init__(self) -> None:
         check_folder(self.name)
         _line(self.title, "title")
         _line(self.arguments, "arguments")
+        if not 0 <= self.max_jobs <= 100_000:
+            raise ValueError("max_jobs is 0 (no limit of its own) to 100000")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

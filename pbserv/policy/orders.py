@@ -17,6 +17,7 @@ from pbserv.log import ServiceLog
 from pbserv.policy.decide import Ruling
 from pbserv.policy.documents import PolicyError, encode, read_object
 from pbserv.policy.model import Bundle
+from pbserv.registry.options import WorkOptions
 from pbserv.registry.records import BundleKind, Work
 from pbserv.registry.registry import ConflictError, WorkOrder, first_line
 from pbserv.types import Verdict
@@ -82,7 +83,17 @@ def order_of(mac: str, bundle: Bundle, assignment: str = "") -> WorkOrder:
     """The bundle as it is now, for this device."""
     return WorkOrder(
         mac, bundle.kind, bundle.image, bundle.target_disk, bundle.finish, bundle.overwrite, bundle=bundle.name,
-        document=encode(bundle), assignment=assignment, retries=bundle.retries,
+        document=encode(bundle), assignment=assignment, retries=bundle.retries, options=options_of(bundle),
+        priority=bundle.priority, wake=bundle.wake,
+    )  # fmt: skip
+
+
+def options_of(bundle: Bundle) -> WorkOptions:
+    """What the bundle asks for beyond kind, image and disk."""
+    return WorkOptions(
+        partitions=bundle.partitions, target_partition=bundle.target_partition, verify=bundle.verify,
+        resize=bundle.resize, dry_run=bundle.dry_run, store=bundle.store, addons=bundle.addons,
+        efi_entry=bundle.efi_entry, version=bundle.version,
     )  # fmt: skip
 
 

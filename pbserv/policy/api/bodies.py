@@ -6,7 +6,7 @@ One rule: a field that was not sent, or is null, leaves what is there as it is.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal  # Any: the values of a model on their way into a record of the same fields
+from typing import Annotated, Any, Literal  # Any: the values of a model on their way into a record of the same fields
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
@@ -22,6 +22,7 @@ from pbserv.policy.api.fields import (
     Text128,
     Title,
 )
+from pbserv.registry.options import MAX_ADDONS, MAX_PARTITION
 from pbserv.registry.orders import DeviceChange
 from pbserv.registry.records import Device, DeviceState, Finish
 
@@ -84,12 +85,22 @@ class MembersBody(Body):
     remove: list[MacText] = Field(default_factory=list, max_length=10_000)
 
 
+Partition = Annotated[int, Field(ge=1, le=MAX_PARTITION)]
+
+
 class WorkBody(Body):
     """For one device (``mac``) or all that are in a ``group`` now; with a ``bundle``, or with ``kind`` and ``image``.
 
     ``target_disk``: empty (the only disk that fits), ``/dev/X``, ``by-id:NAME``, ``serial:S``, ``model:M`` or
     ``size:BYTES``. ``expires``: ``8h`` (s, m, h, d, w), or a time with its zone; by then the device must have begun.
-    ``retries``: further runs after one that failed; without it the bundle's.
+    ``retries``: further runs after one that failed; without it the bundle's. ``priority`` (-100 to 100): who gets a
+    place in the queue first; ``wake``: the device is woken over the network; both without it as the bundle says.
+
+    Restores: ``version`` of the image (0: the one that is served); ``partitions``: these alone, the table stays as it
+    is; ``target_partition``: where a partition's image goes; ``resize``: the last partition is fitted to the disk;
+    ``verify``: while it is written (stream), or by reading it back too (read); ``addons``: file trees laid over the
+    restored system; ``efi_entry``: whether a UEFI boot entry is made. Captures: ``store``, where the image goes. Both:
+    ``dry_run``, every check, and nothing is written.
     """
 
     mac: MacText | None = None
@@ -102,6 +113,17 @@ class WorkBody(Body):
     overwrite: bool = False
     expires: str | None = Field(None, max_length=64, examples=["8h", "2027-01-31T18:00:00+01:00"])
     retries: int | None = Field(None, ge=0, le=100)
+    priority: int | None = Field(None, ge=-100, le=100)
+    wake: bool | None = None
+    version: int = Field(0, ge=0, lt=2**31)
+    partitions: tuple[Partition, ...] = Field((), max_length=MAX_PARTITION)
+    target_partition: int = Field(0, ge=0, le=MAX_PARTITION)
+    resize: bool = False
+    verify: Literal["stream", "read"] = "stream"
+    addons: tuple[Annotated[str, Field(max_length=64)], ...] = Field((), max_length=MAX_ADDONS)
+    efi_entry: bool = True
+    store: str = Field("", max_length=32)
+    dry_run: bool = False
 
 
 Objects = dict[Literal["bundle", "group", "folder", "assignment", "rule", "menu"], dict[str, dict[str, JsonValue]]]

@@ -20,6 +20,7 @@ from pbserv.policy.service import PolicyService
 from pbserv.policy.snapshot import Objects, Snapshot
 from pbserv.policy.texts import text_problems
 from pbserv.registry.access import Access
+from pbserv.registry.options import NO_OPTIONS, WorkOptions
 from pbserv.registry.records import BundleKind, Device, Document, Role
 from pbserv.registry.registry import NotFoundError, Registry
 
@@ -30,7 +31,7 @@ Key = tuple[str, str]
 class Images(Protocol):
     """What the policy wants to know of the imaging service before it promises work."""
 
-    def check_work(self, kind: BundleKind, image: str, *, overwrite: bool) -> None:
+    def check_work(self, kind: BundleKind, image: str, *, overwrite: bool, options: WorkOptions = NO_OPTIONS) -> None:
         """Raises a PbservError that says why a job of that kind could not succeed."""
 
     @property

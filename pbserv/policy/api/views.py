@@ -15,8 +15,30 @@ from pbserv.registry.records import BundleKind, Device, DeviceState, Event, Fini
 from pbserv.types import ClientArch
 
 
+class OptionsView(BaseModel):
+    """What a restore or capture is asked for beyond image and disk. ``version`` 0: the one that is served.
+
+    ``unreadable``: why the registry's text of them could not be read; such work is not done.
+    """
+
+    version: int
+    partitions: list[int]
+    target_partition: int
+    resize: bool
+    verify: Literal["stream", "read"]
+    addons: list[str]
+    efi_entry: bool
+    store: str
+    dry_run: bool
+    unreadable: str
+
+
 class WorkView(BaseModel):
-    """``retries``: further runs after one that failed. The bundle as it was when the work was made is not shown."""
+    """``retries``: further runs after one that failed. The bundle as it was when the work was made is not shown.
+
+    ``priority``: who gets a place in the queue first. ``wake``: the device is woken over the network; ``woken``: when
+    it last was.
+    """
 
     id: int
     mac: str
@@ -33,6 +55,10 @@ class WorkView(BaseModel):
     expires: datetime | None
     retries: int
     attempts: int
+    options: OptionsView
+    priority: int
+    wake: bool
+    woken: datetime | None
 
 
 class WorkCreated(BaseModel):

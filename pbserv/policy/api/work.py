@@ -18,13 +18,16 @@ from pbserv.policy.api.fields import MAX_NUMBER, MacText, Number, moment_of
 from pbserv.policy.api.views import JobView, WorkCreated, WorkView, job_view, work_view
 from pbserv.policy.documents import decode
 from pbserv.policy.model import Bundle
-from pbserv.policy.orders import order_of
+from pbserv.policy.orders import options_of, order_of
 from pbserv.registry.orders import WorkOrder
 from pbserv.registry.records import CLIENT_KINDS, BundleKind
 
 _TAGS: Final[list[str | Enum]] = ["work"]
 _NEVER_WORK: Final = (BundleKind.LOCAL, BundleKind.NOTHING)
-_BARE: Final = ("kind", "image", "target_disk", "finish", "overwrite")
+_OPTIONS: Final = (
+    "version", "partitions", "target_partition", "resize", "verify", "addons", "efi_entry", "store", "dry_run",
+)  # fmt: skip
+_BARE: Final = ("kind", "image", "target_disk", "finish", "overwrite", *_OPTIONS)
 """What work has of its own when it is not a bundle's."""
 _OF_DISKS: Final = (BundleKind.RESTORE, BundleKind.MULTICAST, BundleKind.CAPTURE)
 Before = Annotated[int, Query(ge=0, le=MAX_NUMBER, description="older than this number; 0: from the newest on")]
@@ -115,14 +118,15 @@ async def _order(desk: Desk, body: WorkBody) -> WorkOrder:
         raise ApiError(422, "an image is taken of one device: say which (mac)")
     if bundle.kind in _OF_DISKS:
         of_image = BundleKind.RESTORE if bundle.kind is BundleKind.MULTICAST else bundle.kind
-        desk.images.check_work(of_image, bundle.image, overwrite=bundle.overwrite)
-    made = order_of("", bundle) if body.bundle is not None else _order_of_image(bundle)
-    retries = made.retries if body.retries is None else body.retries
-    return replace(made, retries=retries, expires=_expires(body.expires))
-
-
-def _order_of_image(bundle: Bundle) -> WorkOrder:
-    return WorkOrder("", bundle.kind, bundle.image, bundle.target_disk, bundle.finish, bundle.overwrite)
+        desk.images.check_work(of_image, bundle.image, overwrite=bundle.overwrite, options=options_of(bundle))
+    made = order_of("", bundle)
+    if body.bundle is None:
+        made = replace(made, bundle="", document="")
+    return replace(
+        made, retries=made.retries if body.retries is None else body.retries,
+        priority=made.priority if body.priority is None else body.priority,
+        wake=made.wake if body.wake is None else body.wake, expires=_expires(body.expires),
+    )  # fmt: skip
 
 
 def _bare(body: WorkBody) -> Bundle:
@@ -133,6 +137,7 @@ def _bare(body: WorkBody) -> Bundle:
         return Bundle(
             name="work", kind=BundleKind(body.kind), image=body.image, target_disk=body.target_disk,
             finish=body.finish, overwrite=body.overwrite,
+            **{name: getattr(body, name) for name in _OPTIONS},
         )  # fmt: skip
     except ValueError as fault:
         raise ApiError(422, str(fault)) from None

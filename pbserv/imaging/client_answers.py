@@ -1,0 +1,89 @@
+"""What a device is told to do, as the keys of the wire (docs/wire/client.md), and what it has to be able to do. Pure.
+
+One rule: an older client gets the keys that it knows, or work that these say completely; never half of what was asked.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pbserv.imaging.states import ImageKind
+from pbserv.registry.options import NO_OPTIONS, WorkOptions
+from pbserv.registry.records import BundleKind, Finish, Job, Work
+
+PROTOCOL: Final = 2
+"""The newest that this server speaks."""
+OLDEST: Final = 1
+"""That of a client which does not say."""
+REMEDY: Final = "this needs a newer imaging client: pbserv client build --force"
+_RESTORES: Final = (BundleKind.RESTORE, BundleKind.MULTICAST)
+
+
+def protocol_of(said: str) -> int:
+    """The protocol to speak with a client that says ``client=said``; what is no number is an old client."""
+    return (
+        max(OLDEST, min(int(said), PROTOCOL)) if said.isascii() and said.isdigit() and 1 <= len(said) <= 4 else OLDEST
+    )
+
+
+def beyond(options: WorkOptions) -> str:
+    """Why a client of the oldest protocol cannot do work with these options; empty: it can.
+
+    ``store`` and ``version`` are the server's business; no boot entry is what such a client makes anyway.
+    """
+    asked = {
+        "partitions": options.partitions, "target_partition": options.target_partition, "resize": options.resize,
+        "verify = read": options.verify == "read", "dry_run": options.dry_run, "addons": options.addons,
+    }  # fmt: skip
+    wanted = [name for name, value in asked.items() if value]
+    return f"{', '.join(wanted)}: {REMEDY}" if wanted else ""
+
+
+def work_answer(
+    protocol: int, work: Work, job: Job, *, kind: ImageKind | None = None, part_bytes: int = 0
+) -> dict[str, str]:
+    """The answer to the question for work. ``kind``: of the image; ``part_bytes``: of an upload, 0: whole items."""
+    answer = _first(work.kind, job.id, work.image, work.target_disk, work.finish)
+    answer["BUNDLE"] = work.bundle
+    return answer | _second(protocol, job, work.options, kind, part_bytes)
+
+
+def order_answer(
+    protocol: int, job: Job, target_disk: str, *, kind: ImageKind | None = None, part_bytes: int = 0
+) -> dict[str, str]:
+    """The answer to an order of somebody in imaging maintenance: the machine goes on afterwards."""
+    answer = _first(job.kind, job.id, job.image, target_disk, Finish.NONE)
+    return answer | _second(protocol, job, NO_OPTIONS, kind, part_bytes)
+
+
+def _first(kind: BundleKind, job: int, image: str, target_disk: str, finish: Finish) -> dict[str, str]:
+    """What clients of every protocol know."""
+    action = BundleKind.RESTORE if kind in _RESTORES else kind
+    return {
+        "ACTION": action.value, "JOB": str(job), "IMAGE": image, "TARGET_DISK": target_disk, "FINISH": finish.value,
+    }  # fmt: skip
+
+
+def _second(protocol: int, job: Job, options: WorkOptions, kind: ImageKind | None, part_bytes: int) -> dict[str, str]:
+    if protocol < PROTOCOL:
+        return {}
+    answer = {
+        "PROTOCOL": str(PROTOCOL),
+        "VERSION": "" if job.version is None else str(job.version),
+        "KIND": "" if kind is None else kind.value,
+        "PARTITIONS": " ".join(map(str, options.partitions)),
+        "TARGET_PARTITION": str(options.target_partition or ""),
+        "VERIFY": options.verify,
+        "RESIZE": _flag(options.resize),
+        "DRY_RUN": _flag(options.dry_run),
+        "EFI_ENTRY": _flag(options.efi_entry),
+        "ADDONS": " ".join(options.addons),
+        "CACHE": "use" if options.use_cache else "",
+    }
+    if part_bytes and job.kind is BundleKind.CAPTURE:
+        answer["PART_BYTES"] = str(part_bytes)
+    return answer
+
+
+def _flag(value: bool) -> str:
+    return "1" if value else "0"
