@@ -51,6 +51,12 @@ class UnknownImage(ImagingFault):
     status = HTTPStatus.NOT_FOUND
 
 
+class UnknownStore(ImagingFault):
+    """No image store of that name is configured."""
+
+    status = HTTPStatus.NOT_FOUND
+
+
 class ImageExists(ImagingFault):
     """The name is taken and overwriting was not asked for."""
 
@@ -93,6 +99,12 @@ class ChecksumMismatch(ImagingFault):
     status = HTTPStatus.UNPROCESSABLE_ENTITY
 
 
+class BadStream(ImagingFault):
+    """The bytes that arrived are not what their kind promises: a damaged header, frame or end."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+
 class ManifestMismatch(ImagingFault):
     """The manifest and the uploaded items do not agree."""
 
@@ -130,9 +142,16 @@ class NotSupported(ImagingFault):
 
 
 class WrongPart(ImagingFault):
-    """A part of an upload that is not the next one, or another one than the one that came under its number."""
+    """A part of an upload that is not the next one, or another one than the one that came under its number.
+
+    ``next_part`` is the one to send, 0 where that is not said.
+    """
 
     status = HTTPStatus.CONFLICT
+
+    def __init__(self, text: str, next_part: int = 0) -> None:
+        super().__init__(text)
+        self.next_part = next_part
 
 
 class StoreFull(ImagingFault):
