@@ -282,7 +282,7 @@ def _canonical(name: str, text: str, same: str) -> None:
 _TYPES: Final = {entry.name: entry.type for entry in fields(Identity)}
 
 
-def _read(name: str, value: object) -> object:
+def _read(name: str, value: object) -> Any:
     """A value of JSON as the field has it. Raises ValueError for a field or type that there is not."""
     kind = _TYPES.get(name)
     if kind is None:

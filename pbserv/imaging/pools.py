@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final  # Any: what JSON gives
 
@@ -64,12 +64,9 @@ class Pool:
             raise ValueError(
                 f"pool {self.name[:80]!r}: letters, digits, space, - _ and . (not at its ends), at most 64"
             )
-        for value, check in (
-            (self.domain, check_domain), (self.workgroup, check_workgroup), (self.dns, check_dns),
-            (self.suffixes, check_suffixes),
-        ):  # fmt: skip
-            if value:
-                check(value)  # type: ignore[operator]  # each has the check of its own type
+        for name, check in _SHARED.items():
+            if getattr(self, name):
+                check(getattr(self, name))
         if not self.folder.startswith("/") or (self.folder != "/" and self.folder.endswith("/")):
             raise ValueError(f"folder {self.folder[:80]!r}: write / or /NAME/NAME")
         _check_names(self)
@@ -211,6 +208,12 @@ def _with_shared(identity: Identity, sources: dict[str, str], pool: Pool) -> Ide
     return identity
 
 
+_SHARED: Final[Mapping[str, Callable[[Any], None]]] = {
+    "domain": check_domain, "workgroup": check_workgroup, "dns": check_dns, "suffixes": check_suffixes,
+}  # fmt: skip
+"""What all devices of a pool get, where nothing of their own is said."""
+
+
 def _check_names(pool: Pool) -> None:
     if not pool.pattern:
         if pool.last:
@@ -291,7 +294,7 @@ def _depth(folder: str) -> int:
 _TYPES: Final = {entry.name: entry.type for entry in fields(Pool)}
 
 
-def _read(pool: str, key: str, value: object) -> object:
+def _read(pool: str, key: str, value: object) -> Any:
     kind = _TYPES.get(key) if key != "name" else None
     if kind is None:
         raise ValueError(f"pool {pool!r}: {key!r} is unknown to this version of pbserv")

@@ -12,6 +12,7 @@ from sqlalchemy import Table, bindparam, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from pbserv.registry.device_rows import chunks, labels_text, owners_of
+from pbserv.registry.identity import release_values
 from pbserv.registry.models import ACTIVE, DeviceGroupRow, DeviceRow, WorkRow
 from pbserv.registry.orders import DeviceChange
 from pbserv.registry.records import DeviceState, WorkState
@@ -40,6 +41,7 @@ async def change_rows(change: Change, changes: Mapping[str, DeviceChange]) -> li
         await _set(connection, batch)
         await _put_in_groups(connection, batch)
         await _end_work(change, batch)
+        await _release(connection, batch)
         for name, _ in batch:
             change.touch(name)
     return [name for name, _ in wanted]
@@ -107,3 +109,10 @@ async def _end_work(change: Change, batch: _Batch) -> None:
     if barred:
         for work in await change.session.scalars(select(WorkRow).where(WorkRow.mac.in_(barred), ACTIVE)):
             change.end(work, WorkState.CANCELLED, f"the device was {barred[work.mac]}")
+
+
+async def _release(connection: AsyncConnection, batch: _Batch) -> None:
+    """Others may have the names and addresses of those that are retired."""
+    retired = [name for name, wanted in batch if wanted.state is DeviceState.RETIRED]
+    if retired:
+        await release_values(connection, retired)

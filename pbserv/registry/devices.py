@@ -23,6 +23,7 @@ from pbserv.registry.device_rows import (
 )
 from pbserv.registry.engine import Upsert
 from pbserv.registry.faults import ConflictError
+from pbserv.registry.identity import join_identity
 from pbserv.registry.models import (
     BootSessionRow,
     DeviceGroupRow,
@@ -30,7 +31,9 @@ from pbserv.registry.models import (
     DeviceRow,
     DeviceRunRow,
     EventRow,
+    IdentityRow,
     JobRow,
+    PoolValueRow,
     StrategyRow,
     WorkRow,
 )
@@ -43,7 +46,8 @@ SEEN_AT_ONCE = 50
 _EMPTY: Final[ColumnElement[str]] = literal_column("''")
 _NO_LABELS: Final[ColumnElement[str]] = literal_column("'{}'")
 _OF_DEVICE: Final = (
-    EventRow, JobRow, WorkRow, BootSessionRow, StrategyRow, DeviceGroupRow, DeviceRunRow, DeviceMacRow, DeviceRow,
+    EventRow, JobRow, WorkRow, BootSessionRow, StrategyRow, IdentityRow, PoolValueRow, DeviceGroupRow, DeviceRunRow,
+    DeviceMacRow, DeviceRow,
 )  # fmt: skip
 """In this order: none of them is named by one that is still there."""
 
@@ -128,6 +132,7 @@ class Devices(Store):
             for table in (WorkRow, JobRow, EventRow):
                 await session.execute(update(table).where(table.mac == gone.mac).values(mac=kept.mac))
             await _move_runs(session, gone, kept)
+            await join_identity(session, gone.mac, kept.mac)
             await session.execute(delete(DeviceMacRow).where(DeviceMacRow.device == gone.mac))
             for part in (DeviceGroupRow, DeviceRow):
                 await session.execute(delete(part).where(part.mac == gone.mac))

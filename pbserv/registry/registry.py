@@ -9,12 +9,14 @@ from pbserv.registry.documents import Documents
 from pbserv.registry.engine import Place, open_engine
 from pbserv.registry.faults import ConflictError, NotFoundError, RevisionError, UnavailableError, first_line
 from pbserv.registry.history import History
+from pbserv.registry.identity import Identities
 from pbserv.registry.jobs import Jobs
 from pbserv.registry.orders import DeviceChange, Progress, WorkOrder
+from pbserv.registry.pools import Pools
 from pbserv.registry.works import Works
 
 
-class Registry(Devices, Works, Jobs, Documents, History, ApiTokens, Counting):
+class Registry(Devices, Works, Jobs, Documents, History, ApiTokens, Counting, Identities, Pools):
     """Open with :meth:`open` after :func:`pbserv.registry.migrate.migrate`; close with :meth:`close`.
 
     A call raises SQLAlchemyError when the database refuses, and of these UnavailableError when it cannot be reached.
