@@ -80,6 +80,14 @@ class About:
                 versions[number] = replace(versions[number], state=state, since=at, by=by[:MAX_LINE])
         return replace(self, versions=versions)
 
+    def version(self, number: int) -> VersionAbout:
+        """What is said of a version; one that nobody said anything of was always served."""
+        return self.versions.get(number) or VersionAbout(VersionState.ENABLED)
+
+    def with_verified(self, number: int, at: datetime | None) -> About:
+        """With the time of the last clean scrub, or None when damage was found."""
+        return self.with_version(number, replace(self.version(number), verified=at))
+
     def without(self, number: int) -> About:
         return replace(self, versions={other: facts for other, facts in self.versions.items() if other != number})
 

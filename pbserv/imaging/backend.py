@@ -14,12 +14,15 @@ import re
 from collections.abc import AsyncIterable, Awaitable
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 from pbserv.errors import StartError
+from pbserv.imaging.about import About, AboutChange
 from pbserv.imaging.draft import StoredItem
-from pbserv.imaging.layout import DEFAULT_FREE_FLOOR, StoredImage
-from pbserv.imaging.store import Store
+from pbserv.imaging.layout import DEFAULT_FREE_FLOOR, Damage, StoredImage
+from pbserv.imaging.objects import ImageObject, StoreFacts
+from pbserv.imaging.states import VersionState
+from pbserv.imaging.store import OpenIndex, Store
 
 IMAGES_DIRECTORY = "images"
 _DEFAULT_OBJECT = "backend"
@@ -77,12 +80,12 @@ class ImagingBackend(Protocol):
     async def close(self) -> None: ...
 
     def list(self) -> tuple[StoredImage, ...]:
-        """The newest version of every image."""
+        """The version of every image that is served."""
 
     def versions(self, name: str) -> tuple[int, ...]: ...
 
     def info(self, name: str, version: int | None = None) -> StoredImage:
-        """The newest or the named version; raises UnknownImage."""
+        """The served or the named version; raises UnknownImage."""
 
     async def open(self, name: str, item: str, version: int | None = None) -> ItemSource: ...
 
@@ -90,6 +93,49 @@ class ImagingBackend(Protocol):
         """Start an upload or refuse it at once; ``overwrite`` None means as ``allow_overwrite`` says."""
 
     async def delete(self, name: str) -> None: ...
+
+
+class VersionedBackend(ImagingBackend, Protocol):
+    """A store that knows more of an image than its bytes: states, titles, where it is kept.
+
+    The built-in store is one; of an own backend it is not asked. Refusals: UnknownImage, WrongState (the state does not
+    allow it), InUse (who needs it is named), Changed (``expected`` is not the etag any more).
+    """
+
+    @property
+    def damages(self) -> tuple[Damage, ...]:
+        """What lies in the store and is not served, and why."""
+
+    def stores(self) -> tuple[StoreFacts, ...]:
+        """Where images are kept, as it is now."""
+
+    def all(self) -> tuple[ImageObject, ...]:
+        """Every image by name, also without a version."""
+
+    def object(self, name: str) -> ImageObject: ...
+
+    async def register(self, name: str, about: About, store: str = "") -> ImageObject:
+        """Make an image that has no version yet; ``store`` empty: the first one."""
+
+    async def change(self, name: str, change: AboutChange, expected: str = "") -> ImageObject: ...
+
+    async def move(self, name: str, version: int, to: VersionState, by: str) -> ImageObject: ...
+
+    async def rollback(self, name: str, to: int | None, by: str) -> ImageObject: ...
+
+    async def purge(self, name: str, version: int | None = None) -> None:
+        """Remove a retired version; None: the whole image, when all its versions are retired."""
+
+    async def index(self, image: StoredImage, item: str) -> OpenIndex | None:
+        """The frames of an item; None when it has no index."""
+
+
+_VERSIONED = ("stores", "all", "object", "register", "change", "move", "rollback", "purge", "index")
+
+
+def is_versioned(backend: ImagingBackend) -> TypeGuard[VersionedBackend]:
+    """Whether a backend can do what :class:`VersionedBackend` says."""
+    return all(callable(getattr(backend, method, None)) for method in _VERSIONED)
 
 
 def load_backend(

@@ -14,10 +14,13 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 from concurrent.futures import Executor, Future
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import ParamSpec, TypeVar
 
+from pbserv.imaging.changes import Signing
+from pbserv.imaging.durable import CREATE, filesystem_faults
 from pbserv.imaging.faults import (
     ChecksumMismatch,
     DraftGone,
@@ -28,8 +31,9 @@ from pbserv.imaging.faults import (
     UploadRunning,
     UploadStalled,
 )
-from pbserv.imaging.layout import CREATE, Layout, StoredImage, filesystem_faults
-from pbserv.imaging.manifest import Manifest, check_item_name, parse
+from pbserv.imaging.layout import Layout, StoredImage
+from pbserv.imaging.manifest import Manifest, check_item_name, parse, print_manifest
+from pbserv.imaging.version_facts import Received, VersionFacts
 
 BLOCK_BYTES = 1024 * 1024
 IDLE_TIMEOUT_S = 900.0  # partclone reads the bitmap of a huge, slow disk before it sends a byte
@@ -65,6 +69,20 @@ class _Folder:
         self.descriptor = -1
         self._gone = False
         self._parts = 0
+        self._charged = 0
+
+    def charge(self, size_bytes: int) -> None:
+        """Count bytes before they are written; raises StoreFull."""
+        self.layout.charge(size_bytes)
+        with self.lock:
+            self._charged += size_bytes
+
+    def uncharge(self, size_bytes: int) -> None:
+        """Bytes that were counted and are gone."""
+        with self.lock:
+            size_bytes = min(size_bytes, self._charged)
+            self._charged -= size_bytes
+        self.layout.count(-size_bytes)
 
     def create_part(self) -> tuple[str, int]:
         """A new hidden file: its name and descriptor."""
@@ -90,11 +108,21 @@ class _Folder:
                 with suppress(FileNotFoundError):
                     os.unlink(part, dir_fd=self.descriptor)
 
-    def publish(self, manifest: Manifest) -> StoredImage:
+    def publish(self, manifest: Manifest, facts: VersionFacts, signing: Signing) -> StoredImage:
+        digest = hashlib.sha256(print_manifest(manifest).encode()).hexdigest()
+        at = datetime.now(UTC)
         with self.lock:
             if self._gone:
                 raise DraftGone(f"image {self.image}: the upload was discarded")
-            image = self.layout.publish(self.name, self.descriptor, self.image, manifest)
+            image = self.layout.publish(
+                self.name,
+                self.descriptor,
+                self.image,
+                manifest,
+                replace(facts, created=at),
+                lambda about, number: signing.signed(about, number, digest, at),
+            )
+            self.layout.count(self.layout.size_of(self.image, image.version) - self._charged)
             self._close()
             return image
 
@@ -105,6 +133,7 @@ class _Folder:
                 return
             made = self.descriptor >= 0
             self._close()
+            self.layout.count(-self._charged)
             if made:
                 self.layout.remove_incoming(self.name)
 
@@ -139,7 +168,7 @@ class _Part:
         with self._lock:
             if self._ended:
                 return
-            self._folder.layout.check_space(len(block))
+            self._folder.charge(len(block))
             self._hash.update(block)
             with filesystem_faults(f"image {self._folder.image} item {self._name}"), memoryview(block) as whole:
                 written = 0
@@ -171,6 +200,7 @@ class _Part:
             self._close()
             if opened:
                 self._folder.remove_part(self._file)
+                self._folder.uncharge(self.size_bytes)
 
     def _close(self) -> None:
         self._ended = True
@@ -190,8 +220,10 @@ class Draft:
         *,
         ended: Callable[[StoredImage | None], None],
         idle_timeout_s: float = IDLE_TIMEOUT_S,
+        signing: Signing,
     ) -> None:
         self.image = image
+        self._signing = signing
         self._workers = workers
         self._ended = ended
         self._idle_timeout_s = idle_timeout_s
@@ -244,9 +276,15 @@ class Draft:
         manifest = parse(manifest_text)
         self._compare(manifest)
         self._state = _State.COMMITTING
-        published = self._submit(self._folder.publish, manifest)
+        published = self._submit(self._folder.publish, manifest, self._facts(), self._signing)
         published.add_done_callback(self._published)  # also when the caller is cancelled meanwhile
         return await asyncio.shield(published)
+
+    def _facts(self) -> VersionFacts:
+        received = {item.name: Received(item.size_bytes, item.sha256) for item in self._items.values()}
+        kind, _, number = self._signing.creator.partition(":")
+        job = int(number) if kind == "job" and number.isdigit() else None
+        return VersionFacts(creator=self._signing.creator, job=job, received=received)
 
     def discard(self) -> Awaitable[None]:
         """Give the upload up and free its name at once; await the result to know that its files are gone.

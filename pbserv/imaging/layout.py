@@ -1,47 +1,64 @@
-"""The image store on the disk: ``<name>/<version>/{manifest,items}`` below one directory. Blocking; for worker threads.
+"""The image store on the disk: ``<name>/<version>/{manifest,facts,items}`` and ``<name>/about`` below one directory.
 
-One rule: nothing is visible before it is complete and durable. Uploads lie in ``.incoming`` and are renamed into place
-after fsync; deletions are renamed back there first. Below the root every step goes through a directory descriptor with
-O_NOFOLLOW and a checked name, so no path leaves the store.
+Blocking; for worker threads. One rule: nothing is visible before it is complete and durable. Uploads lie in
+``.incoming`` and are renamed into place after fsync; deletions are renamed back there first. Below the root every step
+goes through a directory descriptor with O_NOFOLLOW and a checked name, so no path leaves the store.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
+import json
 import os
 import re
 import secrets
-import shutil
 import stat
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+import uuid
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
 from types import MappingProxyType
 
 from pbserv.errors import StartError
+from pbserv.imaging import about as about_file
+from pbserv.imaging import version_facts
+from pbserv.imaging.about import MAX_ABOUT_BYTES, About, VersionAbout
+from pbserv.imaging.durable import (
+    DIRECTORY,
+    files_of,
+    filesystem_faults,
+    open_file,
+    opened_directory,
+    remove_entry,
+    replace_durably,
+    write_durably,
+)
 from pbserv.imaging.faults import DamagedImage, ImagingFault, StoreClosed, StoreFault, StoreFull
 from pbserv.imaging.manifest import (
-    MAX_BYTES,
+    FACTS_FILE,
+    INDEX_SUFFIX,
+    MAX_STORED_BYTES,
     RESERVED_ITEM,
     Manifest,
     check_image_name,
     parse,
     print_manifest,
 )
+from pbserv.imaging.states import VersionState
+from pbserv.imaging.version_facts import MAX_FACTS_BYTES, VersionFacts
 
 INCOMING = ".incoming"
+ABOUT_FILE = "about"
+STORE_FILE = ".store"
+STORE_FORMAT = 2
+_ABOUT_NEW = "about.new"
 DEFAULT_FREE_FLOOR = 256 * 1024 * 1024
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # O_NONBLOCK: a FIFO put there must not block us
-CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +69,7 @@ class StoredImage:
     version: int
     created: datetime
     manifest: Manifest
+    facts: VersionFacts = field(default_factory=VersionFacts)
 
     @property
     def sizes(self) -> Mapping[str, int]:
@@ -67,35 +85,51 @@ class Damage:
     reason: str
 
 
-@contextmanager
-def filesystem_faults(doing: str) -> Iterator[None]:
-    """Turn an OSError into StoreFull or StoreFault that says what was being done."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise StoreFull(f"{doing}: {error.strerror}; make room or delete images") from error
-        raise StoreFault(f"{doing}: {error.strerror or error}") from error
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What the start of a store found: versions, what is not served and why, bytes of all versions."""
+
+    images: list[StoredImage]
+    damages: list[Damage]
+    used_bytes: int
 
 
 class Layout:
-    """The directory tree of one store. Holds a lock on it from ``open`` to ``close``."""
+    """The directory tree of one store. Holds a lock on it from ``open`` to ``close``.
 
-    def __init__(self, root: Path, free_floor_bytes: int = DEFAULT_FREE_FLOOR) -> None:
+    ``abouts`` is what is said of every image, as it stands on the disk; it may be read from any thread, and
+    :meth:`change_about` alone changes it.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        free_floor_bytes: int = DEFAULT_FREE_FLOOR,
+        *,
+        name: str = "main",
+        nested: Collection[str] = (),
+    ) -> None:
         self.root = root
-        self._floor = free_floor_bytes
+        self.name = name
+        self.number = ""
+        self.floor_bytes = free_floor_bytes
+        self.quota_bytes = 0
+        self.abouts: dict[str, About] = {}
+        self._nested = frozenset(nested)
+        self._used = 0
+        self._counting = threading.Lock()
         self._root_fd = -1
         self._incoming_fd = -1
         self._naming = threading.Lock()  # one change of the visible names at a time
 
     def open(self) -> None:
-        """Make the directories, take the lock, remove what a crash left; raises StartError."""
+        """Make the directories, take the lock; raises StartError. ``remove_leftovers`` is the caller's next step."""
         try:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o750)
             self._root_fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             with suppress(FileExistsError):
                 os.mkdir(INCOMING, 0o700, dir_fd=self._root_fd)
-            self._incoming_fd = os.open(INCOMING, _DIRECTORY, dir_fd=self._root_fd)
+            self._incoming_fd = os.open(INCOMING, DIRECTORY, dir_fd=self._root_fd)
         except OSError as error:
             self.close()
             raise StartError(
@@ -107,10 +141,23 @@ class Layout:
             self.close()
             raise StartError(f"image store {self.root}: another process uses it; stop that one first") from error
         try:
-            self._remove_leftovers()
-        except OSError as error:
+            self.number = self._identify()
+        except (OSError, ImagingFault) as error:
             self.close()
-            raise StartError(f"image store {self.root}: cannot remove leftovers: {error.strerror}") from error
+            raise StartError(f"image store {self.root}: {STORE_FILE}: {error}") from error
+
+    def _identify(self) -> str:
+        """The number of this store; made at the first start."""
+        try:
+            data = self._read(STORE_FILE, self._root_fd, 4096)
+        except FileNotFoundError:
+            number = str(uuid.uuid4())
+            text = json.dumps({"format": STORE_FORMAT, "id": number, "name": self.name}) + "\n"
+            write_durably(STORE_FILE + ".new", text.encode(), self._root_fd)
+            os.rename(STORE_FILE + ".new", STORE_FILE, src_dir_fd=self._root_fd, dst_dir_fd=self._root_fd)
+            os.fsync(self._root_fd)
+            return number
+        return about_file.Record.read(data, STORE_FILE, STORE_FORMAT).text("id")
 
     def close(self) -> None:
         """Release descriptors and lock. Idempotent."""
@@ -119,48 +166,100 @@ class Layout:
                 os.close(descriptor)
         self._incoming_fd = self._root_fd = -1
 
-    def scan(self) -> tuple[list[StoredImage], list[Damage]]:
-        """Every committed version, and every directory that only looks like one."""
-        images: list[StoredImage] = []
-        damages: list[Damage] = []
+    def scan(self, missing: VersionState = VersionState.ENABLED) -> Scan:
+        """Every committed version, and every directory that only looks like one; fills ``abouts``.
+
+        ``missing``: the state of a version that its image's ``about`` does not know: a crash came between.
+        """
+        found = Scan([], [], 0)
+        used = 0
+        self.abouts = {}
         for name in sorted(os.listdir(self._root_fd)):
-            if name in (INCOMING, "lost+found"):
+            if name in (INCOMING, "lost+found") or name in self._nested or self._is_file(name):
                 continue
             try:
                 check_image_name(name)
-                with _opened(name, self._root_fd) as image_fd:
-                    versions = sorted(os.listdir(image_fd), key=lambda text: (len(text), text))
+                with opened_directory(name, self._root_fd) as image_fd:
+                    inside = os.listdir(image_fd)
+                    about = self._read_about(image_fd)
             except (OSError, ImagingFault) as error:
-                damages.append(Damage(name, str(error)))
+                found.damages.append(Damage(name, str(error)))
                 continue
+            versions = sorted((text for text in inside if text not in (ABOUT_FILE, _ABOUT_NEW)), key=_numeric)
+            self.abouts[name] = _completed(about, versions, missing)
             for version in versions:
                 try:
-                    images.append(self.load(name, version))
+                    found.images.append(self.load(name, version))
                 except (OSError, ImagingFault) as error:
-                    damages.append(Damage(f"{name}/{version}", str(error)))
-        return images, damages
+                    found.damages.append(Damage(f"{name}/{version}", str(error)))
+                used += self.size_of(name, version)
+        with self._counting:
+            self._used = used
+        return Scan(found.images, found.damages, used)
 
     def load(self, name: str, version: str) -> StoredImage:
         """Read one version and check that every item is there in its full size."""
         if not _VERSION.fullmatch(version):
             raise DamagedImage(f"{version!r} is not the number of a version")
-        with _opened(name, self._root_fd) as image_fd, _opened(version, image_fd) as version_fd:
-            with _open_file(RESERVED_ITEM, version_fd) as file:
-                text = file.read(MAX_BYTES + 1) or b""
+        with opened_directory(name, self._root_fd) as image_fd, opened_directory(version, image_fd) as version_fd:
+            with open_file(RESERVED_ITEM, version_fd) as file:
+                text = file.read(MAX_STORED_BYTES + 1) or b""
                 created = datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime, UTC)
-            manifest = parse(text.decode("utf-8", "replace"))
+            manifest = parse(text.decode("utf-8", "replace"), MAX_STORED_BYTES)
             for item in manifest.items:
                 facts = os.stat(item.name, dir_fd=version_fd, follow_symlinks=False)
                 if not stat.S_ISREG(facts.st_mode) or facts.st_size != item.stored_bytes:
                     raise DamagedImage(f"item {item.name} is not a file of {item.stored_bytes} bytes")
-        return StoredImage(name, int(version), created, manifest)
+            try:
+                data = self._read(FACTS_FILE, version_fd, MAX_FACTS_BYTES + 1)
+                known = version_facts.decode(data)
+            except FileNotFoundError:  # of an older pbserv
+                known = VersionFacts()
+        return StoredImage(name, int(version), known.created or created, manifest, known)
+
+    def change_about(self, name: str, change: Callable[[About], About]) -> About:
+        """Replace what is said of an image, durably; an image that is not there yet is made (registered).
+
+        ``change`` gets what is said now and must not wait; what it raises leaves everything as it is.
+        """
+        check_image_name(name)
+        with self._naming:
+            return self._change_about(name, change)
+
+    def _change_about(self, name: str, change: Callable[[About], About]) -> About:
+        about = change(self.abouts.get(name, About()))
+        data = about_file.encode(about)
+        if len(data) > MAX_ABOUT_BYTES:
+            raise StoreFault(f"image {name}: {ABOUT_FILE} would have more than {MAX_ABOUT_BYTES} bytes; purge versions")
+        with filesystem_faults(f"image {name}: writing {ABOUT_FILE}"):
+            made = False
+            with suppress(FileExistsError):
+                os.mkdir(name, 0o750, dir_fd=self._root_fd)
+                made = True
+            with opened_directory(name, self._root_fd) as image_fd:
+                replace_durably(ABOUT_FILE, data, image_fd)
+            if made:
+                os.fsync(self._root_fd)
+        self.abouts[name] = about
+        return about
+
+    def _read_about(self, image_fd: int) -> About | None:
+        try:
+            return about_file.decode(self._read(ABOUT_FILE, image_fd, MAX_ABOUT_BYTES + 1))
+        except FileNotFoundError:  # of an older pbserv, or a crash came between
+            return None
+        except (OSError, ImagingFault) as error:
+            raise DamagedImage(f"{ABOUT_FILE}: {error}; mend or remove that file, then start imaging again") from error
 
     def open_item(self, image: StoredImage, item: str) -> FileIO:
         """An item's bytes for reading; they stay readable when the image is deleted. Raises DamagedImage."""
         expected = image.sizes[item]
         try:
-            with _opened(image.name, self._root_fd) as image_fd, _opened(str(image.version), image_fd) as version_fd:
-                file = _open_file(item, version_fd)
+            with (
+                opened_directory(image.name, self._root_fd) as image_fd,
+                opened_directory(str(image.version), image_fd) as version_fd,
+            ):
+                file = open_file(item, version_fd)
         except OSError as error:
             raise DamagedImage(f"image {image.name} version {image.version} item {item}: {error.strerror}") from error
         facts = os.fstat(file.fileno())
@@ -172,57 +271,157 @@ class Layout:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
         return file
 
+    def open_index(self, image: StoredImage, item: str) -> FileIO | None:
+        """The index of an item's frames for reading; None when it has none. Raises DamagedImage."""
+        try:
+            with (
+                opened_directory(image.name, self._root_fd) as image_fd,
+                opened_directory(str(image.version), image_fd) as version_fd,
+            ):
+                return open_file(item + INDEX_SUFFIX, version_fd)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise DamagedImage(f"image {image.name} version {image.version} item {item}: {error.strerror}") from error
+
     def check_space(self, needed_bytes: int = 0) -> None:
-        """Raise StoreFull when ``needed_bytes`` more would leave less than the floor free."""
+        """Raise StoreFull when ``needed_bytes`` more would cross the floor of free space, or the store's quota."""
+        free = self.free_bytes
+        if free - needed_bytes < self.floor_bytes:
+            raise StoreFull(
+                f"the image store {self.name} has {_mib(free)} MiB free; {_mib(needed_bytes)} MiB more would leave "
+                f"less than the {_mib(self.floor_bytes)} MiB that stay free; make room or delete images"
+            )
+        if self.quota_bytes and self._used + needed_bytes > self.quota_bytes:
+            raise StoreFull(
+                f"the image store {self.name} has a quota of {_mib(self.quota_bytes)} MiB and uses "
+                f"{_mib(self._used)} MiB; {_mib(needed_bytes)} MiB more do not fit; purge versions or raise the quota"
+            )
+
+    @property
+    def free_bytes(self) -> int:
+        """Of the file system, for this user. Raises StoreClosed."""
         if self._root_fd < 0:
             raise StoreClosed("the image store is not running")
         facts = os.fstatvfs(self._root_fd)
-        free = facts.f_bavail * facts.f_frsize
-        if free - needed_bytes < self._floor:
-            raise StoreFull(
-                f"the image store has {_mib(free)} MiB free; {_mib(needed_bytes)} MiB more would leave less than the "
-                f"{_mib(self._floor)} MiB that stay free; make room or delete images"
-            )
+        return facts.f_bavail * facts.f_frsize
+
+    @property
+    def used_bytes(self) -> int:
+        """Stored bytes of all versions and of the uploads under way."""
+        return self._used
+
+    def charge(self, size_bytes: int) -> None:
+        """Count bytes that are about to be written; raises StoreFull, then they are not counted."""
+        self.check_space(size_bytes)
+        self.count(size_bytes)
+
+    def count(self, size_bytes: int) -> None:
+        """Bytes that came (or went, below 0) whatever the limits say."""
+        with self._counting:
+            self._used = max(0, self._used + size_bytes)
 
     def make_incoming(self, image: str) -> tuple[str, int]:
         """A new directory for an upload: its name and a descriptor that the caller closes."""
         with filesystem_faults(f"image {image}: making its upload directory"):
             name = f"{image}.{secrets.token_hex(8)}"
             os.mkdir(name, 0o700, dir_fd=self._incoming_fd)
-            return name, os.open(name, _DIRECTORY, dir_fd=self._incoming_fd)
+            return name, os.open(name, DIRECTORY, dir_fd=self._incoming_fd)
 
     def remove_incoming(self, name: str) -> None:
         """Remove an upload directory with all its files; one that is gone already is fine."""
         with suppress(FileNotFoundError), filesystem_faults(f"removing {INCOMING}/{name}"):
-            _remove(name, self._incoming_fd)
+            remove_entry(name, self._incoming_fd)
 
-    def publish(self, incoming: str, incoming_fd: int, image: str, manifest: Manifest) -> StoredImage:
-        """Make an upload durable and visible as the image's next version; the items are on the disk already."""
+    def publish(
+        self,
+        incoming: str,
+        incoming_fd: int,
+        image: str,
+        manifest: Manifest,
+        facts: VersionFacts,
+        signed: Callable[[About, int], About],
+    ) -> StoredImage:
+        """Make an upload durable and visible as the image's next version; the items are on the disk already.
+
+        ``signed`` says what becomes of the image's ``about`` with the new version; should writing that fail, the
+        version is there all the same, with that state until the next start.
+        """
         with filesystem_faults(f"image {image}: writing its manifest"):
-            _write_durably(RESERVED_ITEM, print_manifest(manifest).encode(), incoming_fd)
+            write_durably(FACTS_FILE, version_facts.encode(facts), incoming_fd)
+            write_durably(RESERVED_ITEM, print_manifest(manifest).encode(), incoming_fd)
             os.fchmod(incoming_fd, 0o750)
             os.fsync(incoming_fd)
             created = os.stat(RESERVED_ITEM, dir_fd=incoming_fd).st_mtime
-        with self._naming, filesystem_faults(f"image {image}: renaming it into place"):
-            version = self._place(incoming, image)
-        return StoredImage(image, version, datetime.fromtimestamp(created, UTC), manifest)
+        with self._naming:
+            with filesystem_faults(f"image {image}: renaming it into place"):
+                version = self._place(incoming, image)
+            try:
+                self._change_about(image, lambda about: signed(about, version))
+            except ImagingFault:
+                self.abouts[image] = signed(self.abouts.get(image, About()), version)
+        return StoredImage(image, version, facts.created or datetime.fromtimestamp(created, UTC), manifest, facts)
 
     def delete(self, image: str) -> None:
         """Make an image with all its versions invisible at once, then remove it. Raises FileNotFoundError."""
         check_image_name(image)
         trash = f".deleted.{image}.{secrets.token_hex(8)}"
         with self._naming:
+            size = sum(self.size_of(image, version) for version in self._versions_of(image))
             os.rename(image, trash, src_dir_fd=self._root_fd, dst_dir_fd=self._incoming_fd)
             os.fsync(self._root_fd)
+            self.abouts.pop(image, None)
+            self.count(-size)
+        self._remove_linked(trash, deep=True)
         self.remove_incoming(trash)
+
+    def purge(self, image: str, version: int) -> bool:
+        """Make one version invisible at once, then remove it; True when it was the last and the image went with it.
+
+        Raises FileNotFoundError.
+        """
+        check_image_name(image)
+        trash = f".deleted.{image}.{version}.{secrets.token_hex(8)}"
+        with self._naming:
+            size = self.size_of(image, str(version))
+            with opened_directory(image, self._root_fd) as image_fd:
+                others = [name for name in os.listdir(image_fd) if _VERSION.fullmatch(name) and int(name) != version]
+                if others:
+                    os.rename(str(version), trash, src_dir_fd=image_fd, dst_dir_fd=self._incoming_fd)
+                    os.fsync(image_fd)
+            if others:
+                self._change_about(image, lambda about: about.without(version))
+            else:
+                os.rename(image, trash, src_dir_fd=self._root_fd, dst_dir_fd=self._incoming_fd)
+                os.fsync(self._root_fd)
+                self.abouts.pop(image, None)
+            self.count(-size)
+        self._remove_linked(trash, deep=not others)
+        self.remove_incoming(trash)
+        return not others
+
+    def remove_leftovers(self, keep: Collection[str] = ()) -> list[str]:
+        """Remove what a crash left in ``.incoming`` but ``keep``, and empty directories; what was removed."""
+        removed: list[str] = []
+        for name in os.listdir(self._incoming_fd):
+            if name not in keep:
+                remove_entry(name, self._incoming_fd)
+                removed.append(f"{INCOMING}/{name}")
+        for name in os.listdir(self._root_fd):
+            if name != INCOMING and name not in self._nested:
+                with suppress(OSError):  # only an empty directory goes: a crash between mkdir and rename left it
+                    os.rmdir(name, dir_fd=self._root_fd)
+                    removed.append(name)
+        return removed
 
     def _place(self, incoming: str, image: str) -> int:
         with suppress(FileExistsError):
             os.mkdir(image, 0o750, dir_fd=self._root_fd)
         try:
-            with _opened(image, self._root_fd) as image_fd:
+            with opened_directory(image, self._root_fd) as image_fd:
                 numbers = [int(name) for name in os.listdir(image_fd) if _VERSION.fullmatch(name)]
-                version = max(numbers, default=0) + 1
+                last = self.abouts[image].last if image in self.abouts else 0
+                version = max(max(numbers, default=0), last) + 1
                 os.rename(incoming, str(version), src_dir_fd=self._incoming_fd, dst_dir_fd=image_fd)
                 try:
                     os.fsync(image_fd)
@@ -237,43 +436,61 @@ class Layout:
             raise
         return version
 
-    def _remove_leftovers(self) -> None:
-        for name in os.listdir(self._incoming_fd):
-            _remove(name, self._incoming_fd)
-        for name in os.listdir(self._root_fd):
-            if name != INCOMING:
-                with suppress(OSError):  # only an empty directory goes: a crash between mkdir and rename left it
-                    os.rmdir(name, dir_fd=self._root_fd)
+    def _remove_linked(self, trash: str, *, deep: bool) -> None:
+        """Remove the other names of what is being removed in the root: files that were dropped there and adopted."""
+        with suppress(OSError), opened_directory(trash, self._incoming_fd) as trash_fd:
+            folders = [name for name in os.listdir(trash_fd) if _VERSION.fullmatch(name)] if deep else ["."]
+            inodes: set[int] = set()
+            for folder in folders:
+                with suppress(OSError), opened_directory(folder, trash_fd) as folder_fd:
+                    inodes |= {facts.st_ino for facts in files_of(folder_fd) if facts.st_nlink > 1}
+            for name in os.listdir(self._root_fd) if inodes else ():
+                facts = os.stat(name, dir_fd=self._root_fd, follow_symlinks=False)
+                if stat.S_ISREG(facts.st_mode) and facts.st_ino in inodes:
+                    for sidecar in (name, f"{name}.sum", f"{name}.full.sum"):
+                        with suppress(FileNotFoundError):
+                            os.unlink(sidecar, dir_fd=self._root_fd)
+
+    def size_of(self, image: str, version: str | int) -> int:
+        """Bytes of all files of a version; 0 when it is not there."""
+        try:
+            with (
+                opened_directory(image, self._root_fd) as image_fd,
+                opened_directory(str(version), image_fd) as version_fd,
+            ):
+                return sum(facts.st_size for facts in files_of(version_fd))
+        except OSError:
+            return 0
+
+    def _versions_of(self, image: str) -> list[str]:
+        with opened_directory(image, self._root_fd) as image_fd:
+            return [name for name in os.listdir(image_fd) if _VERSION.fullmatch(name)]
+
+    def _is_file(self, name: str) -> bool:
+        """A file in the root is no image: it is the store's own, or was dropped there and waits to be adopted."""
+        with suppress(OSError):
+            return stat.S_ISREG(os.stat(name, dir_fd=self._root_fd, follow_symlinks=False).st_mode)
+        return False
+
+    @staticmethod
+    def _read(name: str, parent_fd: int, limit: int) -> bytes:
+        with open_file(name, parent_fd) as file:
+            return file.read(limit) or b""
 
 
-@contextmanager
-def _opened(name: str, parent_fd: int) -> Iterator[int]:
-    descriptor = os.open(name, _DIRECTORY, dir_fd=parent_fd)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+def _completed(about: About | None, versions: Collection[str], missing: VersionState) -> About:
+    """What is said of an image, with exactly the versions that have a directory."""
+    numbers = {int(text) for text in versions if _VERSION.fullmatch(text)}
+    if about is None:  # of an older pbserv: everything was served
+        about, missing = About(), VersionState.ENABLED
+    kept = {number: facts for number, facts in about.versions.items() if number in numbers}
+    kept.update({number: VersionAbout(missing) for number in numbers - kept.keys()})
+    last = max(about.last, max(numbers, default=0))
+    return replace(about, last=last, versions=dict(sorted(kept.items())))
 
 
-def _open_file(name: str, parent_fd: int) -> FileIO:
-    return FileIO(os.open(name, _READ, dir_fd=parent_fd), "rb")
-
-
-def _remove(name: str, parent_fd: int) -> None:
-    if stat.S_ISDIR(os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode):
-        shutil.rmtree(name, dir_fd=parent_fd)
-    else:
-        os.unlink(name, dir_fd=parent_fd)
-
-
-def _write_durably(name: str, data: bytes, parent_fd: int) -> None:
-    with suppress(FileNotFoundError):  # of a commit that failed half-way
-        os.unlink(name, dir_fd=parent_fd)
-    with FileIO(os.open(name, CREATE, 0o640, dir_fd=parent_fd), "wb") as file:
-        view = memoryview(data)
-        while view:
-            view = view[file.write(view) :]
-        os.fsync(file.fileno())
+def _numeric(text: str) -> tuple[int, str]:
+    return len(text), text
 
 
 def _mib(size_bytes: int) -> int:

@@ -29,9 +29,7 @@ _HEADER = "pbserv-image 1"
 _IMAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ITEM_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 _NEW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_KIND = re.compile(
-    r"sfdisk|boot|partclone\.[a-z0-9+-]{1,16}|raw|swap|file|partimage|ntfsclone|fsarchiver|tree|disk"
-)
+_KIND = re.compile(r"sfdisk|boot|partclone\.[a-z0-9+-]{1,16}|raw|swap|file|partimage|ntfsclone|fsarchiver|tree|disk")
 _FACT_KEY = re.compile(r"[a-z][a-z0-9_]{0,23}")
 _WHOLE = "-"
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
@@ -201,7 +199,9 @@ def _facts(lines: list[str], first: int, items: Iterable[str]) -> tuple[Fact, ..
 def _fact(number: int, fields: list[str]) -> Fact:
     item, key, text = fields
     if not _FACT_KEY.fullmatch(key):
-        raise ManifestError(number, "key", f"{key[:40]!r} is not 1 to 24 small letters, digits and '_', the first a letter")
+        raise ManifestError(
+            number, "key", f"{key[:40]!r} is not 1 to 24 small letters, digits and '_', the first a letter"
+        )
     try:
         value = unquote(text, errors="strict")
     except ValueError:
@@ -261,8 +261,10 @@ def _item(number: int, fields: list[str]) -> ManifestItem:
         raise ManifestError(number, "name", str(fault)) from None
     if not _KIND.fullmatch(kind):
         raise ManifestError(
-            number, "kind", f"{kind[:40]!r} is none of sfdisk, boot, partclone.<file system>, raw, swap, file, "
-            "partimage, ntfsclone, fsarchiver, tree, disk"
+            number,
+            "kind",
+            f"{kind[:40]!r} is none of sfdisk, boot, partclone.<file system>, raw, swap, file, "
+            "partimage, ntfsclone, fsarchiver, tree, disk",
         )
     partition = _number(number, "partition_number", partition_text)
     if partition > _MAX_PARTITION:

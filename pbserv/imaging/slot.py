@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from pbserv.imaging.backend import ImageDraft, ImagingBackend, ItemSource
-from pbserv.imaging.faults import StoreClosed
+from pbserv.imaging.about import About, AboutChange
+from pbserv.imaging.backend import ImageDraft, ImagingBackend, ItemSource, VersionedBackend, is_versioned
+from pbserv.imaging.faults import NotSupported, StoreClosed
 from pbserv.imaging.layout import Damage, StoredImage
+from pbserv.imaging.objects import ImageObject, StoreFacts
+from pbserv.imaging.states import VersionState
+from pbserv.imaging.store import OpenIndex
 
 
 class BackendSlot:
-    """An ``ImagingBackend`` that passes everything on to the current one; StoreClosed while there is none."""
+    """A ``VersionedBackend`` that passes everything on to the current one; StoreClosed while there is none.
+
+    What an own backend cannot do is NotSupported.
+    """
 
     def __init__(self) -> None:
         self._backend: ImagingBackend | None = None
@@ -31,6 +38,13 @@ class BackendSlot:
         if self._backend is None:
             raise StoreClosed("the imaging service is not running; start it with: pbserv start imaging")
         return self._backend
+
+    @property
+    def _versioned(self) -> VersionedBackend:
+        backend = self._now
+        if not is_versioned(backend):
+            raise NotSupported("the backend that LIBRARY_NAME names keeps no states of images; the built-in one does")
+        return backend
 
     @property
     def allow_overwrite(self) -> bool:
@@ -63,3 +77,30 @@ class BackendSlot:
 
     async def delete(self, name: str) -> None:
         await self._now.delete(name)
+
+    def stores(self) -> tuple[StoreFacts, ...]:
+        return self._versioned.stores()
+
+    def all(self) -> tuple[ImageObject, ...]:
+        return self._versioned.all()
+
+    def object(self, name: str) -> ImageObject:
+        return self._versioned.object(name)
+
+    async def register(self, name: str, about: About, store: str = "") -> ImageObject:
+        return await self._versioned.register(name, about, store)
+
+    async def change(self, name: str, change: AboutChange, expected: str = "") -> ImageObject:
+        return await self._versioned.change(name, change, expected)
+
+    async def move(self, name: str, version: int, to: VersionState, by: str) -> ImageObject:
+        return await self._versioned.move(name, version, to, by)
+
+    async def rollback(self, name: str, to: int | None, by: str) -> ImageObject:
+        return await self._versioned.rollback(name, to, by)
+
+    async def purge(self, name: str, version: int | None = None) -> None:
+        await self._versioned.purge(name, version)
+
+    async def index(self, image: StoredImage, item: str) -> OpenIndex | None:
+        return await self._versioned.index(image, item)

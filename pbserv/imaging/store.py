@@ -7,21 +7,44 @@ from a bounded number of worker threads, reads and writes apart so that a slow f
 from __future__ import annotations
 
 import asyncio
+import mmap
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from io import FileIO
 from pathlib import Path
 from typing import TypeVar
 
+from pbserv.imaging.about import About, AboutChange, checked
+from pbserv.imaging.changes import Signing, check_move, check_purge, rolled_back
 from pbserv.imaging.draft import IDLE_TIMEOUT_S, Draft
-from pbserv.imaging.faults import Forbidden, ImageExists, StoreClosed, UnknownImage, UploadRunning
-from pbserv.imaging.layout import DEFAULT_FREE_FLOOR, Damage, Layout, StoredImage, filesystem_faults
-from pbserv.imaging.manifest import check_image_name
+from pbserv.imaging.durable import filesystem_faults
+from pbserv.imaging.faults import (
+    Changed,
+    DamagedImage,
+    Forbidden,
+    ImageExists,
+    InUse,
+    StoreClosed,
+    UnknownImage,
+    UnknownStore,
+    UploadRunning,
+)
+from pbserv.imaging.frames.index import Index, decode
+from pbserv.imaging.layout import DEFAULT_FREE_FLOOR, Damage, Layout, StoredImage
+from pbserv.imaging.locks import Locks
+from pbserv.imaging.manifest import check_image_name, check_new_name
+from pbserv.imaging.objects import ImageObject, ImageVersion, StoreFacts
+from pbserv.imaging.states import VersionState, served
 
 T = TypeVar("T")
+Users = Callable[[str, int | None], Awaitable[Sequence[str]]]
+"""Who outside the store needs a version of an image; version None: any, and whoever will get the served one."""
 
+DEFAULT_NAME = "main"
 _WRITERS = 4
 _READERS = 8
 
@@ -47,12 +70,53 @@ class OpenItem:
             raise StoreClosed("the image store is stopping") from None
         return await reading
 
+    def fileno(self) -> int:
+        """For ``os.sendfile``; valid until ``close``."""
+        return self._file.fileno()
+
     def close(self) -> None:
         self._file.close()
 
 
+class OpenIndex:
+    """The frames of an item, mapped from the disk; ``close`` it when nothing of ``index`` is in use any more."""
+
+    def __init__(self, file: FileIO) -> None:
+        """Blocking: checks the whole index. Raises DamagedImage; ``file`` is closed in any case."""
+        with file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._view = memoryview(self._map)
+        try:
+            self.index: Index = decode(self._view)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._view.release()
+        self._map.close()
+
+
+@dataclass(slots=True)
+class StoreRules:
+    """What pbserv.conf says of a store; may be changed while it runs. ``keep`` 0: all versions; quota 0: none."""
+
+    allow_overwrite: bool = False
+    auto_enable: bool = True
+    keep: int = 0
+    quota_bytes: int = 0
+    floor_bytes: int = DEFAULT_FREE_FLOOR
+    restores: int = 0
+    captures: int = 0
+
+
+async def _nobody(_image: str, _version: int | None) -> Sequence[str]:
+    return ()
+
+
 class Store:
-    """All images of one directory. ``start`` it before use; ``allow_overwrite`` may be changed while it runs."""
+    """All images of one directory. ``start`` it before use; ``rules`` and ``users`` may be changed while it runs."""
 
     def __init__(
         self,
@@ -61,17 +125,43 @@ class Store:
         allow_overwrite: bool = False,
         free_floor_bytes: int = DEFAULT_FREE_FLOOR,
         idle_timeout_s: float = IDLE_TIMEOUT_S,
+        name: str = DEFAULT_NAME,
+        rules: StoreRules | None = None,
+        nested: Sequence[str] = (),
     ) -> None:
-        self.allow_overwrite = allow_overwrite
+        self.name = name
+        self.root = root
+        self.users: Users = _nobody
         self.damages: tuple[Damage, ...] = ()
-        self._layout = Layout(root, free_floor_bytes)
+        self.locks = Locks()
+        self._layout = Layout(root, free_floor_bytes, name=name, nested=nested)
+        self._rules = rules or StoreRules(allow_overwrite=allow_overwrite, floor_bytes=free_floor_bytes)
         self._idle_timeout_s = idle_timeout_s
         self._images: dict[str, dict[int, StoredImage]] = {}
+        self._broken: dict[tuple[str, int], str] = {}
         self._damaged_names: set[str] = set()
         self._drafts: dict[str, Draft] = {}
         self._deleting: set[str] = set()
         self._writers: ThreadPoolExecutor | None = None
         self._readers: ThreadPoolExecutor | None = None
+        self.rules = self._rules
+
+    @property
+    def rules(self) -> StoreRules:
+        return self._rules
+
+    @rules.setter
+    def rules(self, rules: StoreRules) -> None:
+        self._rules = rules
+        self._layout.quota_bytes, self._layout.floor_bytes = rules.quota_bytes, rules.floor_bytes
+
+    @property
+    def allow_overwrite(self) -> bool:
+        return self._rules.allow_overwrite
+
+    @allow_overwrite.setter
+    def allow_overwrite(self, allowed: bool) -> None:
+        self._rules.allow_overwrite = allowed
 
     async def start(self) -> None:
         """Lock the directory, remove leftovers, read what is there; ``damages`` tells what is not served.
@@ -82,15 +172,17 @@ class Store:
         self._readers = ThreadPoolExecutor(_READERS, "pbserv-image-reader")
         try:
             await self._work(self._writers, self._layout.open)
-            images, damages = await self._work(self._writers, self._layout.scan)
+            await self._work(self._writers, self._layout.remove_leftovers)
+            missing = VersionState.ENABLED if self._rules.auto_enable else VersionState.VALIDATED
+            found = await self._work(self._writers, partial(self._layout.scan, missing))
         except BaseException:
             await self.close()
             raise
         self._images = {}
-        for image in images:
+        for image in found.images:
             self._images.setdefault(image.name, {})[image.version] = image
-        self.damages = tuple(damages)
-        self._damaged_names = {damage.path.partition("/")[0] for damage in damages}
+        self.damages = tuple(found.damages)
+        self._damaged_names = {damage.path.partition("/")[0] for damage in found.damages}
 
     async def close(self) -> None:
         """Discard what is being uploaded, finish what the threads are doing, release the directory. Idempotent."""
@@ -103,22 +195,45 @@ class Store:
         self._layout.close()
 
     def list(self) -> tuple[StoredImage, ...]:
-        """The newest version of every image, by name."""
-        return tuple(versions[max(versions)] for _, versions in sorted(self._images.items()))
+        """The served version of every image that has one, by name."""
+        found = (self._served(name) for name in sorted(self._images))
+        return tuple(image for image in found if image is not None)
+
+    def all(self) -> tuple[ImageObject, ...]:
+        """Every image with all its versions, by name; also those without any."""
+        return tuple(self._object(name) for name in sorted(self.names))
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Every name that is taken here: by versions, by registration, by damage."""
+        return frozenset(self._images.keys() | self._layout.abouts.keys() | self._damaged_names)
+
+    def object(self, name: str) -> ImageObject:
+        """An image with all its versions; raises InvalidName or UnknownImage."""
+        if check_image_name(name) not in self.names:
+            raise UnknownImage(f"there is no image {name!r}")
+        return self._object(name)
 
     def versions(self, name: str) -> tuple[int, ...]:
-        """The versions of an image, oldest first; empty when there is none."""
+        """The versions of an image in whatever state, oldest first; empty when there is none."""
         return tuple(sorted(self._images.get(name, ())))
 
     def info(self, name: str, version: int | None = None) -> StoredImage:
-        """A version of an image, the newest when none is given; raises InvalidName or UnknownImage."""
-        versions = self._images.get(check_image_name(name))
+        """A version of an image, the one that is served when none is given; raises InvalidName or UnknownImage."""
+        versions = self._images.get(check_image_name(name), {})
+        if not versions and name in self.names and name not in self._damaged_names:
+            raise UnknownImage(f"image {name} is registered, but has no version yet")
         if not versions:
             raise UnknownImage(f"there is no image {name!r}{self._damage_of(name)}")
-        image = versions.get(max(versions) if version is None else version)
-        if image is None:
+        if version is None:
+            image = self._served(name)
+            if image is None:
+                states = ", ".join(f"version {one} is {state.value}" for one, state in self._states(name).items())
+                raise UnknownImage(f"no version of image {name} is enabled: {states}{self._broken_of(name)}")
+            return image
+        if version not in versions:
             raise UnknownImage(f"image {name} has no version {version}, but {', '.join(map(str, sorted(versions)))}")
-        return image
+        return versions[version]
 
     async def open(self, name: str, item: str, version: int | None = None) -> OpenItem:
         """Open an item for reading; raises InvalidName, UnknownImage or DamagedImage."""
@@ -134,18 +249,31 @@ class Store:
             raise
         return OpenItem(file, image, item, readers)
 
-    def begin(self, name: str, *, overwrite: bool | None = None, size_bytes: int = 0) -> Draft:
+    async def index(self, image: StoredImage, item: str) -> OpenIndex | None:
+        """The index of an item's frames, None when it has none (an older pbserv's). Raises DamagedImage."""
+        return await self._work(self._running(self._readers), partial(self._open_index, image, item))
+
+    def _open_index(self, image: StoredImage, item: str) -> OpenIndex | None:
+        file = self._layout.open_index(image, item)
+        try:
+            return OpenIndex(file) if file is not None else None
+        except (OSError, ValueError) as error:
+            raise DamagedImage(f"image {image.name} version {image.version} item {item}: index: {error}") from error
+
+    def begin(self, name: str, *, overwrite: bool | None = None, size_bytes: int = 0, creator: str = "") -> Draft:
         """Start an upload; refused at once when it could not be committed later.
 
         ``overwrite`` asks for a new version of an image that exists; None means as AllowImageOverwrite says.
-        ``size_bytes`` is what will come, as far as it is known. Raises InvalidName, Forbidden, ImageExists,
-        UploadRunning, StoreFull or StoreClosed.
+        ``size_bytes`` is what will come, as far as it is known. ``creator``: see VersionFacts. Raises InvalidName,
+        Forbidden, ImageExists, UploadRunning, StoreFull or StoreClosed.
         """
         check_image_name(name)
         writers = self._running(self._writers)
         if overwrite and not self.allow_overwrite:
             raise Forbidden(f"image {name}: overwriting is not allowed here; set AllowImageOverwrite = YES to allow it")
-        if (name in self._images or name in self._damaged_names) and not (overwrite or self._by_default(overwrite)):
+        if name not in self.names:
+            check_new_name(name)
+        elif (self._images.get(name) or name in self._damaged_names) and not (overwrite or self._by_default(overwrite)):
             raise ImageExists(
                 f"image {name} exists{self._damage_of(name)}; delete it, take another name, or ask to overwrite it "
                 "where AllowImageOverwrite = YES"
@@ -155,35 +283,187 @@ class Store:
         if name in self._deleting:
             raise UploadRunning(f"image {name} is being deleted; try again when that is done")
         self._layout.check_space(size_bytes)
-        ended = partial(self._draft_ended, name)
-        draft = Draft(name, self._layout, writers, ended=ended, idle_timeout_s=self._idle_timeout_s)
+        draft = Draft(
+            name,
+            self._layout,
+            writers,
+            ended=partial(self._draft_ended, name),
+            idle_timeout_s=self._idle_timeout_s,
+            signing=self._signing(creator),
+        )
         self._drafts[name] = draft
         return draft
 
+    async def register(self, name: str, about: About, store: str = "") -> ImageObject:
+        """Make an image without versions; raises InvalidName, InvalidRequest or ImageExists."""
+        check_new_name(name)
+        if store not in ("", self.name):
+            raise UnknownStore(f"there is no image store {store[:64]!r}, but {self.name}")
+        new = checked(about)
+
+        def change(now: About) -> About:
+            if name in self._layout.abouts or name in self._damaged_names:
+                raise ImageExists(f"image {name} exists; change it, or take another name")
+            return new
+
+        await self._change(name, change)
+        return self._object(name)
+
+    async def change(self, name: str, change: AboutChange, expected: str = "") -> ImageObject:
+        """Change what is said of an image; ``expected``: the etag that it must have. Raises UnknownImage, Changed."""
+        self.object(name)
+
+        def changed(now: About) -> About:
+            if expected and now.etag != expected:
+                raise Changed(f"image {name} was changed meanwhile; look at it again")
+            return change.of(now)
+
+        await self._change(name, changed)
+        return self._object(name)
+
+    async def move(self, name: str, version: int, to: VersionState, by: str) -> ImageObject:
+        """Give a version another state; raises UnknownImage, WrongState, or InUse when it is the last one served."""
+        self.object(name)
+        states = self._states(name)
+        if to is VersionState.RETIRED and served(states) == version and served({**states, version: to}) is None:
+            self._refuse_users(name, None, await self.users(name, None))
+        await self._change(name, lambda about: check_move(name, about, version, to).moved({version: to}, by, _now()))
+        return self._object(name)
+
+    async def rollback(self, name: str, to: int | None, by: str) -> ImageObject:
+        """Serve version ``to`` again, default: the enabled one before that. Raises UnknownImage, WrongState."""
+        self.object(name)
+        await self._change(name, lambda about: about.moved(rolled_back(name, about, to), by, _now()))
+        return self._object(name)
+
+    async def verified(self, name: str, version: int, damage: str) -> None:
+        """What a scrub found: an empty ``damage`` is a clean version, with any other it is not served any more."""
+        if damage:
+            self._broken[name, version] = damage
+        else:
+            self._broken.pop((name, version), None)
+        await self._change(name, lambda about: about.with_verified(version, None if damage else _now()))
+
+    async def purge(self, name: str, version: int | None = None) -> None:
+        """Remove a retired version, or the image when all are; raises UnknownImage, WrongState, InUse."""
+        found = self.object(name)
+        damaged = {text.partition("/")[2] for text in (damage.path for damage in found.damages)}
+        check_purge(name, found.about, version, {int(text) for text in damaged if text.isdigit()})
+        self._refuse_users(name, version, await self.users(name, version))
+        with self.locks.taken(name, version, "is being purged"):
+            if version is None:
+                await self._remove(name)
+            else:
+                await self._remove(name, version)
+
     async def delete(self, name: str) -> None:
-        """Remove an image with all its versions; whoever reads it goes on. Raises UnknownImage, UploadRunning."""
+        """Remove an image with all its versions at once; whoever reads it goes on. Raises UnknownImage, UploadRunning,
+        InUse."""
         check_image_name(name)
-        if (name not in self._images and name not in self._damaged_names) or name in self._deleting:
+        if name not in self.names or name in self._deleting:
             raise UnknownImage(f"there is no image {name!r}")
         if name in self._drafts:
             raise UploadRunning(f"image {name}: a new version is being uploaded; wait for it before deleting")
-        deleting = asyncio.get_running_loop().run_in_executor(self._running(self._writers), self._delete, name)
-        self._deleting.add(name)
-        deleting.add_done_callback(lambda done: self._deleted(name, done))
-        await asyncio.shield(deleting)
+        self._refuse_users(name, None, await self.users(name, None))
+        with self.locks.taken(name, None, "is being deleted"):
+            await self._remove(name)
 
-    def _delete(self, name: str) -> None:
+    def facts(self) -> StoreFacts:
+        """The store as it is now."""
+        rules = self._rules
+        return StoreFacts(
+            name=self.name,
+            directory=self.root,
+            quota_bytes=rules.quota_bytes,
+            used_bytes=self._layout.used_bytes,
+            free_bytes=self._layout.free_bytes,
+            floor_bytes=rules.floor_bytes,
+            keep=rules.keep,
+            restores=rules.restores,
+            captures=rules.captures,
+            images=len(self.names),
+            versions=sum(len(versions) for versions in self._images.values()),
+            damages=self.damages,
+        )
+
+    def stores(self) -> tuple[StoreFacts, ...]:
+        return (self.facts(),)
+
+    def _object(self, name: str) -> ImageObject:
+        about = self._layout.abouts.get(name, About())
+        return ImageObject(
+            name=name,
+            store=self.name,
+            about=about,
+            versions=tuple(
+                ImageVersion(image, about.version(number), self._broken.get((name, number), ""))
+                for number, image in sorted(self._images.get(name, {}).items())
+            ),
+            damages=tuple(damage for damage in self.damages if damage.path.split("/")[0] == name),
+        )
+
+    def _states(self, name: str) -> dict[int, VersionState]:
+        """Of the versions whose files are there and whole."""
+        about = self._layout.abouts.get(name, About())
+        return {number: about.version(number).state for number in sorted(self._images.get(name, ()))
+                if (name, number) not in self._broken}  # fmt: skip
+
+    def _served(self, name: str) -> StoredImage | None:
+        number = served(self._states(name))
+        return None if number is None else self._images[name][number]
+
+    def _signing(self, creator: str) -> Signing:
+        return Signing(creator, lambda: self._rules.auto_enable, self._keep_of)
+
+    def _keep_of(self, about: About) -> int:
+        return self._rules.keep if about.keep is None else about.keep
+
+    async def _change(self, name: str, change: Callable[[About], About]) -> About:
+        writers = self._running(self._writers)
+        changing = asyncio.get_running_loop().run_in_executor(writers, self._layout.change_about, name, change)
+        return await asyncio.shield(changing)
+
+    def _refuse_users(self, name: str, version: int | None, users: Sequence[str]) -> None:
+        held = (*users, *self.locks.users(name, version))
+        if held:
+            what = f"image {name}" + (f" version {version}" if version is not None else "")
+            raise InUse(f"{what} is in use: {', '.join(held[:20])}{' and more' if len(held) > 20 else ''}")
+
+    async def _remove(self, name: str, version: int | None = None) -> None:
+        if name in self._drafts and version is None:
+            raise UploadRunning(f"image {name}: a new version is being uploaded; wait for it before deleting")
+        work = partial(self._remove_now, name, version)
+        removing = asyncio.get_running_loop().run_in_executor(self._running(self._writers), work)
+        self._deleting.add(name)
+        removing.add_done_callback(lambda done: self._removed(name, version, done))
+        await asyncio.shield(removing)
+
+    def _remove_now(self, name: str, version: int | None) -> None:
         with filesystem_faults(f"image {name}: deleting it"):
             try:
-                self._layout.delete(name)
+                if version is None:
+                    self._layout.delete(name)
+                else:
+                    self._layout.purge(name, version)
             except FileNotFoundError:
                 raise UnknownImage(f"there is no image {name!r} any more") from None
 
-    def _deleted(self, name: str, done: asyncio.Future[None]) -> None:
+    def _removed(self, name: str, version: int | None, done: asyncio.Future[None]) -> None:
         self._deleting.discard(name)
-        if not done.cancelled() and (done.exception() is None or isinstance(done.exception(), UnknownImage)):
+        if done.cancelled() or not (done.exception() is None or isinstance(done.exception(), UnknownImage)):
+            return
+        gone = f"{name}/{version}" if version is not None else ""
+        left = self._images.get(name, {})
+        for number in [version] if version is not None else list(left):
+            left.pop(number, None)
+            self._broken.pop((name, number), None)
+        if not left:
             self._images.pop(name, None)
-            self._damaged_names.discard(name)
+        self.damages = tuple(
+            damage for damage in self.damages
+            if damage.path != gone and (version is not None or damage.path.split("/")[0] != name)
+        )  # fmt: skip
+        self._damaged_names = {damage.path.partition("/")[0] for damage in self.damages}
 
     def _draft_ended(self, name: str, image: StoredImage | None) -> None:
         self._drafts.pop(name, None)
@@ -196,6 +476,10 @@ class Store:
     def _damage_of(self, name: str) -> str:
         reasons = [f"{damage.path}: {damage.reason}" for damage in self.damages if damage.path.split("/")[0] == name]
         return f" (damaged: {'; '.join(reasons)})" if name in self._damaged_names else ""
+
+    def _broken_of(self, name: str) -> str:
+        found = [f"version {number}: {why}" for (image, number), why in sorted(self._broken.items()) if image == name]
+        return f" (damaged: {'; '.join(found)})" if found else ""
 
     @staticmethod
     async def _work(pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
@@ -211,3 +495,7 @@ class Store:
 def _close_result(opening: asyncio.Future[FileIO]) -> None:
     if not opening.cancelled() and opening.exception() is None:
         opening.result().close()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

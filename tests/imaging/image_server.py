@@ -111,7 +111,8 @@ async def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
 
 
 def files_below(root: Path) -> list[str]:
-    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+    """What is there but the file that says whose directory it is."""
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file() and path.name != ".store")
 
 
 def sha256(data: bytes) -> str:

@@ -357,7 +357,7 @@ async def test_a_server_that_is_killed_in_the_middle_of_an_upload_leaves_nothing
         assert os.listdir(root / ".incoming") == []
         assert [image["name"] for image in (await client.get(server.url)).json()["images"]] == ["whole"]
         assert (await client.get(f"{server.url}/whole/items/file")).content == BODY
-    assert sorted(os.listdir(root)) == [".incoming", "whole"]
+    assert sorted(os.listdir(root)) == [".incoming", ".store", "whole"]
 
 
 async def test_many_downloads_at_once_are_all_whole_and_counted(server, client):

@@ -77,7 +77,8 @@ async def test_an_image_is_stored_listed_read_and_survives_a_restart(tmp_path):
         image = await put(store, "win")
         assert (image.name, image.version, store.versions("win")) == ("win", 1, (1,))
         assert store.list() == (image,)
-        assert files_below(root) == ["win/1/empty", "win/1/manifest", "win/1/p1.ext4", "win/1/table"]
+        inside = ["win/1/empty", "win/1/facts", "win/1/manifest", "win/1/p1.ext4", "win/1/table", "win/about"]
+        assert files_below(root) == inside
         assert (root / "win/1/manifest").read_text() == manifest_of(DATA)
         for name, body in DATA.items():
             assert await read_all(store, "win", name) == body
@@ -91,7 +92,7 @@ async def test_nothing_is_visible_before_the_commit(store, tmp_path):
     item = await draft.receive("table", chunks_of(b"abc"))
     assert (item.size_bytes, item.sha256) == (3, sha256(b"abc"))
     assert store.list() == ()
-    assert os.listdir(tmp_path / "images") == [".incoming"]
+    assert sorted(os.listdir(tmp_path / "images")) == [".incoming", ".store"]
     with pytest.raises(UnknownImage):
         store.info("win")
     await draft.discard()
@@ -412,6 +413,6 @@ async def test_a_full_disk_is_a_clear_error_and_leaves_nothing(tmp_path):
             with pytest.raises(StoreFull, match="No space left on device"):
                 await draft.receive("a", chunks_of(bytes(5 * 1024 * 1024)))
             await draft.discard()
-            assert files_below(tmp_path) == ["win/1/a", "win/1/manifest"]
+            assert files_below(tmp_path) == ["win/1/a", "win/1/facts", "win/1/manifest", "win/about"]
     finally:
         await mount("umount", str(tmp_path))

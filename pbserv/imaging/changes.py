@@ -1,0 +1,63 @@
+"""How what is said of an image changes: by a commit, a move, a roll-back, a purge. Pure.
+
+One rule: a refusal names image, version and state, and what would have to come first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from pbserv.imaging.about import About, VersionAbout
+from pbserv.imaging.faults import UnknownImage, WrongState
+from pbserv.imaging.states import VersionState, beyond, may, rollback, ways
+
+
+@dataclass(frozen=True, slots=True)
+class Signing:
+    """What a commit writes into ``about``; asked when it happens, for the configuration may change meanwhile."""
+
+    creator: str
+    auto_enable: Callable[[], bool]
+    keep_of: Callable[[About], int]
+
+    def signed(self, about: About, number: int, manifest_sha256: str, at: datetime) -> About:
+        """With the new version: signed off, enabled where that is the rule, and what is too many retired."""
+        state = VersionState.ENABLED if self.auto_enable() else VersionState.VALIDATED
+        version = VersionAbout(state, at, self.creator, manifest_sha256)
+        about = replace(about, creator=about.creator or self.creator, created=about.created or at)
+        about = about.with_version(number, version)
+        many = beyond(about.states, self.keep_of(about))
+        return about.moved(dict.fromkeys(many, VersionState.RETIRED), "keep", at)
+
+
+def check_move(name: str, about: About, version: int, to: VersionState) -> About:
+    """``about`` itself when the version may become ``to``; raises UnknownImage or WrongState."""
+    found = about.versions.get(version)
+    if found is None:
+        known = ", ".join(map(str, sorted(about.versions))) or "none"
+        raise UnknownImage(f"image {name} has no version {version}, but {known}")
+    if not may(found.state, to):
+        raise WrongState(
+            f"image {name} version {version} is {found.state.value} and cannot become {to.value}, but "
+            f"{' or '.join(way.value for way in ways(found.state))}"
+        )
+    return about
+
+
+def rolled_back(name: str, about: About, to: int | None) -> dict[int, VersionState]:
+    """The changes of a roll-back; raises WrongState."""
+    try:
+        return rollback(about.states, to)
+    except ValueError as error:
+        raise WrongState(f"image {name}: {error}") from None
+
+
+def check_purge(name: str, about: About, version: int | None, damaged: Collection[int]) -> None:
+    """Raises UnknownImage, or WrongState when what is to be purged was not retired; damaged versions may go at once."""
+    if version is not None and version not in about.versions:
+        raise UnknownImage(f"image {name} has no version {version}")
+    for number, found in sorted(about.versions.items()):
+        if version in (None, number) and found.state is not VersionState.RETIRED and number not in damaged:
+            raise WrongState(f"image {name} version {number} is {found.state.value}; retire it first, then purge it")
