@@ -1,0 +1,212 @@
+"""Who may restore or capture now, and who waits: slots for each store and each site. Pure.
+
+One rule: a device has at most one slot; it keeps it until its job is over or it falls silent, and nobody who fits and
+asked with a higher priority, or earlier, is passed by.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from pbserv.types import Instant
+
+Direction = Literal["restore", "capture"]
+SILENT_S: Final = 120.0
+"""A device that was not heard of for so long has no slot any more."""
+FORGOTTEN_AFTER: Final = 3
+"""Who has not asked for so many of its waits has gone."""
+SHORTEST_WAIT_S: Final = 2
+LONGEST_WAIT_S: Final = 30
+
+
+@dataclass(frozen=True, slots=True)
+class StoreLimit:
+    """So many devices at a time; 0: no limit."""
+
+    restores: int = 0
+    captures: int = 0
+
+    def of(self, direction: Direction) -> int:
+        return self.restores if direction == "restore" else self.captures
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """By the name of the store; those that are not named have none."""
+
+    stores: Mapping[str, StoreLimit] = field(default_factory=dict)
+
+    def of(self, store: str, direction: Direction) -> int:
+        return self.stores.get(store, _NONE).of(direction)
+
+
+_NONE: Final = StoreLimit()
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A device that wants to begin. ``site_limit``: so many jobs of its ``site`` at a time; 0: no limit."""
+
+    device: str
+    work: int
+    direction: Direction
+    image: str
+    store: str
+    site: str = ""
+    site_limit: int = 0
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """``waited_s``: since its first question."""
+
+    waited_s: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """``position`` of ``of`` that wait for the same store in the same direction, the first is 1. ``reason``: which
+    limit is reached. ``retry_s``: when it is to ask again. ``since``: its first question."""
+
+    ask: Ask
+    position: int
+    of: int
+    retry_s: int
+    reason: str
+    since: Instant
+
+
+@dataclass(slots=True)
+class _Slot:
+    ask: Ask
+    heard: Instant
+
+
+@dataclass(slots=True)
+class _Waiter:
+    ask: Ask
+    since: Instant
+    order: int
+    asked: Instant
+    retry_s: int = SHORTEST_WAIT_S
+
+
+class Queue:
+    """Slots and who waits for one. Times come in order."""
+
+    def __init__(self, limits: Limits = Limits()) -> None:
+        self._limits = limits
+        self._slots: dict[str, _Slot] = {}
+        self._waiters: dict[str, _Waiter] = {}
+        self._sites: dict[str, int] = {}
+        self._number = 0
+
+    def adopt(self, limits: Limits) -> None:
+        """After a reload; who is at work goes on."""
+        self._limits = limits
+
+    def ask(self, ask: Ask, now: Instant) -> Admitted | Waiting:
+        """A device asks, for the first time or again. One that has a slot for the same work keeps it."""
+        self._sites[ask.site] = ask.site_limit
+        self._forget(now)
+        slot = self._slots.get(ask.device)
+        if slot is not None:
+            if (slot.ask.work, slot.ask.direction, slot.ask.store) == (ask.work, ask.direction, ask.store):
+                slot.heard = now
+                return Admitted()
+            del self._slots[ask.device]
+        waiter = self._waiters.get(ask.device)
+        if waiter is None or waiter.ask.work != ask.work:
+            self._number += 1
+            waiter = self._waiters[ask.device] = _Waiter(ask, now, self._number, now)
+        waiter.ask, waiter.asked = ask, now
+        answers = self._answers()
+        reason = answers[ask.device][1]
+        if not reason:
+            del self._waiters[ask.device]
+            self._slots[ask.device] = _Slot(ask, now)
+            return Admitted(int(now - waiter.since))
+        found = self._waiting(answers)[ask.device]
+        waiter.retry_s = found.retry_s
+        return found
+
+    def heard(self, ask: Ask, now: Instant) -> None:
+        """A device is at work, also one that began before this process did: it has a slot, whatever the limits say."""
+        self._sites.setdefault(ask.site, ask.site_limit)
+        self._waiters.pop(ask.device, None)
+        self._slots[ask.device] = _Slot(ask, now)
+
+    def over(self, device: str) -> None:
+        """Its job has ended: the slot is free."""
+        self._slots.pop(device, None)
+
+    def gone(self, device: str) -> None:
+        """It has no work any more to wait for."""
+        self._waiters.pop(device, None)
+
+    def busy(self, now: Instant) -> tuple[Ask, ...]:
+        """Who has a slot."""
+        self._forget(now)
+        return tuple(slot.ask for slot in self._slots.values())
+
+    def waiting(self, now: Instant) -> tuple[Waiting, ...]:
+        """Who waits, in the order of the turns. One that fits by now is told so when it asks again."""
+        self._forget(now)
+        return tuple(self._waiting(self._answers()).values())
+
+    def _forget(self, now: Instant) -> None:
+        self._slots = {each: slot for each, slot in self._slots.items() if now - slot.heard < SILENT_S}
+        self._waiters = {
+            each: waiter
+            for each, waiter in self._waiters.items()
+            if now - waiter.asked <= FORGOTTEN_AFTER * waiter.retry_s
+        }
+
+    def _answers(self) -> dict[str, tuple[_Waiter, str]]:
+        """Each who waits, by turns, with the limit that stops it; empty: it may begin. Who may and has not asked yet
+        has its place kept."""
+        stores = Counter((slot.ask.store, slot.ask.direction) for slot in self._slots.values())
+        sites = Counter(slot.ask.site for slot in self._slots.values())
+        found: dict[str, tuple[_Waiter, str]] = {}
+        for waiter in sorted(self._waiters.values(), key=lambda each: (-each.ask.priority, each.order)):
+            ask = waiter.ask
+            reason = self._full(ask, stores, sites)
+            if not reason:
+                stores[ask.store, ask.direction] += 1
+                sites[ask.site] += 1
+            found[ask.device] = (waiter, reason)
+        return found
+
+    def _full(self, ask: Ask, stores: Mapping[tuple[str, Direction], int], sites: Mapping[str, int]) -> str:
+        limit, used = self._limits.of(ask.store, ask.direction), stores[ask.store, ask.direction]
+        if limit and used >= limit:
+            return f"store {ask.store}: {used} of {limit} {ask.direction}s"
+        limit, used = self._sites.get(ask.site, 0), sites[ask.site]
+        if limit and used >= limit:
+            return f"site {ask.site}: {used} of {limit} jobs"
+        return ""
+
+    def _waiting(self, answers: Mapping[str, tuple[_Waiter, str]]) -> dict[str, Waiting]:
+        total = Counter(_line(waiter) for waiter, _ in answers.values())
+        before: Counter[tuple[str, Direction]] = Counter()
+        found: dict[str, Waiting] = {}
+        for device, (waiter, reason) in answers.items():
+            before[_line(waiter)] += 1
+            position = before[_line(waiter)]
+            found[device] = Waiting(
+                waiter.ask, position, total[_line(waiter)], _retry_s(position), reason or "its turn", waiter.since
+            )
+        return found
+
+
+def _line(waiter: _Waiter) -> tuple[str, Direction]:
+    return waiter.ask.store, waiter.ask.direction
+
+
+def _retry_s(position: int) -> int:
+    """Who is far behind asks less often."""
+    return max(SHORTEST_WAIT_S, min(LONGEST_WAIT_S, SHORTEST_WAIT_S * position))
