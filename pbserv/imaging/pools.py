@@ -91,6 +91,19 @@ class Pool:
                 yield text
 
     @property
+    def name_count(self) -> int:
+        return self.last - self.first + 1 if self.pattern else 0
+
+    @property
+    def host_count(self) -> int:
+        span = _span(self)
+        if span is None:
+            return 0
+        kept = {each for each in (self.gateway, *self.dns) if is_address(each)}
+        inside = sum(span[0] <= ipaddress.IPv4Address(each) <= span[1] for each in kept)
+        return int(span[1]) - int(span[0]) + 1 - inside
+
+    @property
     def netmask(self) -> str:
         return str(ipaddress.IPv4Network(self.network).netmask) if self.network else ""
 

@@ -9,12 +9,13 @@ from pathlib import Path
 from fastapi import APIRouter
 
 from pbserv.errors import StartError
-from pbserv.imaging import client_routes, image_routes
+from pbserv.imaging import client_routes, identity_routes, image_routes
 from pbserv.imaging.backend import load_backend
 from pbserv.imaging.captures import Captures
 from pbserv.imaging.checks import check_order
 from pbserv.imaging.config import PbservConf
 from pbserv.imaging.coverage import Coverage
+from pbserv.imaging.identities import IdentityDesk
 from pbserv.imaging.jobs import History, Jobs
 from pbserv.imaging.ports import Policy
 from pbserv.imaging.slot import BackendSlot
@@ -64,6 +65,7 @@ class ImagingService:
         self._transfers = Transfers(self._store, self.statistics, self._coverage, log)
         self._captures = Captures(self._store)
         self._jobs = Jobs(registry, history, self.statistics, policy, log)
+        self._identities = IdentityDesk(registry, history, tokens.key("identity"))
         registry.subscribe(self._captures.device_changed)
 
     @property
@@ -99,6 +101,7 @@ class ImagingService:
                 self._jobs, self._captures, self._transfers, self._access, self._policy, self._tokens.issue
             )
         )
+        routes.include_router(identity_routes.router(self._identities, self._jobs, self._access))
         return routes
 
     async def start(self, settings: ImagingSettings) -> None:

@@ -5,14 +5,20 @@ One rule: a job is closed once; what comes after that changes nothing.
 
 from __future__ import annotations
 
+from typing import Final
+
 from sqlalchemy import select, update
 
 from pbserv.registry.faults import ConflictError, NotFoundError
+from pbserv.registry.identity import mark_imaged
 from pbserv.registry.models import JobRow, WorkRow
+from pbserv.registry.options import WorkOptions
 from pbserv.registry.orders import Progress
 from pbserv.registry.records import ACTIVE_WORK, BundleKind, Job, WorkState
 from pbserv.registry.store import Store, now
 from pbserv.registry.works import close
+
+_RESTORES: Final = (BundleKind.RESTORE, BundleKind.MULTICAST)
 
 
 class Jobs(Store):
@@ -107,7 +113,8 @@ class Jobs(Store):
         """Close a job; the second report of the same job changes nothing.
 
         Its work ends with it when ``ok``. Else it is queued again while it has retries left, and held after that. A job
-        that was ordered on the device (:meth:`add_job`) ends alone, or with its work.
+        that was ordered on the device (:meth:`add_job`) ends alone, or with its work. A restore that is ``ok``, and not
+        a dry run, sets the device's just-imaged flag.
         """
         async with self._write() as change:
             row = _found(await change.session.get(JobRow, job_id), job_id)
@@ -123,6 +130,8 @@ class Jobs(Store):
                         .where(JobRow.work_id == work.id, JobRow.state == WorkState.RUNNING, JobRow.id != row.id)
                         .values(state=WorkState.FAILED.value, reason=f"job {row.id} ended", finished=now())
                     )
+                if ok and row.kind in _RESTORES and not (work and WorkOptions.read(work.options).dry_run):
+                    await mark_imaged(change.session, row.mac, row.image, row.version)
                 change.touch(row.mac)
             return _job(row)
 

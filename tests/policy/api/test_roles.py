@@ -18,6 +18,8 @@ _OPERATOR = {
     ("POST", "/devices/{mac}/deny"), ("POST", "/devices/{mac}/retire"), ("POST", "/devices/{mac}/join"),
     ("POST", "/devices/{mac}/split"), ("POST", "/groups/{name}/members"), ("POST", "/work"),
     ("POST", "/work/{work_id}/cancel"), ("POST", "/work/{work_id}/retry"),
+    ("PUT", "/devices/{mac}/identity"), ("PATCH", "/devices/{mac}/identity"), ("DELETE", "/devices/{mac}/identity"),
+    ("POST", "/devices/{mac}/identity/just-imaged"), ("POST", "/devices/{mac}/identity/fill"),
 }  # fmt: skip
 """All that is no mere question and that an operator may do."""
 _GUARDED_READS = {"/images/{name}/items/{item}": {"operator", "admin"}, "/tokens": {"admin"}}
