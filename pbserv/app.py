@@ -66,6 +66,8 @@ def serve(directory: Path, ready: Readiness, overrides: Overrides) -> int:
     settings = load_settings(directory)
     account = find_account(settings.pbserv.user) if os.geteuid() == 0 else None
     prepare_directories(settings.pbserv.state_directory, account)
+    for store in settings.pbserv.outside_stores:
+        prepare_directories(store, account, ())
     leave_note(directory, settings.run_directory)
     hand_over_files(settings.pbserv.state_directory, account)
     reserve(SPARE_SOCKETS, RECEIVE_BUFFER_BYTES)

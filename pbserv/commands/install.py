@@ -39,6 +39,7 @@ def plan(conf: Path, settings: Settings, *, proxydhcp: bool) -> Installation:
         log=Path("/var/log/pbserv") if state == Path("/var/lib/pbserv") else state / "log",
         tftp=settings.tftp.directory,
         user=settings.pbserv.user,
+        stores=settings.pbserv.outside_stores,
         proxydhcp=proxydhcp,
         add_service=lambda text, name: set_key(text, "Services", _with(settings.pbserv.services, name)),
     )

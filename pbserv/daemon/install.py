@@ -38,8 +38,9 @@ _COMMAND_TIMEOUT_S = 60
 class Installation:
     """What to install, and where. All paths are as the installed server sees them, without ``root`` in front.
 
-    ``samples`` are file names and texts for ``conf``. ``proxydhcp`` asks for that service at every boot; then
-    ``add_service`` edits the text of pbserv.conf: (text, service name) -> text.
+    ``samples`` are file names and texts for ``conf``. ``stores`` are image stores outside ``state``.
+    ``proxydhcp`` asks for that service at every boot; then ``add_service`` edits the text of pbserv.conf: (text,
+    service name) -> text.
     """
 
     program: Path
@@ -50,6 +51,7 @@ class Installation:
     log: Path = Path("/var/log/pbserv")
     tftp: Path = Path("/srv/tftp")
     user: str = "pbserv"
+    stores: tuple[Path, ...] = ()
     proxydhcp: bool = False
     add_service: Callable[[str, str], str] | None = None
 
@@ -63,7 +65,7 @@ class Installation:
         return self.root / path.relative_to("/")
 
     def unit_paths(self) -> UnitPaths:
-        return UnitPaths(self.program, self.conf, self.state, self.log, self.tftp, self.user)
+        return UnitPaths(self.program, self.conf, self.state, self.log, self.tftp, self.user, self.stores)
 
 
 def install(plan: Installation) -> list[str]:
@@ -71,7 +73,7 @@ def install(plan: Installation) -> list[str]:
 
     With a ``root`` of its own no user is made and systemd is not called: the lines say what is left to do there.
     """
-    for path in (plan.program, plan.conf, plan.state, plan.log, plan.tftp):
+    for path in (plan.program, plan.conf, plan.state, plan.log, plan.tftp, *plan.stores):
         if not path.is_absolute():
             raise PbservError(f"{path}: install needs absolute paths")
     if plan.here:
@@ -115,6 +117,8 @@ def _directories(plan: Installation, account: Account | None, done: list[str]) -
     done += prepare_directories(plan.at(plan.log), account, ())
     state = plan.at(plan.state)
     done += prepare_directories(state, account, ("run", "images", "client"))
+    for store in plan.stores:
+        done += prepare_directories(plan.at(store), account, ())
     link = state / "log"
     if plan.log != plan.state / "log":
         _link_log(link, plan.log, done)

@@ -18,7 +18,7 @@ _TEMPORARY = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108
 
 @dataclass(frozen=True, slots=True)
 class UnitPaths:
-    """All absolute; ``program`` is the command ``pbserv`` itself."""
+    """All absolute; ``program`` is the command ``pbserv`` itself, ``stores`` are image stores outside ``state``."""
 
     program: Path
     conf: Path
@@ -26,16 +26,17 @@ class UnitPaths:
     log: Path
     tftp: Path
     user: str
+    stores: tuple[Path, ...] = ()
 
 
 def unit_text(paths: UnitPaths) -> str:
     """The whole file. Raises PbservError for a path that a unit file cannot carry."""
-    everything = (paths.program, paths.conf, paths.state, paths.log, paths.tftp)
+    everything = (paths.program, paths.conf, paths.state, paths.log, paths.tftp, *paths.stores)
     for path in everything:
         if not path.is_absolute() or any(ord(sign) < 32 or sign in "\"'\\" for sign in str(path)):
             raise PbservError(f"{path}: a systemd unit needs an absolute path without quotes and control characters")
     program, conf = _argument(paths.program), _argument(paths.conf)
-    writable = " ".join(f'"-{_value(path)}"' for path in (paths.state, paths.log, paths.tftp))
+    writable = " ".join(f'"-{_value(path)}"' for path in (paths.state, paths.log, paths.tftp, *paths.stores))
     return _TEMPLATE.format(
         start=f"{program} run --conf {conf}",
         reload=f"{program} force-reload --conf {conf}",
@@ -97,7 +98,7 @@ AmbientCapabilities={capabilities}
 CapabilityBoundingSet={capabilities}
 NoNewPrivileges=yes
 
-# Run `pbserv install` again when StateDirectory or TFTPDirectory changes.
+# Run `pbserv install` again when StateDirectory, ImageStores or TFTPDirectory changes.
 {directories}
 ReadWritePaths={writable}
 ProtectSystem=strict

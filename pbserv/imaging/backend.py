@@ -16,13 +16,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Protocol, TypeGuard
 
+from pbserv.conf.places import StorePlace
 from pbserv.errors import StartError
 from pbserv.imaging.about import About, AboutChange
 from pbserv.imaging.draft import StoredItem
+from pbserv.imaging.frames.reader import OpenIndex
 from pbserv.imaging.layout import DEFAULT_FREE_FLOOR, Damage, StoredImage
 from pbserv.imaging.objects import ImageObject, StoreFacts
 from pbserv.imaging.states import VersionState
-from pbserv.imaging.store import OpenIndex, Store
+from pbserv.imaging.store import DEFAULT_NAME
+from pbserv.imaging.stores import Stores, StoresSettings
 
 IMAGES_DIRECTORY = "images"
 _DEFAULT_OBJECT = "backend"
@@ -139,13 +142,23 @@ def is_versioned(backend: ImagingBackend) -> TypeGuard[VersionedBackend]:
 
 
 def load_backend(
-    name: str, state_directory: Path, *, allow_overwrite: bool = False, free_floor_bytes: int = DEFAULT_FREE_FLOOR
+    name: str,
+    state_directory: Path,
+    *,
+    allow_overwrite: bool = False,
+    free_floor_bytes: int = DEFAULT_FREE_FLOOR,
+    stores: StoresSettings | None = None,
 ) -> ImagingBackend:
-    """The backend that LIBRARY_NAME names, not started yet; an empty name is the built-in store. Raises StartError."""
+    """The backend that LIBRARY_NAME names, not started yet; an empty name is the built-in one. Raises StartError.
+
+    ``stores``: what the configuration says of the built-in stores; None: one in the state directory.
+    """
     name = name.strip()
     if not name:
-        root = state_directory / IMAGES_DIRECTORY
-        return Store(root, allow_overwrite=allow_overwrite, free_floor_bytes=free_floor_bytes)
+        place = StorePlace(DEFAULT_NAME, state_directory / IMAGES_DIRECTORY)
+        return Stores(
+            stores or StoresSettings((place,), allow_overwrite=allow_overwrite, free_floor_bytes=free_floor_bytes)
+        )
     factory = _find(name)
     if not callable(factory):
         raise StartError(f"LIBRARY_NAME = {name}: the object is no callable that returns a backend; {_REMEDY}")

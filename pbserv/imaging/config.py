@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from pbserv.conf.kinds import Address, Choice, Directory, Integer, Library, Names, User, YesNo
 from pbserv.conf.model import ConfFile, ConfModel, Key
+from pbserv.conf.places import Directories, StorePlace, Stores
 from pbserv.conf.servers import Database
 
 SERVICES = ("imaging", "proxydhcp", "tftp", "policy")
@@ -169,6 +170,38 @@ class PbservConf(ConfModel):
             extension=True,
         ),
     ] = False
+    image_stores: Annotated[
+        tuple[StorePlace, ...] | None,
+        Key(
+            "ImageStores",
+            Stores(),
+            "The directories where images are kept, each with its name and limits: quota (bytes of all versions), floor"
+            " (bytes that stay free), keep (versions of an image; older ones are retired), restores and captures"
+            " (devices at once). A new image goes to the first one that may take it. Run pbserv install again when"
+            " there is a new one.",
+            extension=True,
+            unset="one store, main, in StateDirectory/images",
+        ),
+    ] = None
+    upload_directories: Annotated[
+        tuple[Path, ...],
+        Key(
+            "UploadDirectories",
+            Directories(),
+            "Images are stored only in stores at or below these directories.",
+            extension=True,
+            unset="all stores take images",
+        ),
+    ] = ()
+    auto_enable: Annotated[
+        bool,
+        Key(
+            "AutoEnable",
+            YesNo(),
+            "Whether a new version of an image is served at once. With NO it waits for: pbserv image enable.",
+            extension=True,
+        ),
+    ] = True
 
     @property
     def registry_place(self) -> Path | str:
@@ -176,6 +209,18 @@ class PbservConf(ConfModel):
         if self.registry_url is None:
             return self.state_directory / "registry.db"
         return self.registry_url.get_secret_value()
+
+    @property
+    def stores(self) -> tuple[StorePlace, ...]:
+        """The image stores; at least one."""
+        return self.image_stores or (StorePlace("main", self.state_directory / "images"),)
+
+    @property
+    def outside_stores(self) -> tuple[Path, ...]:
+        """Directories of image stores that are not below StateDirectory: root makes them, the unit names them."""
+        return tuple(
+            place.directory for place in self.stores if not place.directory.is_relative_to(self.state_directory)
+        )
 
     @property
     def log_level(self) -> int:

@@ -28,6 +28,10 @@ class Locks:
     def __init__(self) -> None:
         self._holds: list[Hold] = []
 
+    @property
+    def holds(self) -> tuple[Hold, ...]:
+        return tuple(self._holds)
+
     def share(self, image: str, version: int | None, why: str) -> Hold:
         """Read it; refused while somebody changes it. Raises InUse."""
         return self._add(Hold(image, version, why, alone=False))

@@ -20,6 +20,7 @@ from pbserv.imaging.jobs import History, Jobs
 from pbserv.imaging.ports import Policy
 from pbserv.imaging.slot import BackendSlot
 from pbserv.imaging.statistics import RequestRecord, Statistics
+from pbserv.imaging.stores import StoresSettings
 from pbserv.imaging.transfer import Transfers
 from pbserv.log import ServiceLog
 from pbserv.registry.access import Access
@@ -111,7 +112,9 @@ class ImagingService:
             raise StartError(fault)
         conf = settings.conf
         await self._store.put(
-            load_backend(conf.library_name, conf.state_directory, allow_overwrite=conf.allow_overwrite)
+            load_backend(
+                conf.library_name, conf.state_directory, allow_overwrite=conf.allow_overwrite, stores=_stores(conf)
+            )
         )
         self._settings = settings
         for damage in self._store.damages:
@@ -129,7 +132,8 @@ class ImagingService:
     async def prepare(self, settings: ImagingSettings) -> Reload:
         if self._settings is not None and settings.conf.library_name != self._settings.conf.library_name:
             raise StartError("LIBRARY_NAME changes with a restart only: pbserv restart")
-        return _ImagingReload(self, settings)
+        stores = await self._store.prepare(_stores(settings.conf)) if self.running else None
+        return _ImagingReload(self, settings, stores)
 
     def adopt(self, settings: ImagingSettings) -> None:
         self._settings = settings
@@ -150,12 +154,24 @@ class ImagingService:
         tell("imaging request", **record.fields())
 
 
+def _stores(conf: PbservConf) -> StoresSettings:
+    return StoresSettings(
+        places=conf.stores,
+        allow_overwrite=conf.allow_overwrite,
+        auto_enable=conf.auto_enable,
+        upload_directories=conf.upload_directories,
+    )
+
+
 class _ImagingReload:
-    def __init__(self, service: ImagingService, settings: ImagingSettings) -> None:
-        self._service, self._settings = service, settings
+    def __init__(self, service: ImagingService, settings: ImagingSettings, stores: Reload | None) -> None:
+        self._service, self._settings, self._stores = service, settings, stores
 
     def commit(self) -> None:
+        if self._stores is not None:
+            self._stores.commit()
         self._service.adopt(self._settings)
 
     def abort(self) -> None:
-        pass
+        if self._stores is not None:
+            self._stores.abort()

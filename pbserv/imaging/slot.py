@@ -5,10 +5,12 @@ from __future__ import annotations
 from pbserv.imaging.about import About, AboutChange
 from pbserv.imaging.backend import ImageDraft, ImagingBackend, ItemSource, VersionedBackend, is_versioned
 from pbserv.imaging.faults import NotSupported, StoreClosed
+from pbserv.imaging.frames.reader import OpenIndex
 from pbserv.imaging.layout import Damage, StoredImage
 from pbserv.imaging.objects import ImageObject, StoreFacts
 from pbserv.imaging.states import VersionState
-from pbserv.imaging.store import OpenIndex
+from pbserv.imaging.stores import Stores, StoresSettings
+from pbserv.service import Reload
 
 
 class BackendSlot:
@@ -24,6 +26,10 @@ class BackendSlot:
         """Start ``backend`` and serve from it; raises StartError."""
         await backend.start()
         self._backend = backend
+
+    async def prepare(self, settings: StoresSettings) -> Reload | None:
+        """First half of a reload of the built-in stores; None for an own backend. Raises StartError."""
+        return await self._backend.prepare(settings) if isinstance(self._backend, Stores) else None
 
     async def start(self) -> None:
         """Nothing: :meth:`put` starts what is put."""

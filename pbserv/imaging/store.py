@@ -7,8 +7,6 @@ from a bounded number of worker threads, reads and writes apart so that a slow f
 from __future__ import annotations
 
 import asyncio
-import mmap
-import os
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -33,11 +31,12 @@ from pbserv.imaging.faults import (
     UnknownStore,
     UploadRunning,
 )
-from pbserv.imaging.frames.index import Index, decode
+from pbserv.imaging.frames.reader import OpenIndex
 from pbserv.imaging.layout import DEFAULT_FREE_FLOOR, Damage, Layout, StoredImage
 from pbserv.imaging.locks import Locks
 from pbserv.imaging.manifest import check_image_name, check_new_name
 from pbserv.imaging.objects import ImageObject, ImageVersion, StoreFacts
+from pbserv.imaging.opened import OpenItem
 from pbserv.imaging.states import VersionState, served
 
 T = TypeVar("T")
@@ -47,55 +46,6 @@ Users = Callable[[str, int | None], Awaitable[Sequence[str]]]
 DEFAULT_NAME = "main"
 _WRITERS = 4
 _READERS = 8
-
-
-class OpenItem:
-    """An item opened for reading. It stays readable after the image was deleted; ``close`` it."""
-
-    def __init__(self, file: FileIO, image: StoredImage, item: str, readers: ThreadPoolExecutor) -> None:
-        facts = image.manifest.item(item)
-        if facts is None:
-            raise UnknownImage(f"image {image.name} version {image.version} has no item {item!r}")
-        self.size_bytes = facts.stored_bytes
-        self.sha256 = facts.sha256
-        self._file = file
-        self._readers = readers
-
-    async def read(self, offset: int, size_bytes: int) -> bytes:
-        """Up to ``size_bytes`` bytes from ``offset``; empty only at the end. Raises OSError or StoreClosed."""
-        loop = asyncio.get_running_loop()
-        try:
-            reading = loop.run_in_executor(self._readers, os.pread, self._file.fileno(), size_bytes, offset)
-        except RuntimeError:
-            raise StoreClosed("the image store is stopping") from None
-        return await reading
-
-    def fileno(self) -> int:
-        """For ``os.sendfile``; valid until ``close``."""
-        return self._file.fileno()
-
-    def close(self) -> None:
-        self._file.close()
-
-
-class OpenIndex:
-    """The frames of an item, mapped from the disk; ``close`` it when nothing of ``index`` is in use any more."""
-
-    def __init__(self, file: FileIO) -> None:
-        """Blocking: checks the whole index. Raises DamagedImage; ``file`` is closed in any case."""
-        with file:
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self._view = memoryview(self._map)
-        try:
-            self.index: Index = decode(self._view)
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """Idempotent."""
-        self._view.release()
-        self._map.close()
 
 
 @dataclass(slots=True)
@@ -111,7 +61,8 @@ class StoreRules:
     captures: int = 0
 
 
-async def _nobody(_image: str, _version: int | None) -> Sequence[str]:
+async def nobody(_image: str, _version: int | None) -> Sequence[str]:
+    """Nobody needs it: what a store believes until it is told better."""
     return ()
 
 
@@ -131,7 +82,7 @@ class Store:
     ) -> None:
         self.name = name
         self.root = root
-        self.users: Users = _nobody
+        self.users: Users = nobody
         self.damages: tuple[Damage, ...] = ()
         self.locks = Locks()
         self._layout = Layout(root, free_floor_bytes, name=name, nested=nested)
@@ -194,6 +145,27 @@ class Store:
         self._writers = self._readers = None
         self._layout.close()
 
+    def release(self) -> None:
+        """Let go of the directory at once; who reads from an open item goes on. For a store that is not ``busy``."""
+        if self._writers is not None:
+            self._writers.shutdown(wait=False)
+        self._writers = self._readers = None
+        self._layout.close()
+
+    @property
+    def busy(self) -> str:
+        """Who is at work in it right now, empty: nobody."""
+        held = [f"image {name} is being uploaded" for name in sorted(self._drafts)]
+        held += [f"image {hold.image} {hold.why}" for hold in self.locks.holds]
+        return ", ".join(held[:5])
+
+    def hide(self, name: str, reason: str) -> None:
+        """Serve nothing of an image although it is there; ``damages`` tells why."""
+        self._images.pop(name, None)
+        if Damage(name, reason) not in self.damages:
+            self.damages += (Damage(name, reason),)
+        self._damaged_names.add(name)
+
     def list(self) -> tuple[StoredImage, ...]:
         """The served version of every image that has one, by name."""
         found = (self._served(name) for name in sorted(self._images))
@@ -208,9 +180,13 @@ class Store:
         """Every name that is taken here: by versions, by registration, by damage."""
         return frozenset(self._images.keys() | self._layout.abouts.keys() | self._damaged_names)
 
+    def holds(self, name: str) -> bool:
+        """Whether the name is taken here."""
+        return name in self._images or name in self._layout.abouts or name in self._damaged_names
+
     def object(self, name: str) -> ImageObject:
         """An image with all its versions; raises InvalidName or UnknownImage."""
-        if check_image_name(name) not in self.names:
+        if not self.holds(check_image_name(name)):
             raise UnknownImage(f"there is no image {name!r}")
         return self._object(name)
 
@@ -221,7 +197,7 @@ class Store:
     def info(self, name: str, version: int | None = None) -> StoredImage:
         """A version of an image, the one that is served when none is given; raises InvalidName or UnknownImage."""
         versions = self._images.get(check_image_name(name), {})
-        if not versions and name in self.names and name not in self._damaged_names:
+        if not versions and self.holds(name) and name not in self._damaged_names:
             raise UnknownImage(f"image {name} is registered, but has no version yet")
         if not versions:
             raise UnknownImage(f"there is no image {name!r}{self._damage_of(name)}")
@@ -255,9 +231,12 @@ class Store:
 
     def _open_index(self, image: StoredImage, item: str) -> OpenIndex | None:
         file = self._layout.open_index(image, item)
+        if file is None:
+            return None
         try:
-            return OpenIndex(file) if file is not None else None
-        except (OSError, ValueError) as error:
+            with file:
+                return OpenIndex(file.fileno())
+        except (OSError, ValueError, DamagedImage) as error:
             raise DamagedImage(f"image {image.name} version {image.version} item {item}: index: {error}") from error
 
     def begin(self, name: str, *, overwrite: bool | None = None, size_bytes: int = 0, creator: str = "") -> Draft:
@@ -271,7 +250,7 @@ class Store:
         writers = self._running(self._writers)
         if overwrite and not self.allow_overwrite:
             raise Forbidden(f"image {name}: overwriting is not allowed here; set AllowImageOverwrite = YES to allow it")
-        if name not in self.names:
+        if not self.holds(name):
             check_new_name(name)
         elif (self._images.get(name) or name in self._damaged_names) and not (overwrite or self._by_default(overwrite)):
             raise ImageExists(
@@ -360,7 +339,7 @@ class Store:
         """Remove an image with all its versions at once; whoever reads it goes on. Raises UnknownImage, UploadRunning,
         InUse."""
         check_image_name(name)
-        if name not in self.names or name in self._deleting:
+        if not self.holds(name) or name in self._deleting:
             raise UnknownImage(f"there is no image {name!r}")
         if name in self._drafts:
             raise UploadRunning(f"image {name}: a new version is being uploaded; wait for it before deleting")

@@ -46,6 +46,15 @@ def picture(root: Path) -> dict[str, tuple[object, ...]]:
     return seen
 
 
+def test_image_stores_elsewhere_are_made_and_may_be_written(tmp_path: Path) -> None:
+    install(plan(tmp_path, stores=(Path("/srv/images disk"), Path("/mnt/fast/images"))))
+    assert (tmp_path / "srv/images disk").stat().st_mode & 0o777 == 0o750
+    unit = (tmp_path / "etc/systemd/system/pbserv.service").read_text()
+    assert '"-/srv/tftp" "-/srv/images disk" "-/mnt/fast/images"' in unit
+    with pytest.raises(PbservError, match="absolute"):
+        install(plan(tmp_path, stores=(Path("srv"),)))
+
+
 def test_second_run_changes_nothing(tmp_path: Path) -> None:
     first = install(plan(tmp_path))
     before = picture(tmp_path)

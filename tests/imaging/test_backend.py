@@ -2,7 +2,7 @@ import pytest
 
 from pbserv.errors import StartError
 from pbserv.imaging.backend import ImagingBackend, load_backend
-from pbserv.imaging.store import Store
+from pbserv.imaging.stores import Stores
 
 OWN = """
 from pbserv.imaging.store import Store
@@ -25,7 +25,7 @@ def broken(state_directory, **settings):
 
 async def test_the_default_is_the_built_in_store(tmp_path):
     backend: ImagingBackend = load_backend("", tmp_path, allow_overwrite=True, free_floor_bytes=0)
-    assert isinstance(backend, Store)
+    assert isinstance(backend, Stores)
     assert backend.allow_overwrite
     await backend.start()
     await backend.close()

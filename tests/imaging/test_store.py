@@ -40,15 +40,15 @@ def manifest_of(data: dict[str, bytes]) -> str:
     return print_manifest(Manifest(DiskFacts(1 << 30, 512, "gpt", "bios"), items))
 
 
-async def put(store: Store, name: str, data: dict[str, bytes] = DATA, **options):
-    draft = store.begin(name, **options)
+async def put(backend, name: str, data: dict[str, bytes] = DATA, **options):
+    draft = backend.begin(name, **options)
     for item, body in data.items():
         await draft.receive(item, chunks_of(body))
     return await draft.commit(manifest_of(data))
 
 
-async def read_all(store: Store, name: str, item: str, version: int | None = None) -> bytes:
-    source = await store.open(name, item, version)
+async def read_all(backend, name: str, item: str, version: int | None = None) -> bytes:
+    source = await backend.open(name, item, version)
     try:
         return await source.read(0, source.size_bytes + 1)
     finally:

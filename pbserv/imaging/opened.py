@@ -1,0 +1,43 @@
+"""An item of the store that is open for reading.
+
+One rule: what is open stays readable whatever becomes of its image; whoever opened it closes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
+from io import FileIO
+
+from pbserv.imaging.faults import StoreClosed, UnknownImage
+from pbserv.imaging.layout import StoredImage
+
+
+class OpenItem:
+    """An item opened for reading. It stays readable after the image was deleted; ``close`` it."""
+
+    def __init__(self, file: FileIO, image: StoredImage, item: str, readers: ThreadPoolExecutor) -> None:
+        facts = image.manifest.item(item)
+        if facts is None:
+            raise UnknownImage(f"image {image.name} version {image.version} has no item {item!r}")
+        self.size_bytes = facts.stored_bytes
+        self.sha256 = facts.sha256
+        self._file = file
+        self._readers = readers
+
+    async def read(self, offset: int, size_bytes: int) -> bytes:
+        """Up to ``size_bytes`` bytes from ``offset``; empty only at the end. Raises OSError or StoreClosed."""
+        loop = asyncio.get_running_loop()
+        try:
+            reading = loop.run_in_executor(self._readers, os.pread, self._file.fileno(), size_bytes, offset)
+        except RuntimeError:
+            raise StoreClosed("the image store is stopping") from None
+        return await reading
+
+    def fileno(self) -> int:
+        """For ``os.sendfile``; valid until ``close``."""
+        return self._file.fileno()
+
+    def close(self) -> None:
+        self._file.close()

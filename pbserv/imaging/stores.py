@@ -1,0 +1,268 @@
+"""Several image stores as one backend: every image belongs to one of them, and its name is taken in all.
+
+One rule: which store an image is in is found out by asking the stores, in the order in which they are configured; no
+second list could disagree with them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pbserv.conf.places import StorePlace
+from pbserv.errors import StartError
+from pbserv.imaging.about import About, AboutChange
+from pbserv.imaging.draft import IDLE_TIMEOUT_S, Draft
+from pbserv.imaging.faults import Forbidden, ImageExists, StoreClosed, UnknownStore
+from pbserv.imaging.frames.reader import OpenIndex
+from pbserv.imaging.layout import DEFAULT_FREE_FLOOR, Damage, StoredImage
+from pbserv.imaging.manifest import check_image_name
+from pbserv.imaging.objects import ImageObject, StoreFacts
+from pbserv.imaging.opened import OpenItem
+from pbserv.imaging.states import VersionState
+from pbserv.imaging.store import Store, StoreRules, Users, nobody
+
+
+@dataclass(frozen=True, slots=True)
+class StoresSettings:
+    """What the configuration says of all stores; ``places`` has at least one."""
+
+    places: tuple[StorePlace, ...]
+    allow_overwrite: bool = False
+    auto_enable: bool = True
+    upload_directories: tuple[Path, ...] = ()
+    free_floor_bytes: int = DEFAULT_FREE_FLOOR
+
+    def rules(self, place: StorePlace) -> StoreRules:
+        """Those of one store."""
+        return StoreRules(
+            allow_overwrite=self.allow_overwrite,
+            auto_enable=self.auto_enable,
+            keep=place.keep,
+            quota_bytes=place.quota,
+            floor_bytes=self.free_floor_bytes if place.floor is None else place.floor,
+            restores=place.restores,
+            captures=place.captures,
+        )
+
+    def store(self, place: StorePlace, idle_timeout_s: float) -> Store:
+        """Not started yet. Stores inside its directory are none of its images."""
+        inside = [other.directory for other in self.places if other.directory != place.directory]
+        nested = [path.relative_to(place.directory).parts[0] for path in inside if path.is_relative_to(place.directory)]
+        return Store(
+            place.directory, name=place.name, rules=self.rules(place), nested=nested, idle_timeout_s=idle_timeout_s,
+            free_floor_bytes=self.rules(place).floor_bytes,
+        )  # fmt: skip
+
+
+class Stores:
+    """A ``VersionedBackend``. ``start`` it before use; ``users`` may be set at any time."""
+
+    def __init__(self, settings: StoresSettings, idle_timeout_s: float = IDLE_TIMEOUT_S) -> None:
+        """Nothing is opened before ``start``."""
+        self._settings = settings
+        self._idle_timeout_s = idle_timeout_s
+        self._users: Users = nobody
+        self._stores: tuple[Store, ...] = tuple(settings.store(place, idle_timeout_s) for place in settings.places)
+
+    @property
+    def users(self) -> Users:
+        """Who outside the stores needs an image."""
+        return self._users
+
+    @users.setter
+    def users(self, users: Users) -> None:
+        self._users = users
+        for store in self._stores:
+            store.users = users
+
+    @property
+    def allow_overwrite(self) -> bool:
+        return self._settings.allow_overwrite
+
+    @allow_overwrite.setter
+    def allow_overwrite(self, allowed: bool) -> None:
+        for store in self._stores:
+            store.allow_overwrite = allowed
+
+    @property
+    def damages(self) -> tuple[Damage, ...]:
+        """What is not served, and why; with the store's name before the path where there are several stores."""
+        if len(self._stores) == 1:
+            return self._stores[0].damages
+        return tuple(Damage(f"{store.name}:{damage.path}", damage.reason)
+                     for store in self._stores for damage in store.damages)  # fmt: skip
+
+    async def start(self) -> None:
+        """Start all stores; raises StartError and leaves none of them open."""
+        try:
+            for store in self._stores:
+                await store.start()
+        except BaseException:
+            await self.close()
+            raise
+        self._hide_doubles()
+
+    async def close(self) -> None:
+        """Close all stores. Idempotent."""
+        for store in self._stores:
+            await store.close()
+
+    async def prepare(self, settings: StoresSettings) -> StoresReload:
+        """First half of a reload: open what is new. Raises StartError and changes nothing."""
+        here = {store.root: store for store in self._stores}
+        wanted = {place.directory for place in settings.places}
+        for store in self._stores:
+            busy = store.busy if store.root not in wanted else ""
+            if busy:
+                raise StartError(f"ImageStores: store {store.name} cannot be taken away: {busy}")
+        opened: list[Store] = []
+        stores: list[Store] = []
+        try:
+            for place in settings.places:
+                known = here.get(place.directory)
+                if known is not None and known.name != place.name:
+                    raise StartError(
+                        f"ImageStores: {place.directory} is store {known.name}; names change with a restart"
+                    )
+                if known is None:
+                    known = settings.store(place, self._idle_timeout_s)
+                    await known.start()
+                    opened.append(known)
+                stores.append(known)
+        except BaseException:
+            for store in opened:
+                await store.close()
+            raise
+        return StoresReload(self, settings, tuple(stores), tuple(opened))
+
+    def adopt(self, settings: StoresSettings, stores: tuple[Store, ...]) -> None:
+        """Second half: serve from ``stores``; those that are not among them are given up."""
+        gone = [store for store in self._stores if store not in stores]
+        self._settings, self._stores = settings, stores
+        self.users = self._users
+        rules = {place.name: settings.rules(place) for place in settings.places}
+        for store in stores:
+            store.rules = rules[store.name]
+        for store in gone:
+            store.release()
+        self._hide_doubles()
+
+    def list(self) -> tuple[StoredImage, ...]:
+        """The served version of every image that has one, by name."""
+        found = [image for store in self._stores for image in store.list()]
+        return tuple(sorted(found, key=lambda image: image.name))
+
+    def all(self) -> tuple[ImageObject, ...]:
+        """Every image of every store, by name."""
+        found = [image for store in self._stores for image in store.all()]
+        return tuple(sorted(found, key=lambda image: image.name))
+
+    def object(self, name: str) -> ImageObject:
+        return self._of(name).object(name)
+
+    def versions(self, name: str) -> tuple[int, ...]:
+        return self._of(name).versions(name)
+
+    def info(self, name: str, version: int | None = None) -> StoredImage:
+        return self._of(name).info(name, version)
+
+    async def open(self, name: str, item: str, version: int | None = None) -> OpenItem:
+        return await self._of(name).open(name, item, version)
+
+    async def index(self, image: StoredImage, item: str) -> OpenIndex | None:
+        return await self._of(image.name).index(image, item)
+
+    def begin(
+        self, name: str, *, overwrite: bool | None = None, size_bytes: int = 0, creator: str = "", store: str = ""
+    ) -> Draft:
+        """Start an upload in the store that the image is in, else in the named one or the first that may take it."""
+        place = self._place(check_image_name(name), store)
+        return place.begin(name, overwrite=overwrite, size_bytes=size_bytes, creator=creator)
+
+    async def register(self, name: str, about: About, store: str = "") -> ImageObject:
+        if self._holding(check_image_name(name)) is not None:
+            raise ImageExists(f"image {name} exists; change it, or take another name")
+        return await self._place(name, store).register(name, about)
+
+    async def change(self, name: str, change: AboutChange, expected: str = "") -> ImageObject:
+        return await self._of(name).change(name, change, expected)
+
+    async def move(self, name: str, version: int, to: VersionState, by: str) -> ImageObject:
+        return await self._of(name).move(name, version, to, by)
+
+    async def rollback(self, name: str, to: int | None, by: str) -> ImageObject:
+        return await self._of(name).rollback(name, to, by)
+
+    async def purge(self, name: str, version: int | None = None) -> None:
+        await self._of(name).purge(name, version)
+
+    async def delete(self, name: str) -> None:
+        await self._of(name).delete(name)
+
+    def stores(self) -> tuple[StoreFacts, ...]:
+        """All stores as they are now, in the order of the configuration."""
+        return tuple(store.facts() for store in self._stores)
+
+    def store(self, name: str) -> Store:
+        """One store; raises UnknownStore."""
+        found = next((store for store in self._stores if store.name == name), None)
+        if found is None:
+            known = ", ".join(store.name for store in self._stores)
+            raise UnknownStore(f"there is no image store {name[:64]!r}, but {known}")
+        return found
+
+    def _holding(self, name: str) -> Store | None:
+        return next((store for store in self._stores if store.holds(name)), None)
+
+    def _of(self, name: str) -> Store:
+        """The store that the image is in; one that is nowhere is asked of the first, which says so."""
+        return self._holding(name) or self._first
+
+    @property
+    def _first(self) -> Store:
+        if not self._stores:
+            raise StoreClosed("there is no image store")
+        return self._stores[0]
+
+    def _place(self, name: str, wanted: str) -> Store:
+        """Where bytes of this image go. Raises UnknownStore, Forbidden, ImageExists."""
+        chosen = self.store(wanted) if wanted else None
+        holding = self._holding(name)
+        if holding is not None and chosen not in (None, holding):
+            raise ImageExists(f"image {name} is in store {holding.name}; it cannot be in store {wanted} too")
+        store = holding or chosen
+        if store is None:
+            store = next((each for each in self._stores if self._may_take(each)), self._first)
+        if not self._may_take(store):
+            raise Forbidden(f"image {name}: nothing is uploaded to store {store.name}: UploadDirectories leaves it out")
+        return store
+
+    def _may_take(self, store: Store) -> bool:
+        allowed = self._settings.upload_directories
+        return not allowed or any(store.root.is_relative_to(directory) for directory in allowed)
+
+    def _hide_doubles(self) -> None:
+        taken: dict[str, str] = {}
+        for store in self._stores:
+            for name in sorted(store.names):
+                if name in taken:
+                    store.hide(name, f"store {taken[name]} has an image of this name too, and that one is served")
+                else:
+                    taken[name] = store.name
+
+
+class StoresReload:
+    """A prepared change of the stores: ``pbserv.service.Reload``."""
+
+    def __init__(
+        self, stores: Stores, settings: StoresSettings, new: tuple[Store, ...], opened: tuple[Store, ...]
+    ) -> None:
+        self._stores, self._settings, self._new, self._opened = stores, settings, new, opened
+
+    def commit(self) -> None:
+        self._stores.adopt(self._settings, self._new)
+
+    def abort(self) -> None:
+        for store in self._opened:
+            store.release()
