@@ -133,7 +133,7 @@ async def test_a_reload_adds_and_takes_away_stores(tmp_path):
         with pytest.raises(StoreFull):
             stores.begin("more")
         assert not stores.allow_overwrite
-        with pytest.raises(StartError, match="a restart renames it"):
+        with pytest.raises(StartError, match="names change with a restart"):
             await stores.prepare(replace(both, places=(StorePlace("other", tmp_path / "main"),)))
         (tmp_path / "file").write_bytes(b"")
         with pytest.raises(StartError):
