@@ -1,7 +1,8 @@
 """Image bytes in and out over HTTP: downloads with ranges and resume, uploads as a stream. The shell of the service.
 
 One rule: bytes count as delivered when the transport has taken them and the client is still there. A block is counted
-when the next one (or the end) was accepted, because a server accepts only after it flushed the one before.
+when the next one (or the end) was accepted, because a server accepts only after it flushed the one before. Where the
+server sends files itself (ASGI's http.response.zerocopysend), it says what it sent, and the end is acknowledged.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from functools import partial
 from http import HTTPStatus
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
@@ -29,6 +30,9 @@ from pbserv.imaging.ranges import Plan, plan
 from pbserv.imaging.statistics import Statistics
 
 CHUNK_BYTES = 1024 * 1024
+ZERO_COPY = "http.response.zerocopysend"
+ZERO_COPY_BYTES = 32 * 1024 * 1024
+"""At most in one message: so often is looked whether the store still runs, and so much counts at once."""
 CHECKSUM_HEADER = "x-checksum-sha256"
 
 Delivered = Callable[[int, int], None]
@@ -41,6 +45,13 @@ class EventLog(Protocol):
     def transaction(self, event: str, /, **fields: object) -> None: ...
 
     def warning(self, event: str, /, **fields: object) -> None: ...
+
+
+@runtime_checkable
+class Descriptor(Protocol):
+    """An item that is a file: a server that can sends it without reading it."""
+
+    def fileno(self) -> int: ...
 
 
 class TransferResponse(Response):
@@ -65,11 +76,13 @@ class TransferResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         result = "aborted"
+        below = self._with_body and ZERO_COPY in scope.get("extensions", {})
+        file = self._source if below and isinstance(self._source, Descriptor) else None
         try:
             async with asyncio.TaskGroup() as group:
                 watcher = group.create_task(self._watch(receive))
                 try:
-                    result = await self._stream(send)
+                    result = await (self._stream(send) if file is None else self._from_below(send, file))
                 except OSError:  # ASGI 2.4: how newer servers tell that the client went away
                     result = "aborted"
                 finally:
@@ -108,15 +121,40 @@ class TransferResponse(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
         return "ok"
 
+    async def _from_below(self, send: Send, file: Descriptor) -> str:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        position = self._plan.start
+
+        def accepted(count: int) -> None:
+            self._count(position, position + count)
+
+        while position < self._plan.end:
+            count = min(ZERO_COPY_BYTES, self._plan.end - position)
+            try:
+                if not await self._source.read(position, 1):  # as long as the store lets us
+                    return "failed"
+                more = position + count < self._plan.end
+                await send({"type": ZERO_COPY, "file": file.fileno(), "offset": position, "count": count,
+                            "more_body": more, "accepted": accepted})  # fmt: skip
+            except ConnectionError:
+                return "aborted"
+            except (OSError, EOFError, ImagingFault):
+                return "failed"
+            position += count
+        return "ok"
+
     async def _flushed(self, start: int, end: int) -> bool:
         """Count the block before the one that was just accepted; False when the client has gone."""
         await asyncio.sleep(0)  # lets the watcher see a disconnect that ended the wait
         if self._gone:
             return False
         if end > start:
-            self._sent += end - start
-            self._delivered(start, end)
+            self._count(start, end)
         return True
+
+    def _count(self, start: int, end: int) -> None:
+        self._sent += end - start
+        self._delivered(start, end)
 
 
 class Transfers:

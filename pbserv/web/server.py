@@ -20,6 +20,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from pbserv.errors import StartError
 from pbserv.net.tcp import listen, sharing
 from pbserv.service import Reload
+from pbserv.web.pumps import Pumps
+from pbserv.web.sendfile import ZeroCopy
 from pbserv.web.tls import Pair, TlsSettings, new_context, pair_of
 
 Spawn = Callable[[str, Coroutine[Any, Any, None]], "asyncio.Task[None]"]
@@ -39,7 +41,18 @@ class WebSettings:
 
 
 class _Protocol(H11Protocol):
-    """Closes a connection that does not bring a request: idle ones would use up ``limit_concurrency`` for ever."""
+    """Sends files from below. Closes a connection that does not bring a request: idle ones would use up
+    ``limit_concurrency`` for ever."""
+
+    pumps: Pumps
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self.app = self._files = ZeroCopy(self.app, self, self.pumps)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._files.disconnected()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -94,6 +107,8 @@ class WebServer:
         self.tls_fault = ""
         self.fingerprint = ""
         self._retired: list[_Listening] = []
+        self._pumps = Pumps()
+        self._protocol = type("_Protocol", (_Protocol,), {"pumps": self._pumps})
 
     @property
     def running(self) -> bool:
@@ -141,6 +156,7 @@ class WebServer:
         for each in listening:
             each.socket.close()
         self._retired.clear()
+        self._pumps.close()
 
     async def prepare(self, settings: WebSettings) -> Reload:
         """Everything that can fail is done here: certificates are read anew, also when no setting has changed."""
@@ -173,7 +189,7 @@ class WebServer:
         raw = listen(address or "0.0.0.0", port, share=share)
         config = uvicorn.Config(
             self._app, lifespan="off", log_config=None, access_log=False, server_header=False,
-            http=_Protocol, ws="none",
+            http=self._protocol, ws="none",
             proxy_headers=False,  # whose request it is follows from the address: nobody may say another one
             timeout_graceful_shutdown=STOP_GRACE_S, timeout_keep_alive=30, limit_concurrency=2000, backlog=1024,
             ssl_context_factory=None if context is None else lambda _config, _default: context,
