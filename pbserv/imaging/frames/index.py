@@ -52,6 +52,11 @@ class Record:
     identity: bytes
     digest: bytes
 
+    @classmethod
+    def unpack(cls, data: Buffer) -> Record:
+        """From its 88 bytes."""
+        return cls(*_RECORD.unpack(data))
+
 
 @dataclass(frozen=True, slots=True)
 class Header:
@@ -132,6 +137,10 @@ class Index:
 
     def __len__(self) -> int:
         return self.header.frames
+
+    def close(self) -> None:
+        """Let go of the bytes; nothing can be asked afterwards."""
+        self._records.release()
 
     def record(self, number: int) -> Record:
         """The frame of that number, counted from 0; raises IndexError."""

@@ -1,0 +1,723 @@
+"""Uploads become frames: parts and whole bodies, resumed wherever they stopped, however many at once."""
+
+import asyncio
+import hashlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import zstandard
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pbserv.imaging.faults import (
+    BadStream,
+    ChecksumMismatch,
+    DamagedImage,
+    DraftGone,
+    ImagingFault,
+    InvalidName,
+    ShortBody,
+    StoreClosed,
+    StoreFull,
+    UploadStalled,
+    WrongPart,
+)
+from pbserv.imaging.frames.reader import FrameDamage, OpenIndex, verify
+from pbserv.imaging.frames.writer import Reuse
+from pbserv.imaging.reframe import ItemUpload, Reframer, StoredItem, working_files
+from tests.imaging.making import Made, foreign_header, partclone
+
+MADE = partclone({*range(3, 700), *range(2000, 2400), 4000}, 4096, per_checksum=64)
+PART = 1 << 20
+
+
+def zstd(data: bytes) -> bytes:
+    return zstandard.ZstdCompressor(level=1, write_checksum=True).compress(data)
+
+
+def unzstd(data: bytes) -> bytes:
+    return zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data), read_across_frames=True).readall()
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def parts_of(data: bytes, size: int = PART) -> list[bytes]:
+    return [data[at : at + size] for at in range(0, max(len(data), 1), size)]
+
+
+async def chunks_of(data: bytes, size: int = 65536) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), size):
+        yield data[start : start + size]
+
+
+class Account:
+    """What a store does with charges: a sum, and a limit."""
+
+    def __init__(self, limit: int = 1 << 60) -> None:
+        self.sum = 0
+        self.limit = limit
+        self.lock = threading.Lock()
+
+    def __call__(self, size: int) -> None:
+        with self.lock:
+            if size > 0 and self.sum + size > self.limit:
+                raise StoreFull("the quota is reached")
+            self.sum += size
+
+
+class Place:
+    """A directory for uploads, with what is needed to upload into it."""
+
+    def __init__(self, path: Path, reframer: Reframer) -> None:
+        path.mkdir(exist_ok=True)
+        self.path = path
+        self.reframer = reframer
+        self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        self.account = Account()
+
+    def item(self, name: str, kind: str, **options) -> ItemUpload:
+        return self.reframer.item(self.fd, name, kind, **{"charge": self.account, **options})
+
+    def resumed(self, name: str) -> ItemUpload:
+        return self.reframer.resumed(self.fd, name, charge=self.account)
+
+    def files(self) -> set[str]:
+        return set(os.listdir(self.path))
+
+    def bytes(self, name: str) -> bytes:
+        return (self.path / name).read_bytes()
+
+    def check(self, item: StoredItem) -> None:
+        """File, digest and index agree, and every frame is sound."""
+        data = self.bytes(item.name)
+        assert (len(data), sha256(data)) == (item.size_bytes, item.sha256)
+        fd = os.open(self.path / (item.name + ".pbx"), os.O_RDONLY)
+        opened = OpenIndex(fd)
+        os.close(fd)
+        with (self.path / item.name).open("rb") as file:
+            assert not [x for x in verify(file.fileno(), opened.index, deep=True) if isinstance(x, FrameDamage)]
+        assert sha256(self.bytes(item.name + ".pbx")) == item.facts["index_sha256"]
+        opened.close()
+
+
+@asynccontextmanager
+async def placed(path: Path, **options) -> AsyncIterator[Place]:
+    reframer = Reframer(**{"workers": 2, "extent_bytes": 65536, **options})
+    place = Place(path, reframer)
+    try:
+        yield place
+    finally:
+        await reframer.close()
+        os.close(place.fd)
+
+
+async def send(upload: ItemUpload, stream: bytes, size: int = PART) -> StoredItem:
+    """All parts of a stream from where the upload stands, and its end."""
+    parts = parts_of(stream, size)
+    for number in range(upload.next_part, len(parts) + 1):
+        body = zstd(parts[number - 1])
+        done = await upload.part(number, chunks_of(body), sha256(body))
+        assert (done.number, done.next_part, done.sha256) == (number, number + 1, sha256(body))
+    return await upload.complete(len(parts), len(stream))
+
+
+async def test_a_partclone_stream_in_parts(tmp_path: Path) -> None:
+    async with placed(tmp_path / "folder") as place:
+        upload = place.item("p1.ext4.zst", "partclone.ext4")
+        item = await send(upload, MADE.stream)
+        assert unzstd(place.bytes("p1.ext4.zst")) == MADE.plain
+        place.check(item)
+        assert item.stream == "partclone"
+        assert item.plain_bytes == len(MADE.plain)
+        assert item.received.plain_bytes == len(MADE.stream)
+        bodies = [zstd(part) for part in parts_of(MADE.stream)]
+        assert item.received.size_bytes == upload.received_bytes == sum(map(len, bodies))
+        assert item.received.sha256 == sha256("".join(map(sha256, bodies)).encode())
+        body = b"".join(MADE.contents)
+        assert item.facts == {
+            "tool": "partclone-0.3.23", "fs": "EXTFS", "compressor": "zstd", "device_bytes": str(4096 * 4096),
+            "used_bytes": str(len(body)), "head_bytes": str(len(MADE.head)), "body_sha256": sha256(body),
+            "extent_bytes": "65536", "index_sha256": item.facts["index_sha256"],
+        }  # fmt: skip
+        assert place.files() - {"p1.ext4.zst", "p1.ext4.zst.pbx"} <= set(working_files("p1.ext4.zst"))
+        assert await upload.complete(len(bodies), len(MADE.stream)) == item == upload.stored
+        assert place.resumed("p1.ext4.zst").stored == item
+        await upload.abandon()
+        assert "p1.ext4.zst" in place.files()
+
+
+@pytest.mark.parametrize("size", [150, 1000, 4096, 100_003])
+@pytest.mark.parametrize("per", [None, 16])
+async def test_resumed_at_every_part_the_file_is_the_same(tmp_path: Path, size: int, per: int | None) -> None:
+    """Whatever the parts, and although every part meets another process: the same bytes as in one go."""
+    made = partclone({*range(3, 20), 25, 90}, 8 * 900, block_bytes=512, per_checksum=per)
+    stream = made.stream
+    async with placed(tmp_path / "folder", extent_bytes=4096) as place:
+        whole = await send(place.item("whole", "partclone.xfs"), stream)
+        upload = place.item("parts", "partclone.xfs")
+        parts = parts_of(stream, size)
+        for number, part in enumerate(parts, start=1):
+            assert upload.next_part == number
+            await upload.part(number, chunks_of(zstd(part)))
+            await upload.close()
+            with (tmp_path / "folder" / "parts").open("ab") as file:
+                file.write(b"half a part that the crash left")
+            with (tmp_path / "folder" / "parts.pbx").open("ab") as file:
+                file.write(b"and of its index")
+            upload = place.resumed("parts")
+        item = await upload.complete(len(parts), len(stream))
+        assert place.bytes("parts") == place.bytes("whole")
+        assert place.bytes("parts.pbx") == place.bytes("whole.pbx")
+        assert (item.sha256, item.facts) == (whole.sha256, whole.facts)
+        place.check(item)
+
+
+@pytest.mark.parametrize("kind", ["raw", "file"])
+async def test_other_streams_are_resumed_too(tmp_path: Path, kind: str) -> None:
+    data = os.urandom(3_000_000) + bytes(1_000_000)
+    async with placed(tmp_path / "folder") as place:
+        upload = place.item("item", kind)
+        parts = parts_of(data, 700_001)
+        for number, part in enumerate(parts, start=1):
+            await upload.part(number, chunks_of(part), compressed=False)
+            await upload.close()
+            upload = place.resumed("item")
+            assert upload.kind == kind
+        item = await upload.complete(len(parts), len(data))
+        stored = place.bytes("item")
+        assert (unzstd(stored) if kind == "raw" else stored) == data
+        assert item.stream == {"raw": "raw", "file": "pieces"}[kind]
+        place.check(item)
+        if kind == "raw":
+            assert item.facts["body_sha256"] == sha256(data)
+
+
+async def test_small_files_are_kept_as_they_are_without_an_index(tmp_path: Path) -> None:
+    async with placed(tmp_path / "folder") as place:
+        upload = place.item("table", "sfdisk")
+        await upload.whole(chunks_of(b"label: gpt\n"))
+        item = await upload.complete()
+        assert (place.bytes("table"), item.size_bytes, item.facts) == (b"label: gpt\n", 11, {})
+        upload = place.item("empty", "")
+        await upload.whole(chunks_of(b""))
+        assert (await upload.complete()).size_bytes == 0
+        assert place.files() == {"table", "empty"}
+
+
+@pytest.mark.parametrize("kind", ["", "partclone.ext4"])
+@pytest.mark.parametrize("compress", [zstd, bytes])
+async def test_one_body_is_cut_as_parts_are(tmp_path: Path, kind: str, compress: Callable[[bytes], bytes]) -> None:
+    async with placed(tmp_path / "folder") as place:
+        body = compress(MADE.stream)
+        upload = place.item("p1.ext4.zst", kind)
+        await upload.whole(chunks_of(body, 1000))
+        item = await upload.complete(None, None)
+        assert unzstd(place.bytes("p1.ext4.zst")) == MADE.plain
+        assert (item.received.size_bytes, item.received.sha256) == (len(body), sha256(body))
+        assert item.received.plain_bytes == len(MADE.stream)
+        place.check(item)
+        assert place.files() == {"p1.ext4.zst", "p1.ext4.zst.pbx"}
+        assert place.account.sum == sum(len(place.bytes(name)) for name in place.files())
+
+
+async def test_a_raw_body_is_told_by_its_name(tmp_path: Path) -> None:
+    data = os.urandom(300_000)
+    async with placed(tmp_path / "folder") as place:
+        upload = place.item("p3.raw.zst", "")
+        await upload.whole(chunks_of(zstd(data)))
+        item = await upload.complete()
+        assert item.stream == "raw"
+        assert unzstd(place.bytes("p3.raw.zst")) == data
+        place.check(item)
+
+
+@pytest.mark.parametrize("name", ["p1.ext4", "p3.raw.zst"])
+async def test_what_is_not_ours_to_cut_is_kept_as_it_is(tmp_path: Path, name: str) -> None:
+    """Foreign headers, other formats, bytes that only begin like zstd: not a byte is changed."""
+    noise = os.urandom(2_500_000)
+    foreign = foreign_header(mode=0x30, size=8) + noise
+    bodies = [
+        noise,
+        zstd(noise),
+        b"\x28\xb5\x2f\xfd" + noise,
+        foreign,
+        zstd(foreign),
+        b"partclone",
+        b"\x28\xb5\x2f\xfd",
+    ]
+    async with placed(tmp_path / "folder") as place:
+        for body in bodies if name == "p1.ext4" else [noise]:
+            upload = place.item(name, "")
+            await upload.whole(chunks_of(body))
+            item = await upload.complete()
+            assert place.bytes(name) == body
+            assert item.stream == "pieces"
+            if len(body) > 1 << 20:
+                place.check(item)
+        upload = place.item("asis", "partclone.ext4", asis=True)
+        await upload.whole(chunks_of(zstd(MADE.stream)))
+        await upload.complete()
+        assert place.bytes("asis") == zstd(MADE.stream)
+
+
+async def test_a_foreign_header_in_parts_says_why_it_is_kept(tmp_path: Path) -> None:
+    stream = foreign_header(mode=0x30, size=8) + os.urandom(2 << 20)
+    async with placed(tmp_path / "folder") as place:
+        item = await send(place.item("p1.ext4.zst", "partclone.ext4"), stream, 1 << 20)
+        assert unzstd(place.bytes("p1.ext4.zst")) == stream
+        assert "xxh64" in item.facts["kept"]
+        place.check(item)
+
+
+async def test_parts_are_idempotent_and_in_order(tmp_path: Path) -> None:
+    parts = [zstd(part) for part in parts_of(MADE.stream)]
+    async with placed(tmp_path / "folder") as place:
+        upload = place.item("p1", "partclone.ext4")
+        with pytest.raises(WrongPart, match="part 2 came, part 1 is next") as wrong:
+            await upload.part(2, chunks_of(parts[1]))
+        assert wrong.value.next_part == 1
+        first = await upload.part(1, chunks_of(parts[0]))
+        assert await upload.part(1, chunks_of(parts[0])) == first
+        with pytest.raises(WrongPart, match="other bytes"):
+            await upload.part(1, chunks_of(parts[1]))
+        await upload.part(2, chunks_of(parts[1]))
+        assert (await upload.part(1, chunks_of(parts[0]))).next_part == 3
+        with pytest.raises(WrongPart):
+            await upload.part(4, chunks_of(parts[3]))
+        with pytest.raises(WrongPart):
+            await upload.part(0, chunks_of(parts[3]))
+        with pytest.raises(ShortBody, match="2 parts arrived, 3 were sent"):
+            await upload.complete(3)
+        with pytest.raises(ShortBody):
+            await upload.complete(2)  # the stream is not at its end
+        for number in range(3, len(parts) + 1):
+            await upload.part(number, chunks_of(parts[number - 1]))
+        with pytest.raises(ShortBody, match="uncompressed bytes arrived"):
+            await upload.complete(len(parts), len(MADE.stream) + 1)
+        place.check(await upload.complete(len(parts), len(MADE.stream)))
+
+
+async def test_two_parts_at_once_wait_for_each_other(tmp_path: Path) -> None:
+    """The client has two slots: the second may even be complete before the first."""
+    parts = [zstd(part) for part in parts_of(MADE.stream)]
+    gate = asyncio.Event()
+
+    async def held() -> AsyncIterator[bytes]:
+        yield parts[0][:100]
+        await gate.wait()
+        yield parts[0][100:]
+
+    async with placed(tmp_path / "folder") as place:
+        upload = place.item("p1", "partclone.ext4")
+        sent = asyncio.Event()
+
+        async def second() -> AsyncIterator[bytes]:
+            yield parts[1]
+            sent.set()
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(upload.part(1, held()))
+            await asyncio.sleep(0)
+            task = group.create_task(upload.part(2, second()))
+            await sent.wait()
+            assert not task.done()
+            gate.set()
+        assert upload.next_part == 3
+        for number in range(3, len(parts) + 1):
+            await upload.part(number, chunks_of(parts[number - 1]))
+        place.check(await upload.complete(len(parts)))
+
+
+async def test_the_next_part_fails_with_the_one_before(tmp_path: Path) -> None:
+    parts = [zstd(part) for part in parts_of(MADE.stream)]
+    gate = asyncio.Event()
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield parts[0][:100]
+        await gate.wait()
+        raise ConnectionResetError
+
+    async with placed(tmp_path / "folder") as place:
+        upload = place.item("p1", "partclone.ext4")
+
+        async def first() -> None:
+            with pytest.raises(ConnectionResetError):
+                await upload.part(1, broken())
+
+        async def second() -> None:
+            with pytest.raises(WrongPart, match="part 1 is next"):
+                await upload.part(2, chunks_of(parts[1]))
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(first())
+            await asyncio.sleep(0)
+            group.create_task(second())
+            await asyncio.sleep(0)
+            gate.set()
+        assert upload.next_part == 1
+        assert place.account.sum == 0
+
+
+def damaged(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :]
+
+
+async def test_a_part_that_fails_leaves_the_item_as_it_was(tmp_path: Path) -> None:
+    """Wrong digest, broken zstd, a wrong checksum of partclone in the middle, a full store: then the right part."""
+    parts = parts_of(MADE.stream)
+    bodies = [zstd(part) for part in parts]
+    async with placed(tmp_path / "folder") as place:
+        upload = place.item("p1", "partclone.ext4")
+        for number, (part, body) in enumerate(zip(parts, bodies, strict=True), start=1):
+            before = place.account.sum
+            with pytest.raises(ChecksumMismatch, match=f"part {number}: the SHA-256"):
+                await upload.part(number, chunks_of(body), sha256(b"other"))
+            with pytest.raises((BadStream, ChecksumMismatch)):
+                await upload.part(number, chunks_of(damaged(body, len(body) // 2)))
+            with pytest.raises(BadStream, match="inside a zstd frame"):
+                await upload.part(number, chunks_of(body[:-3]))
+            place.account.limit = before + len(body) + 1000  # enough for the body, not for its frames
+            with pytest.raises(StoreFull):
+                await upload.part(number, chunks_of(body))
+            place.account.limit = 1 << 60
+            if 2 < number < len(parts):
+                with pytest.raises(ChecksumMismatch, match="partclone's checksum over used blocks"):
+                    await upload.part(number, chunks_of(zstd(damaged(part, len(part) // 3)) + zstd(b"")))
+            assert upload.next_part == number
+            assert place.account.sum == before
+            await upload.part(number, chunks_of(body), sha256(body))
+        item = await upload.complete(len(parts), len(MADE.stream))
+        assert unzstd(place.bytes("p1")) == MADE.plain
+        place.check(item)
+        assert place.account.sum == item.size_bytes + len(place.bytes("p1.pbx"))
+
+
+async def test_more_than_the_stream_is_refused(tmp_path: Path) -> None:
+    async with placed(tmp_path / "folder") as place:
+        upload = place.item("p1", "partclone.ext4")
+        with pytest.raises(BadStream, match="after the last of"):
+            await upload.part(1, chunks_of(zstd(MADE.stream + b"x")))
+        await upload.part(1, chunks_of(zstd(MADE.stream)))
+        with pytest.raises(BadStream, match="after the last of"):
+            await upload.part(2, chunks_of(zstd(b"x")))
+        place.check(await upload.complete(1))
+
+
+@pytest.mark.parametrize("compressed", [None, True, False])
+@given(data=st.binary(max_size=2000))
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_bytes_are_a_clear_error(tmp_path: Path, compressed: bool | None, data: bytes) -> None:
+    async def upload_it() -> None:
+        async with placed(tmp_path / "folder") as place:
+            upload = place.item("p1", "partclone.ext4")
+            with pytest.raises((BadStream, ShortBody)):
+                await upload.part(1, chunks_of(data), compressed=compressed)
+            await upload.abandon()
+            upload = place.item("p1", "partclone.ext4")
+            with pytest.raises((BadStream, ShortBody)):  # noqa: PT012  (a short one is found at the end)
+                await upload.whole(chunks_of(data), compressed)
+                await upload.complete()
+            await upload.abandon()
+            assert (place.files(), place.account.sum) == (set(), 0)
+
+    asyncio.run(upload_it())
+
+
+async def test_abandon_leaves_nothing_and_wakes_who_waits(tmp_path: Path) -> None:
+    parts = [zstd(part) for part in parts_of(MADE.stream)]
+    started = asyncio.Event()
+
+    async def stuck() -> AsyncIterator[bytes]:
+        yield parts[1][:1000]
+        started.set()
+        await asyncio.Event().wait()
+
+    async with placed(tmp_path / "folder") as place:
+        for how in ("part", "whole"):
+            upload = place.item("p1", "partclone.ext4")
+            started.clear()
+
+            async def wait(upload: ItemUpload = upload, how: str = how) -> None:
+                with pytest.raises(DraftGone, match="discarded"):
+                    await (upload.part(2, stuck()) if how == "part" else upload.whole(stuck()))
+
+            async with asyncio.TaskGroup() as group:
+                if how == "part":
+                    await upload.part(1, chunks_of(parts[0]))
+                group.create_task(wait())
+                await started.wait()
+                await upload.abandon()
+            assert (place.files(), place.account.sum) == (set(), 0)
+            await upload.abandon()
+            with pytest.raises(DraftGone):
+                await upload.complete()
+            with pytest.raises(DraftGone):
+                await upload.part(1, chunks_of(parts[0]))
+
+
+async def test_a_sender_that_falls_silent_is_given_up(tmp_path: Path) -> None:
+    async def silent() -> AsyncIterator[bytes]:
+        yield b"x"
+        await asyncio.Event().wait()
+
+    async with placed(tmp_path / "folder", idle_timeout_s=0.05) as place:
+        upload = place.item("p1", "raw")
+        with pytest.raises(UploadStalled, match="nothing arrived for"):
+            await upload.part(1, silent())
+        with pytest.raises(UploadStalled):
+            await upload.whole(silent())
+        await upload.abandon()
+        assert (place.files(), place.account.sum) == (set(), 0)
+
+
+async def test_a_caller_that_goes_away_after_the_last_byte_has_sent_its_part(tmp_path: Path) -> None:
+    parts = [zstd(part) for part in parts_of(MADE.stream)]
+    async with placed(tmp_path / "folder", workers=1) as place:
+        upload = place.item("p1", "partclone.ext4")
+        running, gate = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            running.set()
+            gate.wait(60)
+
+        busy = place.reframer.work(hold)
+        ended = asyncio.Event()
+
+        async def body() -> AsyncIterator[bytes]:
+            yield parts[0]
+            ended.set()
+
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(upload.part(1, body()))
+            await ended.wait()
+            while not place.reframer._workers._work_queue.qsize():
+                await asyncio.sleep(0.01)
+            task.cancel()
+            gate.set()
+        await busy
+        assert task.cancelled()
+        await upload.part(1, chunks_of(parts[0]))  # the same again, as a client that heard nothing sends it
+        await upload.part(2, chunks_of(parts[1]))
+        assert upload.next_part == 3
+
+
+async def test_a_second_body_replaces_the_first_when_it_is_complete(tmp_path: Path) -> None:
+    async with placed(tmp_path / "folder") as place:
+        first = place.item("p1", "partclone.ext4")
+        await first.whole(chunks_of(zstd(MADE.stream)))
+        await first.complete()
+        failed = place.item("p1", "partclone.ext4")
+        await failed.whole(chunks_of(zstd(MADE.stream[:-5])))
+        with pytest.raises(ShortBody, match="the capture did not finish"):
+            await failed.complete()
+        with pytest.raises(DraftGone):
+            await failed.complete()
+        await failed.abandon()
+        assert unzstd(place.bytes("p1")) == MADE.plain
+        second = place.item("p1", "")
+        await second.whole(chunks_of(b"something else"))
+        await second.complete()
+        assert place.bytes("p1") == b"something else"
+        assert place.files() == {"p1"}
+
+
+async def test_frames_of_the_older_version_are_reused(tmp_path: Path) -> None:
+    async with placed(tmp_path / "old") as old, placed(tmp_path / "new") as new:
+        await send(old.item("p1", "partclone.ext4"), MADE.stream)
+        changed = partclone({*MADE.used, 1000}, 4096, per_checksum=64, seeds={10: 3})
+        fd = os.open(tmp_path / "old" / "p1", os.O_RDONLY)
+        pbx = os.open(tmp_path / "old" / "p1.pbx", os.O_RDONLY)
+        opened = OpenIndex(pbx)
+        closed: list[bool] = []
+        new.reframer.level = 19  # what is compressed anew is different, what is reused is not
+        upload = new.item("p1", "partclone.ext4", reuse=Reuse(opened.index, fd, lambda: closed.append(True)))
+        new.check(await send(upload, changed.stream))
+        assert closed == [True]
+        assert unzstd(new.bytes("p1")) == changed.plain
+        there = set(opened.index.frames())
+        fresh = [frame for frame in _frames(tmp_path / "new" / "p1.pbx") if not _same(frame, there)]
+        assert len(fresh) == 4  # header, bitmap, the extent of block 10, the new extent
+        os.close(fd)
+        os.close(pbx)
+
+
+def _frames(path: Path) -> list:
+    fd = os.open(path, os.O_RDONLY)
+    frames = list(OpenIndex(fd).index.frames())
+    os.close(fd)
+    return frames
+
+
+def _same(frame, there: set) -> bool:
+    return any((frame.address, frame.identity, frame.digest) == (x.address, x.identity, x.digest) for x in there)
+
+
+def test_checkpoints_that_do_not_check(tmp_path: Path) -> None:
+    async def tell() -> None:
+        async with placed(tmp_path / "folder") as place:
+            with pytest.raises(FileNotFoundError):
+                place.resumed("p1")
+            upload = place.item("p1", "partclone.ext4")
+            await upload.part(1, chunks_of(zstd(MADE.stream[:PART])))
+            await upload.close()
+            state = place.path / "p1.state"
+            good = state.read_bytes()
+            for bad in (b"", b"{}", b"[1]", b"\xff", good.replace(b'"frames": ', b'"frames": "')):
+                state.write_bytes(bad)
+                with pytest.raises(DamagedImage, match="checkpoint cannot be read"):
+                    place.resumed("p1")
+            state.write_bytes(good)
+            (place.path / "p1").write_bytes(b"short")
+            upload = place.resumed("p1")
+            with pytest.raises(DamagedImage, match="shorter than its checkpoint"):
+                await upload.part(2, chunks_of(zstd(MADE.stream[PART : 2 * PART])))
+            await upload.abandon()
+            assert place.files() == set()
+
+    asyncio.run(tell())
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_as_a_checkpoint_are_damage(data: bytes) -> None:
+    from pbserv.imaging.frames.checkpoint import decode
+
+    with pytest.raises(DamagedImage):
+        decode(data, "p1")
+
+
+async def test_names_of_the_files_beside_an_item_are_refused(tmp_path: Path) -> None:
+    async with placed(tmp_path / "folder") as place:
+        for name in ("p1.pbx", "p1.state", "p1.head", "p1.parts"):
+            with pytest.raises(InvalidName, match="store's own"):
+                place.item(name, "raw")
+
+
+async def test_a_stopping_server_keeps_what_is_complete(tmp_path: Path) -> None:
+    async with placed(tmp_path / "folder") as place:
+        upload = place.item("p1", "partclone.ext4")
+        await upload.part(1, chunks_of(zstd(MADE.stream[:PART])))
+        await place.reframer.close()
+        with pytest.raises(StoreClosed):
+            await upload.part(2, chunks_of(zstd(MADE.stream[PART : 2 * PART])))
+        await upload.close()
+        assert upload.next_part == 2
+    async with placed(tmp_path / "folder") as place:
+        place.check(await send(place.resumed("p1"), MADE.stream))
+        assert unzstd(place.bytes("p1")) == MADE.plain
+
+
+async def test_many_uploads_at_once_stay_small(tmp_path: Path) -> None:
+    """40 uploads of 11 MiB each, in parts that arrive in small chunks, need no more memory than a few."""
+    made = partclone(range(2700), 4096)
+    async with placed(tmp_path / "folder") as place:
+        parts = [zstd(part) for part in parts_of(made.stream, 4 << 20)]
+
+        async def one(number: int) -> None:
+            upload = place.item(f"p{number}", "partclone.ext4")
+            for at, part in enumerate(parts, start=1):
+                await upload.part(at, chunks_of(part, 10_000))
+            item = await upload.complete(len(parts), len(made.stream))
+            assert item.plain_bytes == len(made.plain)
+
+        await one(0)
+        before = _peak_kib()
+        async with asyncio.TaskGroup() as group:
+            for number in range(1, 41):
+                group.create_task(one(number))
+        assert _peak_kib() - before < 64 * 1024
+        place.check(StoredItem_of(place, "p40"))
+
+
+def StoredItem_of(place: Place, name: str) -> StoredItem:
+    item = place.resumed(name).stored
+    assert item is not None
+    return item
+
+
+def _peak_kib() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
+CHILD = """
+import asyncio, os, sys
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from tests.imaging.frames.test_reframe import MADE, chunks_of, parts_of, placed, zstd
+
+async def main():
+    async with placed(Path({folder!r})) as place:
+        if "p1.state" in place.files():
+            upload = place.resumed("p1")
+        else:
+            upload = place.item("p1", "partclone.ext4")
+        parts = parts_of(MADE.stream, 300_000)
+        while upload.next_part <= len(parts):
+            print(upload.next_part, flush=True)
+            await upload.part(upload.next_part, chunks_of(zstd(parts[upload.next_part - 1])))
+        await upload.complete(len(parts), len(MADE.stream))
+        print("done", flush=True)
+
+asyncio.run(main())
+"""
+
+
+def _lines(child: subprocess.Popen[str]) -> Iterator[str]:
+    assert child.stdout is not None
+    for line in child.stdout:
+        yield line.strip()
+
+
+def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
+    """A process that is killed again and again finishes the upload in the end, and the file is right."""
+    code = CHILD.format(root=str(Path(__file__).parents[3]), folder=str(tmp_path / "folder"))
+    reached, kills = 0, 0
+    for attempt in range(60):
+        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
+            first = 0
+            for line in _lines(child):
+                if line == "done":
+                    break
+                assert int(line) >= reached  # nothing that was acknowledged is lost
+                reached = int(line)
+                first = first or reached
+                if reached > first + attempt % 3:
+                    threading.Event().wait(0.003 * (attempt % 5))
+                    child.send_signal(signal.SIGKILL)
+                    kills += 1
+                    break
+            else:
+                line = ""
+        if line == "done":
+            break
+    assert line == "done"
+    assert kills > 3
+
+    async def look() -> None:
+        async with placed(tmp_path / "folder") as place:
+            item = place.resumed("p1").stored
+            assert item is not None
+            place.check(item)
+            assert unzstd(place.bytes("p1")) == MADE.plain
+
+    asyncio.run(look())
+
+
+def test_faults_are_answers() -> None:
+    for fault in (BadStream, WrongPart):
+        assert issubclass(fault, ImagingFault)
+        assert 400 <= fault.status < 500
+
+
+def test_made_streams_are_made(tmp_path: Path) -> None:
+    assert isinstance(MADE, Made)
