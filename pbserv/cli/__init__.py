@@ -12,7 +12,7 @@ import typer.core
 import typer.main
 
 from pbserv import __version__
-from pbserv.cli import bundles, devices, groups, images, menus, policy, tokens, work
+from pbserv.cli import bundles, devices, groups, identity, images, menus, policy, stores, tokens, work
 from pbserv.cli.shared import AsJson
 from pbserv.errors import PbservError
 
@@ -50,6 +50,7 @@ for name, group in (
     ("device", devices.app),
     ("group", groups.app),
     ("folder", groups.folder_app),
+    ("pool", identity.app),
     ("bundle", bundles.app),
     ("assign", policy.assign_app),
     ("rule", policy.rule_app),
@@ -57,6 +58,7 @@ for name, group in (
     ("policy", policy.app),
     ("work", work.app),
     ("image", images.app),
+    ("store", stores.app),
     ("token", tokens.app),
     ("client", client_app),
     ("loaders", loaders_app),
@@ -94,7 +96,11 @@ def root(
 
 @app.command()
 def start(context: typer.Context, services: Names = None) -> None:
-    """Start the server in the background; returns 0 only when every service asked for is ready."""
+    """Start the server in the background; returns 0 only when every service asked for is ready.
+
+    start setjustimagedflag [MAC]... starts nothing: it sets the just-imaged flag of these devices (none: of this host,
+    by its registered network cards), so that their image-safe data is applied again.
+    """
     from pbserv.commands import control
 
     raise typer.Exit(control.start(context.obj, services or []))

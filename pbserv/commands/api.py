@@ -88,8 +88,8 @@ class Api:
     def upload(self, path: str, content: bytes, media_type: str, **query: Query) -> Any:
         return self._call("POST", path, content=content, headers={"Content-Type": media_type}, params=_given(query))
 
-    def delete(self, path: str) -> Any:
-        return self._call("DELETE", path)
+    def delete(self, path: str, **query: Query) -> Any:
+        return self._call("DELETE", path, params=_given(query))
 
     def download(self, path: str, **query: Query) -> bytes:
         """An answer that is no JSON."""

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pbserv.commands.locate import run_directory
 from pbserv.conf.load import ConfigError
@@ -20,10 +20,15 @@ from pbserv.hostcheck import host_problems
 from pbserv.settings import SERVICE_NAMES, TITLES, Settings, load_settings
 
 NOT_RUNNING = 3
+JUST_IMAGED: Final = "setjustimagedflag"
 
 
 def start(conf: Path, names: Sequence[str]) -> int:
-    """Start the process, or services inside the one that runs."""
+    """Start the process, or services inside the one that runs; ``setjustimagedflag`` is no service (table D-17)."""
+    if names and names[0] == JUST_IMAGED:
+        from pbserv.commands import identity
+
+        return identity.set_just_imaged(conf, names[1:])
     _check_names(names)
     settings = load_settings(conf)
     state = read_state(run_directory(conf) / PID_FILE_NAME)
@@ -226,8 +231,8 @@ def _ordered(names: Sequence[str]) -> list[str]:
 
 def _check_names(names: Sequence[str]) -> None:
     for name in names:
-        if name == "setjustimagedflag":
-            raise PbservError("start setjustimagedflag: image-safe data is not supported by this version")
+        if name == JUST_IMAGED:
+            raise UsageError(f"{name} is no service; it stands alone: pbserv start {name} [MAC]...")
         if name not in SERVICE_NAMES:
             raise UsageError(f"there is no service {name}; the names are {', '.join(SERVICE_NAMES)}")
 

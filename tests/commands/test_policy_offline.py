@@ -235,7 +235,7 @@ def test_words_of_options_are_those_of_the_objects() -> None:
 
 @pytest.mark.parametrize(
     "group",
-    ["device", "group", "folder", "bundle", "assign", "rule", "menu", "policy", "work", "image", "token"],
+    ["device", "group", "folder", "pool", "bundle", "assign", "rule", "menu", "policy", "work", "image", "token"],
 )
 def test_every_verb_has_help(group: str) -> None:
     listing = run(group, "--help").stdout
