@@ -24,6 +24,99 @@ put_stream() { # ITEM KIND NUMBER READER...: uploads a stream, starting again if
 	echo "item $put_name $put_kind $put_number $STORED $SUM $PLAIN" >>"$WORK/manifest"
 }
 
+# ---------------------------------------------------------------- in parts
+
+part_size() { # bytes of a part: what the server said, less on a machine with little memory (two of them lie in it)
+	part_most=$(number "$(value PART_BYTES)")
+	[ "$(memory_mb)" -ge 1024 ] || [ "$part_most" -le 16777216 ] || part_most=16777216
+	echo $((part_most / 65536 * 65536))
+}
+
+put_parts() { # ITEM KIND NUMBER READER...: uploads a stream in parts; after an outage from the part that the server names
+	put_name=$1 put_kind=$2 put_number=$3
+	shift 3
+	part_first=1 put_try=1
+	until send_parts "$@"; do
+		part_next=$(sed -n 's/.*next=\([0-9][0-9]*\).*/\1/p' "$WORK/put.err" 2>/dev/null | tail -n 1)
+		[ -n "$part_next" ] && [ "$put_try" -lt 4 ] || die "item $put_name: $ERROR"
+		say "item $put_name: the server wants part $part_next; reading up to it again"
+		part_first=$part_next put_try=$((put_try + 1))
+	done
+	persist "$PART_TRIES" "$WORK/answer" --max-time 1800 -d "parts=$part" -d "bytes=$PLAIN" \
+		"$URL/client/v1/jobs/$JOB/items/$put_name/complete" || die "item $put_name: $ERROR"
+	read -r STORED SUM <"$WORK/answer"
+	[ "${#SUM}" = 64 ] || die "item $put_name: the server answered $STORED $SUM"
+	add_done "$PLAIN"
+	echo "item $put_name $put_kind $put_number $STORED $SUM $PLAIN" >>"$WORK/manifest"
+}
+
+send_parts() { # READER...: one is read and compressed while the one before it is sent; sets part and PLAIN
+	fifos f1
+	rm -f "$WORK/put.err"
+	"$@" >"$WORK/f1" 2>"$WORK/source.err" </dev/null &
+	p1=$!
+	echo "$p1" >"$WORK/pids"
+	exec 5<"$WORK/f1"
+	echo "$p1 1 device" >"$WORK/meter"
+	part=0 PLAIN=0 put_pid='' part_bytes=$(part_size) send_error=''
+	while [ -z "$send_error" ]; do
+		read_part $((part + 1)) || break
+		[ "$PART_GOT" -gt 0 ] || break
+		part=$((part + 1)) PLAIN=$((PLAIN + PART_GOT))
+		wait_for_part || break
+		if [ "$part" -ge "$part_first" ]; then
+			put_part "$part" "$WORK/slot$((part % 2))" &
+			put_pid=$!
+			printf '%s\n' "$p1" "$put_pid" >"$WORK/pids"
+		fi
+		[ "$PART_GOT" = "$part_bytes" ] || break
+	done
+	wait_for_part
+	exec 5<&-
+	rm -f "$WORK/slot0" "$WORK/slot1"
+	join source $p1
+	joined=$?
+	[ -z "$send_error" ] || ERROR=$send_error joined=1
+	return $joined
+}
+
+read_part() { # NUMBER: the next bytes of the stream into their slot; sets PART_GOT
+	if [ "$1" -lt "$part_first" ]; then
+		dd bs=65536 count=$((part_bytes / 65536)) iflag=fullblock of=/dev/null <&5 2>"$WORK/dd.err"
+	else
+		dd bs=65536 count=$((part_bytes / 65536)) iflag=fullblock <&5 2>"$WORK/dd.err" |
+			zstd -T0 -1 -qc >"$WORK/slot$(($1 % 2))" 2>"$WORK/zstd.err" ||
+			{ send_error="zstd failed: $(last_line "$WORK/zstd.err")"; return 1; }
+	fi
+	PART_GOT=$(number "$(sed -n 's/^\([0-9]*\) byte.*/\1/p' "$WORK/dd.err")")
+	! cancelled || die cancelled
+}
+
+put_part() { # NUMBER FILE: runs beside the reading; put.err tells why it failed
+	ERROR='' put_sum=$(sha256sum <"$2" | cut -d ' ' -f 1)
+	persist "$PART_TRIES" "$WORK/put.answer" --speed-limit 1 --speed-time 300 -T "$2" -H 'Expect:' -H 'Content-Encoding: zstd' \
+		-H "X-Checksum-SHA256: $put_sum" "$URL/client/v1/jobs/$JOB/items/$put_name/parts/$1?kind=$put_kind" &&
+		read -r put_next _ <"$WORK/put.answer" && ERROR="the server took part $1 and wants next=$put_next" &&
+		[ "$put_next" -gt "$1" ] && return 0
+	# The line of a refusal says which part the server wants.
+	echo "$ERROR" >"$WORK/put.err"
+	return 1
+}
+
+wait_for_part() { # the upload that runs, if one does
+	[ -n "$put_pid" ] || return 0
+	uptime_ms
+	wait_before=$NOW_MS
+	wait "$put_pid"
+	put_status=$?
+	put_pid=''
+	uptime_ms
+	WAITED_MS=$((WAITED_MS + NOW_MS - wait_before))
+	[ "$put_status" = 0 ] || { send_error=$(last_line "$WORK/put.err"); return 1; }
+}
+
+# ---------------------------------------------------------------- what is on the disk
+
 check_ntfs() { # NODE: refuses what Windows has not closed
 	ntfs-3g.probe --readwrite "$1" >/dev/null 2>"$WORK/ntfs.err"
 	case "$?" in
@@ -52,20 +145,61 @@ capture_part() { # NUMBER SIZE_BYTES: chooses the way by what blkid sees
 	esac
 	# Measured: partclone 0.3.23 loses the ends of files on FAT12, without a word. FAT12 is small: copy every sector.
 	[ "$type/$(blkid -p -o value -s VERSION "$NODE" 2>/dev/null)" != vfat/FAT12 ] || tool=''
-	if [ "$type/${tool:+yes}" = vfat/yes ] && ! "$tool" -q -f 1 -c -L "$WORK/partclone.log" -s "$NODE" -o - >/dev/null 2>&1; then
+	if [ "$type/${tool:+yes}" = vfat/yes ] && ! "$tool" -q -f 1 -c -a 0 -L "$WORK/partclone.log" -s "$NODE" -o - >/dev/null 2>&1; then
 		say "partition $1: partclone cannot read this FAT; copying every sector"
 		tool=''
 	fi
 	echo "$2" >"$WORK/estimate"
 	: >"$WORK/source.err"
+	put=put_stream
+	[ "$(part_size)" = 0 ] || put=put_parts
 	if [ -n "$tool" ]; then
-		put_stream "p$1.$type.zst" "$tool" "$1" "$tool" -c -f 1 -L "$WORK/partclone.log" -s "$NODE" -o -
+		note_facts "p$1.$type.zst" "fs $type" "fs_bytes $(fs_bytes "$NODE" "$type")" "tool partclone-$(partclone_version "$tool")"
+		$put "p$1.$type.zst" "$tool" "$1" "$tool" -c -a 0 -f 1 -L "$WORK/partclone.log" -s "$NODE" -o -
 	else
-		put_stream "p$1.raw.zst" raw "$1" dd if="$NODE" bs=1048576
+		note_facts "p$1.raw.zst" "fs $type" 'tool dd'
+		$put "p$1.raw.zst" raw "$1" dd if="$NODE" bs=1048576
 	fi
 	# The total is corrected from the estimate to what it was.
 	echo $(($(cat "$WORK/total") - $2 + PLAIN)) >"$WORK/total.new" && mv "$WORK/total.new" "$WORK/total"
 	: >"$WORK/estimate"
+}
+
+note_facts() { # ITEM "KEY VALUE"...: lines for the manifest, behind its items; what is empty is no fact
+	note_item=$1
+	shift
+	for note_fact in "$@"; do
+		case "$note_fact" in *' ') ;; *) echo "fact $note_item $note_fact" >>"$WORK/facts" ;; esac
+	done
+}
+
+partclone_version() { "$1" -v 2>&1 | sed -n 's/.*v\([0-9][0-9.]*\).*/\1/p' | head -n 1; }
+
+at_byte() { # NODE OFFSET COUNT big|little: the number that stands there
+	od -An -v -tu1 -j "$2" -N "$3" "$1" | tr -s ' \n' '\n\n' | grep . |
+		awk -v order="$4" '{ v[NR] = $1 } END { for (i = 1; i <= NR; i++) n = n * 256 + v[order == "big" ? i : NR + 1 - i]
+			printf "%.0f\n", n }'
+}
+
+fs_bytes() { # NODE TYPE: bytes of the file system, which may be less than the partition's; nothing where it is not known
+	case "$2" in
+	ext[234]) dumpe2fs -h "$1" 2>/dev/null | awk '/^Block count:/ { n = $3 } /^Block size:/ { if (n) printf "%.0f\n", n * $3 }' ;;
+	xfs) echo $(($(at_byte "$1" 4 4 big) * $(at_byte "$1" 8 8 big))) ;;
+	btrfs) at_byte "$1" 65648 8 little ;;
+	ntfs) echo $((($(at_byte "$1" 40 8 little) + 1) * $(at_byte "$1" 11 2 little))) ;; # its boot sector's copy is behind it
+	esac
+}
+
+plan_capture() { # a dry run: what each partition would be
+	sfdisk -d "$DISK" 2>/dev/null | table_parts >"$WORK/parts"
+	plan "disk $(describe "${DISK##*/}")"
+	while read -r number start size type <&3; do
+		is_extended "$type" && continue
+		part_node "$number" "$start" "$size"
+		type=$(blkid -p -o value -s TYPE "$NODE" 2>/dev/null)
+		[ "$type" != ntfs ] || check_ntfs "$NODE"
+		plan "partition $number: $((size * SECTOR)) bytes, ${type:-nothing that is known}"
+	done 3<"$WORK/parts"
 }
 
 capture_table() { # sets LABEL and writes $WORK/parts; uploads table and boot area
@@ -81,6 +215,15 @@ capture_table() { # sets LABEL and writes $WORK/parts; uploads table and boot ar
 	*) die "refused: partition tables of type $LABEL are not supported" ;;
 	esac
 	sfdisk -d "$DISK" >"$WORK/table" 2>"$WORK/sfdisk.err" || die "sfdisk failed: $(tail -n 1 "$WORK/sfdisk.err")"
+	# What is kept on this device for itself is no part of the image.
+	read -r cache_number _ <<-END
+		$(cache_on "${DISK##*/}")
+	END
+	if [ -n "$cache_number" ]; then
+		say "partition $cache_number is the cache of this device; it is left out"
+		grep -v "^[^ ]*[^0-9]$cache_number : start=" "$WORK/table" >"$WORK/table.new"
+		mv "$WORK/table.new" "$WORK/table"
+	fi
 	table_parts <"$WORK/table" >"$WORK/parts"
 	[ -s "$WORK/parts" ] || die "refused: the partition table of $DISK is empty"
 	put_small table.sfdisk sfdisk "$WORK/table"
@@ -91,6 +234,8 @@ capture_table() { # sets LABEL and writes $WORK/parts; uploads table and boot ar
 
 capture() {
 	choose_disk 1
+	! flag DRY_RUN || { plan_capture; say 'dry run: nothing is taken'; return 0; }
+	: >"$WORK/facts"
 	stage partition "$DISK"
 	capture_table
 	awk -v s="$SECTOR" -v n="$(done_bytes)" '{ n += $3 * s } END { printf "%.0f\n", n }' "$WORK/parts" >"$WORK/total"
@@ -99,6 +244,7 @@ capture() {
 		part_node "$number" "$start" "$size"
 		capture_part "$number" $((size * SECTOR))
 	done 3<"$WORK/parts"
+	[ "$PROTOCOL" -lt 2 ] || cat "$WORK/facts" >>"$WORK/manifest"
 	stage commit
 	persist 3 "$WORK/answer" --max-time 600 -H 'Content-Type: text/plain' --data-binary "@$WORK/manifest" \
 		"$URL/client/v1/jobs/$JOB/commit" || die "the server did not take the image: $ERROR"

@@ -18,11 +18,13 @@ HERE=$(dirname "$(readlink -f "$0")")
 URL='' TOKEN='' MAC='' ONLY_DISKS='' REBOOT=yes
 ORDER='' ORDER_IMAGE='' ORDER_DISK='' ORDER_OVERWRITE=0
 JOB='' ACTION='' TARGET_DISK='' FINISH=none
-DISK='' NODE='' SECTOR='' ERROR='' WORK='' LOOP_PID='' STARTED=$(date +%s)
+DISK='' NODE='' SECTOR='' ERROR='' WORK='' LOOP_PID='' WAIT_PID='' STARTED=$(date +%s)
+PROTOCOL=1 VERIFIED='' WAITED_MS=0 CACHED='' ESP=''
 BOOT_CAP=1048576
 DOWNLOAD_TRIES=8
+PART_TRIES=40
 # The one list of the parts; whatever copies the client takes all *.sh of this folder, and img.
-for part in talk disks streams restore capture inventory tasks; do
+for part in talk disks streams layout cache restore after capture inventory tasks; do
 	# shellcheck source=/dev/null
 	. "$HERE/$part.sh"
 done
@@ -75,9 +77,10 @@ ask_for_work() {
 		machine_facts | as_fields >"$WORK/machine"
 		disk_facts >"$WORK/disks"
 		say "asking $URL for the work of $MAC"
-		persist 6 "$WORK/work" --max-time 30 -K "$WORK/machine" --data-urlencode "mac=$MAC" \
+		persist 6 "$WORK/work" --max-time 30 -K "$WORK/machine" --data-urlencode "mac=$MAC" -d client=2 \
 			--data-urlencode "disks@$WORK/disks" "$URL/client/v1/work" || die "no work: $ERROR"
 	fi
+	PROTOCOL=$(number "$(value PROTOCOL)")
 	ACTION=$(value ACTION) TARGET_DISK=$(value TARGET_DISK) FINISH=$(value FINISH)
 	[ "$ACTION" = local ] || JOB=$(value JOB)
 	case "$ACTION/$JOB" in
@@ -117,8 +120,7 @@ main() {
 	ask_for_work
 	[ "$ACTION" != local ] || { say "nothing to do here $(value REASON)"; return 0; }
 	printf 'start\n\n' >"$WORK/stage"
-	progress_loop &
-	LOOP_PID=$!
+	start_progress
 	"$ACTION"
 	stop_progress
 	say "$ACTION done: $(done_bytes) bytes in $(($(date +%s) - STARTED)) s"

@@ -10,6 +10,7 @@ read_manifest() { # fetches it and checks that this script understands every lin
 	END
 	[ -n "${IMAGE_FIRMWARE:-}" ] || die 'the manifest has no disk line'
 	sed -n 's/^item //p' "$WORK/manifest" >"$WORK/list"
+	sed -n 's/^fact //p' "$WORK/manifest" >"$WORK/facts"
 	while read -r name kind _ _ sum _; do
 		case "$name/$kind" in */*/* | .*/*) die "the manifest names an item $name of kind $kind" ;; esac
 		case "$kind" in
@@ -19,18 +20,23 @@ read_manifest() { # fetches it and checks that this script understands every lin
 		*) die "item $name is of unknown kind $kind" ;;
 		esac
 		[ "${#sum}" = 64 ] || die "item $name has no checksum"
+		unpacker "$name" "$kind"
 	done <"$WORK/list"
-	awk '$2 != "sfdisk" && $2 != "boot" && $2 != "swap" { n += $4 } END { printf "%.0f\n", n }' "$WORK/list" >"$WORK/total"
 }
 
-needed_bytes() { # what the partitions occupy; GPT keeps its second table behind them
-	if [ "$LABEL" = none ]; then echo "$IMAGE_SIZE"; return; fi
-	needed_end=$(awk '{ e = $2 + $3; if (e > m) m = e } END { printf "%.0f\n", m }' "$WORK/parts")
-	[ "$LABEL" != gpt ] || needed_end=$((needed_end + 33))
-	echo $((needed_end * IMAGE_SECTOR))
+unpacker() { # NAME KIND: sets UNPACK, the command that unpacks this item
+	UNPACK='cat'
+	case "$(fact "$1" compressor)/$2" in
+	none/* | /sfdisk | /swap) return 0 ;;
+	/* | zstd/*) UNPACK=zstd ;;
+	gzip/* | bzip2/* | xz/* | lzop/* | lz4/*) UNPACK=$(fact "$1" compressor) ;;
+	*) die "item $1 is compressed by $(fact "$1" compressor), which is unknown here" ;;
+	esac
+	command -v "$UNPACK" >/dev/null || die "item $1 needs $UNPACK, which is not installed here"
+	UNPACK="$UNPACK -dcq"
 }
 
-prepare_restore() { # downloads every small item and checks the plan before the disk is touched
+prepare_restore() { # downloads every small item and checks the image before a disk is chosen
 	: >"$WORK/parts"
 	while read -r name kind _ stored sum _; do
 		case "$kind" in
@@ -41,27 +47,51 @@ prepare_restore() { # downloads every small item and checks the plan before the 
 		esac
 		case "$kind" in
 		sfdisk) cp "$WORK/items/$name" "$WORK/table" && table_parts <"$WORK/table" >"$WORK/parts" ;;
-		boot) zstd -dcq <"$WORK/items/$name" >"$WORK/boot" || die "item $name cannot be unpacked" ;;
+		boot)
+			unpacker "$name" "$kind"
+			$UNPACK <"$WORK/items/$name" >"$WORK/boot" || die "item $name cannot be unpacked"
+			;;
 		esac
 	done <"$WORK/list"
 	[ "$LABEL" = none ] || [ -s "$WORK/parts" ] || die 'the image has no partition table'
 	while read -r name kind number _; do
 		case "$kind" in sfdisk | boot) continue ;; esac
-		[ "$number" = 0 ] || grep -q "^$number " "$WORK/parts" || die "item $name is for partition $number, which the table lacks"
+		[ "$number" = 0 ] || [ "$LABEL" = none ] || grep -q "^$number " "$WORK/parts" ||
+			die "item $name is for partition $number, which the table lacks"
 		[ "$number" != 0 ] || [ "$LABEL" = none ] || die "item $name is for no partition"
 	done <"$WORK/list"
 }
 
+plan_restore() { # everything that can be known before the disk is touched
+	choose_items
+	[ "$(value VERIFY)" != read ] || check_verifiable
+	[ -n "$PARTIAL" ] || find_last
+	choose_disk "$(needed_bytes)"
+	[ "$SECTOR" = "$IMAGE_SECTOR" ] ||
+		die "refused: $DISK has sectors of $SECTOR bytes, the image was made on sectors of $IMAGE_SECTOR bytes"
+	[ "$IMAGE_FIRMWARE" = "$FIRMWARE" ] || say "note: the image was captured on $IMAGE_FIRMWARE, this machine started with $FIRMWARE"
+	plan "disk $(describe "${DISK##*/}")"
+	if [ -n "$PARTIAL" ]; then plan_partitions
+	elif [ "$LABEL" = none ]; then echo "0 0 $(($(disk_size "${DISK##*/}") / SECTOR)) whole" >"$WORK/layout"
+	else
+		plan_table
+		plan "a new partition table ($LABEL) of $(wc -l <"$WORK/layout") partitions; everything else on the disk is lost"
+	fi
+	while read -r name kind number stored _; do
+		plan "$name ($kind, $stored bytes) to partition $number"
+	done <"$WORK/chosen"
+	[ "$(value VERIFY)" != read ] || plan 'what was written is read back'
+}
+
 write_table() {
 	stage partition "$DISK"
-	[ "$LABEL" != none ] || return 0
-	# Without last-lba the table takes the size of this disk, not of the one it came from.
-	grep -v '^last-lba:\|^device:' "$WORK/table" >"$WORK/table.new"
+	[ "$LABEL" != none ] && [ -z "$PARTIAL" ] || return 0
 	sfdisk -q --no-reread --no-tell-kernel --force --wipe always --wipe-partitions always "$DISK" \
 		<"$WORK/table.new" >"$WORK/sfdisk.err" 2>&1 || die "sfdisk failed: $(tail -n 1 "$WORK/sfdisk.err")"
 	if [ "$LABEL" = gpt ]; then
 		sgdisk -e "$DISK" >"$WORK/sgdisk.err" 2>&1 || die "sgdisk failed: $(tail -n 1 "$WORK/sgdisk.err")"
 	fi
+	[ ! -s "$WORK/kept" ] || append_kept
 	[ ! -s "$WORK/boot" ] || write_boot_area
 	reread_table
 }
@@ -76,14 +106,16 @@ write_boot_area() { # the first sector's table and, for GPT, the tables behind i
 		die "writing the boot area failed: $(tail -n 1 "$WORK/dd.err")"
 }
 
+target_node() { # NUMBER: sets NODE, that partition of the disk
+	part_node "$1" "$(field layout "$1" 2)" "$(field layout "$1" 3)"
+}
+
 restore_item() { # NAME KIND NUMBER STORED SHA256
-	case "$2" in sfdisk | boot) return 0 ;; esac
-	# shellcheck disable=SC2046
-	part_node "$3" $(awk -v n="$3" '$1 == n { print $2, $3 }' "$WORK/parts")
+	target_node "$3"
 	stage restore "$1"
 	case "$2" in
-	partclone.*) stream_in "$1" "$4" "$5" partclone.restore -q -f 1 -L "$WORK/partclone.log" -s - -o "$NODE" ;;
-	raw) stream_in "$1" "$4" "$5" dd of="$NODE" bs=1048576 conv=fsync ;;
+	partclone.*) stream_in "$1" "$2" "$4" "$5" partclone.restore -q -f 1 -L "$WORK/partclone.log" -s - -o "$NODE" ;;
+	raw) stream_in "$1" "$2" "$4" "$5" dd of="$NODE" bs=1048576 iflag=fullblock conv=fsync,notrunc ;;
 	swap)
 		swap_uuid=$(sed -n 's/^UUID=//p' "$WORK/items/$1") swap_label=$(sed -n 's/^LABEL=//p' "$WORK/items/$1")
 		mkswap ${swap_uuid:+-U "$swap_uuid"} ${swap_label:+-L "$swap_label"} "$NODE" >"$WORK/mkswap.err" 2>&1 ||
@@ -92,20 +124,29 @@ restore_item() { # NAME KIND NUMBER STORED SHA256
 	esac
 }
 
-restore() {
-	read_manifest
-	prepare_restore
-	choose_disk "$(needed_bytes)"
-	[ "$SECTOR" = "$IMAGE_SECTOR" ] ||
-		die "refused: $DISK has sectors of $SECTOR bytes, the image was made on sectors of $IMAGE_SECTOR bytes"
-	[ "$IMAGE_FIRMWARE" = "$FIRMWARE" ] || say "note: the image was captured on $IMAGE_FIRMWARE, this machine started with $FIRMWARE"
-	write_table
-	# The loop body must not read the list as its own input.
-	while read -r name kind number stored sum _ <&3; do
-		restore_item "$name" "$kind" "$number" "$stored" "$sum"
-	done 3<"$WORK/list"
-	stage finish
+settle() { # what was written is on the disk itself
 	sync
 	blockdev --flushbufs "$DISK" || die "flushing $DISK failed"
 	! cancelled || die cancelled
+}
+
+restore() {
+	read_manifest
+	prepare_restore
+	plan_restore
+	[ "$(value EFI_ENTRY)" = 0 ] || plan_efi_entry
+	! flag DRY_RUN || { say 'dry run: nothing is written'; return 0; }
+	write_table
+	# The loop bodies must not read the list as their own input.
+	while read -r name kind number stored sum _ <&3; do
+		restore_item "$name" "$kind" "$number" "$stored" "$sum"
+	done 3<"$WORK/chosen"
+	stage finish
+	settle
+	VERIFIED=stream
+	[ "$(value VERIFY)" != read ] || read_back
+	! flag RESIZE || grow_file_systems
+	write_efi_entry
+	stage finish
+	settle
 }

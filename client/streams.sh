@@ -30,7 +30,7 @@ download() { # ITEM STORED_BYTES: writes the item to stdout; a broken transfer g
 	while [ "$at" -lt "$2" ]; do
 		cancelled && return 1
 		# The group's stdout is the stream; curl's closing line goes to stderr.
-		curl -sSf -C "$at" --connect-timeout 10 --speed-limit 1 --speed-time 120 -H "@$WORK/auth" \
+		curl -sSfL -C "$at" --connect-timeout 10 --speed-limit 1 --speed-time 120 -H "@$WORK/auth" \
 			-w '%{stderr}\nSTAT %{http_code} %{size_download}\n' "$URL/client/v1/jobs/$JOB/items/$1" 2>"$WORK/curl.err" &
 		echo $! >>"$WORK/pids"
 		wait $!
@@ -57,9 +57,10 @@ small_item() { # ITEM STORED_BYTES SHA256: downloads into $WORK/items and verifi
 	[ "$(sha256sum <"$WORK/items/$1" | cut -d ' ' -f 1)" = "$3" ] || die "item $1: checksum mismatch"
 }
 
-stream_in() { # ITEM STORED_BYTES SHA256 WRITER...: server -> hash + zstd -> writer
-	item=$1 stored=$2 sum=$3
-	shift 3
+stream_in() { # ITEM KIND STORED_BYTES SHA256 WRITER...: server -> hash + unpacker -> writer
+	item=$1 stored=$3 sum=$4
+	unpacker "$1" "$2"
+	shift 4
 	fifos f1 f2 f3 f4
 	rm -f "$WORK/download.err" "$WORK/sum"
 	download "$item" "$stored" >"$WORK/f1" &
@@ -68,13 +69,13 @@ stream_in() { # ITEM STORED_BYTES SHA256 WRITER...: server -> hash + zstd -> wri
 	p2=$!
 	sha256sum <"$WORK/f2" >"$WORK/sum" 2>"$WORK/sha256sum.err" &
 	p3=$!
-	zstd -dcq <"$WORK/f3" >"$WORK/f4" 2>"$WORK/zstd.err" &
+	$UNPACK <"$WORK/f3" >"$WORK/f4" 2>"$WORK/unpacker.err" &
 	p4=$!
 	"$@" <"$WORK/f4" >/dev/null 2>"$WORK/writer.err" &
 	p5=$!
 	printf '%s\n' $p1 $p2 $p3 $p4 $p5 >>"$WORK/pids"
-	echo $p2 >"$WORK/meter"
-	join download $p1 writer $p5 zstd $p4 tee $p2 sha256sum $p3 || die "item $item: $ERROR"
+	echo $p2 2 server >"$WORK/meter"
+	join download $p1 writer $p5 unpacker $p4 tee $p2 sha256sum $p3 || die "item $item: $ERROR"
 	[ "$(cut -d ' ' -f 1 "$WORK/sum")" = "$sum" ] || die "item $item: checksum mismatch: the bytes are not those of the image"
 	add_done "$stored"
 }
@@ -99,7 +100,7 @@ stream_out() { # ITEM READER...: reader -> count + zstd -> hash + server; sets S
 		"$URL/client/v1/jobs/$JOB/items/$item" <"$WORK/f6" >"$WORK/code" 2>"$WORK/curl.err" &
 	p7=$!
 	printf '%s\n' $p1 $p2 $p3 $p4 $p5 $p6 $p7 >>"$WORK/pids"
-	echo $p2 >"$WORK/meter"
+	echo $p2 2 device >"$WORK/meter"
 	join curl $p7 source $p1 zstd $p4 tee $p2 tee $p5 sha256sum $p6 wc $p3
 	joined=$?
 	case "$(cat "$WORK/code")" in

@@ -6,6 +6,8 @@ say() {
 	[ -z "$WORK" ] || echo "$*" >>"$WORK/log"
 }
 
+last_line() { tr '\r' '\n' <"$1" | grep -v '^[[:space:]]*$' | tail -n 1 | tr -d '[:cntrl:]' | cut -c 1-200; }
+
 stage() { # STAGE [ITEM]: what the next progress message says
 	printf '%s\n%s\n' "$1" "${2:-}" >"$WORK/stage"
 	say "$1 ${2:-}"
@@ -63,9 +65,17 @@ persist() { # TRIES HTTP_ARGUMENTS...: http, again after a pause while the serve
 report() { # OK REASON
 	[ -n "$JOB" ] || return 0
 	tail -n 40 "$WORK/log" >"$WORK/log.tail"
-	persist 5 "$WORK/answer" --max-time 30 --data-urlencode "ok=$1" --data-urlencode "reason=$2" \
-		--data-urlencode "seconds=$(($(date +%s) - STARTED))" --data-urlencode "bytes=$(done_bytes)" \
-		--data-urlencode "log@$WORK/log.tail" "$URL/client/v1/jobs/$JOB/result" || say "result not delivered: $ERROR"
+	set -- --data-urlencode "ok=$1" --data-urlencode "reason=$2"
+	[ "$PROTOCOL" -lt 2 ] || set -- "$@" --data-urlencode "verified=$VERIFIED" --data-urlencode "waited=$(waited_ms)"
+	[ "$PROTOCOL" -lt 2 ] || [ ! -s "$WORK/plan" ] || set -- "$@" --data-urlencode "plan@$WORK/plan"
+	persist 5 "$WORK/answer" --max-time 30 "$@" --data-urlencode "seconds=$(($(date +%s) - STARTED))" \
+		--data-urlencode "bytes=$(done_bytes)" --data-urlencode "log@$WORK/log.tail" \
+		"$URL/client/v1/jobs/$JOB/result" || say "result not delivered: $ERROR"
+}
+
+plan() { # TEXT: a line of what is about to be done; a dry run reports them all
+	say "plan: $*"
+	echo "$*" >>"$WORK/plan"
 }
 
 # ---------------------------------------------------------------- progress and cancel
@@ -74,9 +84,30 @@ done_bytes() { cat "$WORK/done" 2>/dev/null || echo 0; }
 
 add_done() { echo $(($(done_bytes) + $1)) >"$WORK/done.new" && mv "$WORK/done.new" "$WORK/done"; }
 
-metered_bytes() { # bytes that the running stream's tee has passed on (it writes each byte twice)
-	read -r meter_pid 2>/dev/null <"$WORK/meter" || { echo 0; return; }
-	awk '/^wchar:/ { printf "%d\n", $2 / 2; n = 1 } END { if (!n) print 0 }' "/proc/$meter_pid/io" 2>/dev/null || echo 0
+metered_bytes() { # bytes that the running stream's meter has passed on; a tee writes each byte twice
+	read -r meter_pid meter_times _ 2>/dev/null <"$WORK/meter" || { echo 0; return; }
+	awk -v n="$meter_times" '/^wchar:/ { printf "%d\n", $2 / n; s = 1 } END { if (!s) print 0 }' "/proc/$meter_pid/io" 2>/dev/null ||
+		echo 0
+}
+
+waited_ms() { echo $(($(cat "$WORK/waited" 2>/dev/null || echo 0) + WAITED_MS)); }
+
+uptime_ms() { # sets NOW_MS, without a process
+	read -r NOW_MS _ </proc/uptime
+	NOW_MS=${NOW_MS%.*}${NOW_MS#*.}0
+}
+
+wait_loop() { # adds up the time in which the first member of a download has nothing to read
+	wait_sum=0
+	uptime_ms
+	while sleep 0.2 >/dev/null; do
+		wait_before=$NOW_MS
+		uptime_ms
+		read -r wait_pid _ wait_from 2>/dev/null <"$WORK/meter" && [ "$wait_from" = server ] || continue
+		case "$(cat "/proc/$wait_pid/wchan" 2>/dev/null)" in *pipe_read* | *pipe_wait_readable*) ;; *) continue ;; esac
+		wait_sum=$((wait_sum + NOW_MS - wait_before))
+		echo $wait_sum >"$WORK/waited.new" && mv "$WORK/waited.new" "$WORK/waited"
+	done 2>/dev/null
 }
 
 total_bytes() { # known total; while capturing, partclone's own count of used bytes replaces the partition's size
@@ -91,7 +122,7 @@ total_bytes() { # known total; while capturing, partclone's own count of used by
 
 progress_loop() {
 	last_bytes=0 last_time=$(date +%s) shown=0
-	while sleep 2; do
+	while sleep 2 >/dev/null 2>&1; do # without our output: who reads that would wait for it
 		if cancelled; then kill_workers; continue; fi
 		[ ! -e "$WORK/over" ] || continue # img auto: the server has closed this job
 		now=$(date +%s)
@@ -106,14 +137,21 @@ progress_loop() {
 		[ $((now - shown)) -lt 10 ] || { echo "pbclient: $text"; shown=$now; }
 		answer=$(curl -sS --max-time 10 -H "@$WORK/auth" --data-urlencode "stage=$name" --data-urlencode "item=$item" \
 			--data-urlencode "bytes=$bytes" --data-urlencode "total=$total" --data-urlencode "rate=$rate" \
-			--data-urlencode "message=$text" "$URL/client/v1/jobs/$JOB/progress" 2>/dev/null)
+			--data-urlencode "waited=$(waited_ms)" --data-urlencode "message=$text" "$URL/client/v1/jobs/$JOB/progress" 2>/dev/null)
 		case "$answer" in CANCEL*) : >"$WORK/cancelled"; echo "pbclient: the server cancelled this job"; kill_workers ;; esac
 	done
 }
 
+start_progress() {
+	progress_loop &
+	LOOP_PID=$!
+	wait_loop &
+	WAIT_PID=$!
+}
+
 stop_progress() {
-	[ -z "$LOOP_PID" ] || { kill "$LOOP_PID" && wait "$LOOP_PID"; } 2>/dev/null
-	LOOP_PID=''
+	for stop_pid in $LOOP_PID $WAIT_PID; do { kill "$stop_pid" && wait "$stop_pid"; } 2>/dev/null; done
+	LOOP_PID='' WAIT_PID=''
 }
 
 workers() { # what runs for this job: members of streams, and whatever belongs to a session of its own

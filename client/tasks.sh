@@ -36,8 +36,6 @@ script() { # runs the bundle's script in a session and a folder of its own; what
 	[ "$script_status" = 0 ] || die "script ended with $script_status${script_last:+: $script_last}"
 }
 
-last_line() { tr '\r' '\n' <"$1" | grep -v '^[[:space:]]*$' | tail -n 1 | tr -d '[:cntrl:]' | cut -c 1-200; }
-
 # ---------------------------------------------------------------- maintenance
 
 greeting() {

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.client import disks
+from tests.client.disks import MEBIBYTE
+from tests.client.machine import Fixture
 from tests.client.site import MAC, Site
 from tests.support.process import Installed
 
@@ -27,3 +31,15 @@ def site(real_server: Installed, tmp_path: Path) -> Iterator[Site]:
     yield made
     for work in made.api("GET", "/work"):
         made.cancel(work["id"])
+
+
+@pytest.fixture
+def loop(tmp_path: Path) -> Iterator[Fixture]:
+    """``loop(name, size_mib, sector=..., table=..., scan=...)`` gives the path of a loop device."""
+    with contextlib.ExitStack() as stack:
+
+        def make(name: str, size_mib: int, sector: int = 512, table: str = "", scan: bool = True) -> str:
+            file = tmp_path / f"{name}.img"
+            return stack.enter_context(disks.loop(file, size_mib * MEBIBYTE, sector=sector, table=table, scan=scan))
+
+        yield make

@@ -8,7 +8,10 @@ from __future__ import annotations
 import hashlib
 import re
 import socket
+import struct
+import subprocess
 import threading
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -16,6 +19,30 @@ from urllib.parse import parse_qs
 
 TOKEN = "a-token"
 ITEM = re.compile(r"/client/v1/jobs/([^/]+)/items/([A-Za-z0-9_-][A-Za-z0-9._-]{0,63})$")
+PART = re.compile(r"/client/v1/jobs/([^/]+)/items/([A-Za-z0-9_-][A-Za-z0-9._-]{0,63})/parts/(\d+)\?kind=([a-z0-9.]+)$")
+COMPLETE = re.compile(r"/client/v1/jobs/([^/]+)/items/([A-Za-z0-9_-][A-Za-z0-9._-]{0,63})/complete$")
+
+
+def unpacked(data: bytes) -> bytes:
+    """What zstd makes of it."""
+    return subprocess.run(["zstd", "-dcq"], input=data, capture_output=True, check=True).stdout
+
+
+def facts_of(manifest: str, items: dict[str, bytes]) -> list[str]:
+    """The facts with which a server lets what was written be read back."""
+    facts = []
+    for line in manifest.splitlines():
+        word, name, kind, *_ = [*line.split(" "), "", ""]
+        if word != "item" or not (kind == "raw" or kind.startswith("partclone.")):
+            continue
+        body = unpacked(items[name])
+        if kind != "raw":
+            (blocks,) = struct.unpack_from("<Q", body, 60)
+            head = 110 + (blocks + 7) // 8 + 4
+            facts.append(f"fact {name} head_bytes {head}")
+            body = body[head:]
+        facts.append(f"fact {name} body_sha256 {hashlib.sha256(body).hexdigest()}")
+    return facts
 
 
 @dataclass
@@ -28,6 +55,13 @@ class Job:
     number: str = "17"
     items: dict[str, bytes] = field(default_factory=dict)
     manifest: str = ""
+    options: dict[str, str] = field(default_factory=dict)  # further keys of the answer
+    scripts: dict[str, str] = field(default_factory=dict)  # before, after
+    identity: str = ""
+    gets: list[str] = field(default_factory=list)  # items asked for
+    parts: dict[str, list[bytes]] = field(default_factory=dict)
+    received: dict[str, tuple[int, str]] = field(default_factory=dict)
+    waits: int = 0  # answers "wait" to that many questions first
     work: dict[str, str] = field(default_factory=dict)
     progress: list[dict[str, str]] = field(default_factory=list)
     result: dict[str, str] | None = None
@@ -35,10 +69,19 @@ class Job:
     # Misbehaviour
     damage: str = ""  # flip a byte in the middle of this item
     break_after: dict[str, list[int]] = field(default_factory=dict)  # item: bytes sent before each broken connection
+    pause: dict[str, float] = field(default_factory=dict)  # seconds in the middle of an item
     hold: str = ""  # this item stops half way until the job is over
     cancel: bool = False
     lie: str = ""  # answer the upload of this item with a wrong checksum
     ranges: list[str] = field(default_factory=list)
+    part_faults: dict[int, list[str]] = field(default_factory=dict)  # part: "503", "break", "forget" for each attempt
+
+    at_part: tuple[int, threading.Event] | None = None  # told when this part of any item begins
+    broken: bool = False  # every connection ends at once
+
+    def again(self, action: str = "restore", **options: str) -> Job:
+        """A job with the image that this one has."""
+        return Job(action, items=self.items, manifest=self.manifest, options={"PROTOCOL": "2", **options})
 
     def outcome(self) -> tuple[str, str]:
         """(ok, reason) of the posted result."""
@@ -86,6 +129,10 @@ class Handler(BaseHTTPRequestHandler):
             return
         if self.path == f"/client/v1/jobs/{self.job.number}/manifest":
             self.answer(200, self.job.manifest)
+        elif self.path.startswith(prefix := f"/client/v1/jobs/{self.job.number}/scripts/"):
+            self.answer(200, self.job.scripts[self.path.removeprefix(prefix)])
+        elif self.path == f"/client/v1/jobs/{self.job.number}/identity":
+            self.answer(200, self.job.identity)
         elif (match := ITEM.fullmatch(self.path)) and match[2] in self.job.items:
             self.send_item(match[2])
         else:
@@ -94,6 +141,7 @@ class Handler(BaseHTTPRequestHandler):
     def send_item(self, name: str) -> None:
         """Sends the whole item or the range asked for, with the misbehaviour that the test wants."""
         job = self.job
+        job.gets.append(name)
         data = job.items[name]
         if job.damage == name:
             middle = len(data) // 2
@@ -113,6 +161,11 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
+        elif pause := job.pause.get(name):
+            self.wfile.write(data[start : start + (len(data) - start) // 2])
+            self.wfile.flush()
+            time.sleep(pause)
+            self.wfile.write(data[start + (len(data) - start) // 2 :])
         elif job.hold == name:
             self.wfile.write(data[start : start + (len(data) - start) // 2])
             self.wfile.flush()
@@ -123,6 +176,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         """Takes an item, answers size and checksum."""
+        if part := PART.fullmatch(self.path):
+            return self.take_part(part[2], int(part[3]))
         body = self.body()
         if not self.allowed():
             return None
@@ -132,6 +187,46 @@ class Handler(BaseHTTPRequestHandler):
         self.job.items[match[2]] = body
         digest = hashlib.sha256(b"lie" if self.job.lie == match[2] else body).hexdigest()
         return self.answer(200, f"{len(body)} {digest}\n")
+
+    def take_part(self, name: str, number: int) -> None:
+        """A part of a stream: idempotent, in order, with its digest; or the misbehaviour that the test wants."""
+        if self.job.at_part and self.job.at_part[0] == number:
+            self.job.at_part[1].set()
+            self.job.at_part = None
+            self.job.finished.wait(10)  # the stand-in ends meanwhile
+        faults = self.job.part_faults.get(number, [])
+        fault = "break" if self.job.broken else faults.pop(0) if faults else ""
+        if fault == "break":
+            self.rfile.read(100)
+            self.close_connection = True
+            return self.connection.shutdown(socket.SHUT_RDWR)
+        body = self.body()
+        if not self.allowed():
+            return None
+        parts = self.job.parts.setdefault(name, [])
+        if fault == "forget":
+            del parts[-1]
+        elif fault:
+            return self.answer(int(fault), "error: in trouble")
+        digest = hashlib.sha256(body).hexdigest()
+        if self.headers["X-Checksum-SHA256"] != digest or self.headers["Content-Encoding"] != "zstd":
+            return self.answer(400, "error: not what was sent")
+        if number > len(parts) + 1 or number < 1 or (number <= len(parts) and parts[number - 1] != body):
+            return self.answer(409, f"error: part {number} of {name} does not come next; next={len(parts) + 1}")
+        if number == len(parts) + 1:
+            parts.append(body)
+        return self.answer(200, f"{len(parts) + 1} {sum(map(len, parts))} {digest}\n")
+
+    def complete(self, name: str, fields: dict[str, str]) -> None:
+        """The stream is whole when there are as many parts and bytes as the client says."""
+        parts = self.job.parts.get(name, [])
+        data = b"".join(parts)
+        if len(parts) != int(fields["parts"]) or len(unpacked(data)) != int(fields["bytes"]):
+            return self.answer(409, f"error: {name} is not whole")
+        self.job.items[name] = data
+        listed = hashlib.sha256("".join(hashlib.sha256(part).hexdigest() for part in parts).encode()).hexdigest()
+        self.job.received[name] = (len(data), listed)
+        return self.answer(200, f"{len(data)} {listed}\n")
 
     def do_POST(self) -> None:
         """Work, progress, commit, result."""
@@ -143,12 +238,20 @@ class Handler(BaseHTTPRequestHandler):
         fields = {} if self.path.endswith("/commit") else {k: v[0] for k, v in parse_qs(body.decode()).items()}
         if self.path == "/client/v1/work":
             job.work = fields
+            if job.waits > 0:
+                job.waits -= 1
+                return self.answer(
+                    200, "ACTION='wait'\nRETRY_S='1'\nPOSITION='2'\nREASON='position 2 of 2'\nPROTOCOL=2\n"
+                )
             quoted = job.target_disk.replace("'", "'\\''")
+            options = "".join(f"{key}='{value}'\n" for key, value in job.options.items())
             return self.answer(
                 200,
                 f"ACTION='{job.action}'\nJOB='{job.number}'\nIMAGE='an-image'\n"
-                f"TARGET_DISK='{quoted}'\nFINISH='{job.finish}'\n",
+                f"TARGET_DISK='{quoted}'\nFINISH='{job.finish}'\n{options}",
             )
+        if match := COMPLETE.fullmatch(self.path):
+            return self.complete(match[2], fields)
         if self.path == prefix + "progress":
             job.progress.append(fields)
             return self.answer(200, "CANCEL" if job.cancel else "CONTINUE")
@@ -161,13 +264,21 @@ class Handler(BaseHTTPRequestHandler):
         return self.answer(404, "error: no such thing")
 
     def commit(self, manifest: str) -> None:
-        """Accepts a manifest whose items are all there with the sizes and checksums that it says."""
+        """Accepts a manifest whose items are all there with the sizes and checksums that it says; adds facts to it."""
+        kept = manifest.splitlines()[:2]
         for line in manifest.splitlines()[2:]:
-            _, name, _, _, stored, digest, _ = line.split(" ")
+            if line.startswith("fact "):
+                kept.append(line)
+                continue
+            word, name, kind, number, stored, digest, plain = line.split(" ")
             data = self.job.items.get(name, b"")
-            if len(data) != int(stored) or hashlib.sha256(data).hexdigest() != digest:
+            own = hashlib.sha256(data).hexdigest()
+            if self.job.received.get(name, (len(data), own)) != (int(stored), digest):
                 return self.answer(409, f"error: item {name} is not what arrived")
-        self.job.manifest = manifest
+            kept.append(f"{word} {name} {kind} {number} {len(data)} {own} {plain}")
+        if self.job.options.get("PROTOCOL"):
+            kept += facts_of(manifest, self.job.items)
+        self.job.manifest = "\n".join(kept) + "\n"
         return self.answer(200, "COMMITTED")
 
     def body(self) -> bytes:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import zlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.client import disks
 from tests.client.disks import MEBIBYTE
-from tests.client.standin import TOKEN, Job, StandIn
+from tests.client.machine import SCRIPT, Fixture, boot_bytes, client, contents, make_file_system, write_bytes
+from tests.client.standin import Job, StandIn
 
-SCRIPT = Path(__file__).parents[2] / "client" / "pbclient.sh"
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root rights: loop devices"),
@@ -34,67 +32,6 @@ start=2048, size=40MiB, type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B, name="EFI Sys
 size=1MiB, type=21686148-6449-6E6F-744E-656564454649
 size=60MiB, type=0FC63DAF-8483-4772-8E79-3D69D8477DE4, uuid=5EED0000-0000-4000-8000-000000000003
 """
-
-Fixture = Callable[..., str]
-
-
-def client(server: StandIn, *devices: str, shell: list[str] | None = None, env: dict[str, str] | None = None) -> str:
-    """Runs the script to its end; its output with the exit code in the last line."""
-    options = [word for device in devices for word in ("--disk", device)]
-    command = [*(shell or ["dash"]), str(SCRIPT), "--url", server.url, "--token", TOKEN, "--mac", "52:54:00:00:00:01"]
-    done = subprocess.run(
-        [*command, "--no-reboot", *options], capture_output=True, text=True, timeout=100, env=os.environ | (env or {})
-    )
-    return f"{done.stdout}{done.stderr}exit {done.returncode}"
-
-
-@pytest.fixture
-def loop(tmp_path: Path) -> Iterator[Fixture]:
-    """``loop(name, size_mib, sector=..., table=..., scan=...)`` gives the path of a loop device."""
-    with contextlib.ExitStack() as stack:
-
-        def make(name: str, size_mib: int, sector: int = 512, table: str = "", scan: bool = True) -> str:
-            file = tmp_path / f"{name}.img"
-            return stack.enter_context(disks.loop(file, size_mib * MEBIBYTE, sector=sector, table=table, scan=scan))
-
-        yield make
-
-
-def make_file_system(device: str, number: int, command: list[str], folder: Path, seed: int) -> dict[str, str]:
-    """Makes it, fills it, returns the content hashes."""
-    with disks.partition(device, number) as node:
-        disks.run(*command, node)
-        if "vfat" in command[0]:
-            return disks.fill_fat(node, folder, seed)
-        with disks.mounted(node, folder) as mount:
-            disks.fill(mount, seed)
-            return disks.hashes(mount)
-
-
-def contents(device: str, number: int, folder: Path) -> dict[str, str]:
-    """Content hashes of the files on a partition."""
-    with disks.partition(device, number) as node:
-        if disks.run("blkid", "-p", "-o", "value", "-s", "TYPE", node).strip() == "vfat":
-            return disks.read_fat(node, folder)
-        with disks.mounted(node, folder) as mount:
-            return disks.hashes(mount)
-
-
-def boot_bytes(device: str, start: int, count: int) -> bytes:
-    """Bytes of the disk, read past any cache of partitions."""
-    disks.run("blockdev", "--flushbufs", device)
-    with open(device, "rb") as file:
-        file.seek(start)
-        return file.read(count)
-
-
-def write_bytes(device: str, start: int, data: bytes) -> None:
-    """Overwrites bytes of the disk."""
-    with open(device, "r+b") as file:
-        file.seek(start)
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 @pytest.fixture

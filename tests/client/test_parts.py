@@ -1,0 +1,149 @@
+"""Captures whose streams go up in parts: whole, idempotent, resumed after an outage, never half a success."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.client import disks
+from tests.client.disks import MEBIBYTE
+from tests.client.machine import SCRIPT, Fixture, client, contents, make_file_system
+from tests.client.standin import TOKEN, Job, StandIn, unpacked
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root rights: loop devices"),
+]
+TABLE = "label: dos\nstart=2048, size=40MiB, type=83\nsize=8MiB, type=da\n"
+PART = 2 * MEBIBYTE
+
+
+@pytest.fixture
+def source(loop: Fixture, tmp_path: Path) -> str:
+    """An ext4 with 6 MB of noise, and a partition of unknown content, 8 MiB: four parts exactly."""
+    device = loop("source", 52, table=TABLE)
+    make_file_system(device, 1, ["mkfs.ext4", "-q"], tmp_path / "m", 61)
+    with disks.partition(device, 1) as node, disks.mounted(node, tmp_path / "m") as mount:
+        (mount / "noise").write_bytes(os.urandom(6_000_000))
+    return device
+
+
+def capture(**more: str) -> Job:
+    return Job("capture", options={"PROTOCOL": "2", "PART_BYTES": str(PART), **more})
+
+
+def test_streams_go_up_in_parts_and_come_back(loop: Fixture, source: str, tmp_path: Path) -> None:
+    with StandIn(job := capture()) as server:
+        output = client(server, source, shell=["busybox", "sh"])
+    assert job.outcome() == ("1", ""), output
+    assert len(job.parts["p2.raw.zst"]) == 4
+    assert set(job.parts) == {"p1.ext4.zst", "p2.raw.zst"}
+    for parts in job.parts.values():
+        sizes = [len(unpacked(part)) for part in parts]
+        assert set(sizes[:-1]) == {PART}
+        assert 0 < sizes[-1] <= PART
+    stream = unpacked(job.items["p1.ext4.zst"])
+    assert stream.startswith(b"partclone-image")
+    assert stream[96:100] == bytes(4), "no checksums between the blocks"
+    assert re.search(r"^fact p1\.ext4\.zst fs_bytes 41943040$", job.manifest, re.MULTILINE)
+    assert re.search(r"^fact p1\.ext4\.zst tool partclone-0\.\S+$", job.manifest, re.MULTILINE)
+    target = loop("target", 64)
+    with StandIn(again := job.again(VERIFY="read")) as server:
+        output = client(server, target)
+    assert again.outcome() == ("1", ""), output
+    assert contents(target, 1, tmp_path / "m") == contents(source, 1, tmp_path / "m")
+
+
+def test_an_old_server_gets_whole_items_and_no_facts(source: str) -> None:
+    with StandIn(job := Job("capture")) as server:
+        output = client(server, source)
+    assert job.outcome() == ("1", ""), output
+    assert job.work["client"] == "2"
+    assert job.parts == {}
+    assert "fact " not in job.manifest
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [{2: ["break", "503"], 4: ["500", "break"]}, {3: ["forget"]}, {1: ["503"], 2: ["forget"]}],
+    ids=["broken", "forgotten", "both"],
+)
+def test_parts_are_sent_again_from_where_the_server_wants_them(source: str, faults: dict[int, list[str]]) -> None:
+    """ "forget": the server has lost the part before, as one may that was restarted."""
+    forgets = any("forget" in fault for fault in faults.values())
+    with StandIn(job := capture()) as server:
+        job.part_faults = faults
+        output = client(server, source)
+    assert job.outcome() == ("1", ""), output
+    assert not any(job.part_faults.values())
+    with disks.partition(source, 2) as node:
+        whole = disks.run("sha256sum", node).split()[0]
+    assert hashlib.sha256(unpacked(job.items["p2.raw.zst"])).hexdigest() == whole
+    assert ("reading up to it again" in output) == forgets
+
+
+def test_a_server_that_is_away_for_a_while_finds_the_rest(source: str) -> None:
+    """Another server on the same address, with the parts that the first one had."""
+    job = capture()
+    reached = threading.Event()
+    with StandIn(job) as server:
+        job.at_part = (3, reached)
+        url = server.url
+        command = ["dash", str(SCRIPT), "--url", url, "--token", TOKEN, "--mac", "52:54:00:00:00:01", "--no-reboot"]
+        running = subprocess.Popen(
+            [*command, "--disk", source], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        assert reached.wait(60)
+        job.broken = True
+    job.broken = False
+    job.finished.clear()
+    with StandIn(job, port=int(url.rsplit(":", 1)[1])), running:
+        output, _ = running.communicate(timeout=200)
+    assert job.outcome() == ("1", ""), output
+    assert "trying again" in output
+
+
+def test_a_refused_part_ends_the_capture(source: str) -> None:
+    with StandIn(job := capture()) as server:
+        job.part_faults = {2: ["413"]}
+        client(server, source)
+    ok, reason = job.outcome()
+    assert ok == "0"
+    assert "413" in reason
+    assert "p1.ext4.zst" in reason
+    assert job.manifest == ""
+
+
+def test_a_reader_that_fails_completes_nothing(source: str) -> None:
+    with disks.partition(source, 1) as node:
+        disks.run("debugfs", "-w", "-R", "ssv state 2", node)
+    with StandIn(job := capture()) as server:
+        client(server, source)
+    ok, reason = job.outcome()
+    assert ok == "0"
+    assert "source failed" in reason
+    assert "p1.ext4.zst" not in job.items
+
+
+def test_a_cancel_ends_a_capture_in_parts(source: str) -> None:
+    job = capture()
+    job.part_faults = {2: ["503"] * 40}
+    job.cancel = True
+    with StandIn(job) as server:
+        output = client(server, source)
+    assert job.outcome() == ("0", "cancelled"), output
+
+
+def test_a_dry_run_takes_nothing(source: str) -> None:
+    with StandIn(job := capture(DRY_RUN="1")) as server:
+        output = client(server, source)
+    assert job.outcome() == ("1", ""), output
+    assert job.items == {}
+    assert job.result is not None
+    assert "partition 1: 41943040 bytes, ext4" in job.result["plan"]
