@@ -24,12 +24,17 @@ _FAULTS: Final = {
     401: "no token came, or one that nobody gave out",
     403: "the token's role may not do this, or a rule of this server forbids it",
     404: "there is no such thing",
+    408: "the sender kept the connection open and sent nothing",
     409: "it contradicts what is there",
+    410: "it is over: given up, or done already",
     412: "the object is another one than If-Match or If-None-Match say",
     413: "the body is too large",
     415: "the content is of no type that can be read",
     422: "a value cannot be used; the sentence names it",
+    500: "what is on the disk is not what was stored, or cannot be read",
+    501: "the backend that LIBRARY_NAME names cannot do this",
     503: "a service that this needs is not running",
+    507: "there is no room for it",
 }
 
 

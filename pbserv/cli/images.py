@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,23 +12,263 @@ from pbserv.cli.shared import AsJson, group
 
 app = group("Images that the server keeps.")
 
-Image = Annotated[str, typer.Argument(metavar="IMAGE", help="name of the image")]
+Image = Annotated[str, typer.Argument(metavar="IMAGE", help="name of the image; see: pbserv image list")]
+Version = Annotated[
+    int | None, typer.Argument(metavar="[VERSION]", min=1, help="number of the version; none: the newest")
+]
+OneVersion = Annotated[
+    int | None, typer.Option("--version", metavar="N", min=1, help="This version; none: the one that is served.")
+]
+Title = Annotated[str | None, typer.Option(metavar="TEXT", help="What people are shown.")]
+Profile = Annotated[str | None, typer.Option(metavar="TEXT", help="The software on it, in your words.")]
+Comment = Annotated[str | None, typer.Option(metavar="TEXT", help="What else there is to say; may have lines.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+
+
+class KindName(enum.StrEnum):
+    PARTITION = "partition"
+    DISK = "disk"
+    TREE = "tree"
+    BOOT = "boot"
+    FILE = "file"
+
+
+class StateName(enum.StrEnum):
+    REGISTERED = "registered"
+    VALIDATED = "validated"
+    ENABLED = "enabled"
+    DISABLED = "disabled"
+    RETIRED = "retired"
+
+
+Kind = Annotated[KindName | None, typer.Option(help="What it is of; none: as its newest version tells.")]
 
 
 @app.command("list")
-def image_list(context: typer.Context, as_json: AsJson = False) -> None:
-    """List images."""
+def image_list(
+    context: typer.Context,
+    store: Annotated[str | None, typer.Option(metavar="STORE", help="Only those of this store.")] = None,
+    state: Annotated[
+        StateName | None,
+        typer.Option(help="enabled: what is served; registered: what has no version; others: of the newest version."),
+    ] = None,
+    kind: Annotated[KindName | None, typer.Option(help="Only those of this kind.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List images: what each is, its state, the version that is served.
+
+    \b
+    Examples:
+      pbserv image list
+      pbserv image list --store lab --state disabled
+    """
     from pbserv.commands import images
 
-    images.listed(context.obj, as_json)
+    images.listed(context.obj, {"store": store, "state": state, "kind": kind}, as_json)
+
+
+@app.command("show")
+def image_show(
+    context: typer.Context,
+    image: Image,
+    version: Annotated[
+        int | None, typer.Option("--version", metavar="N", min=1, help="This version with its items.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one image with the history of its versions, or one version with its items.
+
+    \b
+    Examples:
+      pbserv image show classroom
+      pbserv image show classroom --version 3
+    """
+    from pbserv.commands import images
+
+    images.show(context.obj, image, version, as_json)
+
+
+@app.command("register")
+def image_register(
+    context: typer.Context,
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="name: 1 to 64 letters, digits, '_' or '-', no dots")],
+    title: Title = None,
+    kind: Kind = None,
+    store: Annotated[
+        str | None, typer.Option(metavar="STORE", help="Where its versions will be kept; none: the first store.")
+    ] = None,
+    profile: Profile = None,
+    comment: Comment = None,
+    keep: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="So many versions are kept, 0: all; none: as the store says."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Register an image that has no bytes yet: its name is taken, and what is said of it stands.
+
+    \b
+    Example:
+      pbserv image register classroom --title "Class room, autumn" --store lab --keep 3
+    """
+    from pbserv.commands import images
+
+    body = {
+        "name": image, "title": title, "kind": kind, "store": store, "profile": profile, "comment": comment,
+        "keep": keep,
+    }  # fmt: skip
+    images.register(context.obj, body, as_json)
+
+
+@app.command("set")
+def image_set(
+    context: typer.Context,
+    image: Image,
+    title: Title = None,
+    kind: Kind = None,
+    profile: Profile = None,
+    comment: Comment = None,
+    keep: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=-1,
+            help="So many versions are kept, older ones are retired by the next one that is stored; 0: all; -1: as the"
+            " store says.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change what is said of an image; '' empties a text.
+
+    \b
+    Example:
+      pbserv image set classroom --title "Class room, winter" --keep 3
+    """
+    from pbserv.commands import images
+
+    body = {"title": title, "kind": kind, "profile": profile, "comment": comment, "keep": keep}
+    images.change(context.obj, image, body, as_json)
+
+
+@app.command("enable")
+def image_enable(context: typer.Context, image: Image, version: Version = None, as_json: AsJson = False) -> None:
+    """Enable a version: the newest enabled one is served.
+
+    \b
+    Example:
+      pbserv image enable classroom 3
+    """
+    from pbserv.commands import images
+
+    images.move(context.obj, "enable", image, version, as_json)
+
+
+@app.command("disable")
+def image_disable(context: typer.Context, image: Image, version: Version = None, as_json: AsJson = False) -> None:
+    """Disable a version: it is kept, and not served.
+
+    \b
+    Example:
+      pbserv image disable classroom 4
+    """
+    from pbserv.commands import images
+
+    images.move(context.obj, "disable", image, version, as_json)
+
+
+@app.command("retire")
+def image_retire(context: typer.Context, image: Image, version: Version = None, as_json: AsJson = False) -> None:
+    """Retire a version: nobody needs it any more. It can be purged then, or restored.
+
+    \b
+    Example:
+      pbserv image retire classroom 1
+    """
+    from pbserv.commands import images
+
+    images.move(context.obj, "retire", image, version, as_json)
+
+
+@app.command("restore-version")
+def image_restore_version(
+    context: typer.Context, image: Image, version: Version = None, as_json: AsJson = False
+) -> None:
+    """Keep a retired version after all; it is disabled then.
+
+    \b
+    Example:
+      pbserv image restore-version classroom 1
+    """
+    from pbserv.commands import images
+
+    images.move(context.obj, "restore", image, version, as_json)
+
+
+@app.command("rollback")
+def image_rollback(
+    context: typer.Context,
+    image: Image,
+    to: Annotated[
+        int | None,
+        typer.Option("--to", metavar="N", min=1, help="The version to serve; none: the enabled one before the served."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Serve an older version again. Newer ones are disabled, nothing is removed.
+
+    \b
+    Examples:
+      pbserv image rollback classroom
+      pbserv image rollback classroom --to 2
+    """
+    from pbserv.commands import images
+
+    images.rollback(context.obj, image, to, as_json)
+
+
+@app.command("purge")
+def image_purge(
+    context: typer.Context,
+    image: Image,
+    version: Annotated[
+        int | None, typer.Option("--version", metavar="N", min=1, help="This version alone; none: the whole image.")
+    ] = None,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove a retired version, or an image whose versions are all retired, for ever.
+
+    What is in use is refused, with the list of who needs it.
+
+    \b
+    Examples:
+      pbserv image purge classroom --version 1
+      pbserv image purge classroom --yes
+    """
+    from pbserv.commands import images
+
+    images.purge(context.obj, image, version, yes, as_json)
 
 
 @app.command("delete")
-def image_delete(context: typer.Context, image: Image, as_json: AsJson = False) -> None:
-    """Delete an image with all its versions."""
+def image_delete(
+    context: typer.Context,
+    image: Image,
+    now: Annotated[bool, typer.Option("--now", help="Also purge it: it is gone for ever.")] = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Retire an image with all its versions: nobody gets it any more; with --now remove it for ever.
+
+    \b
+    Examples:
+      pbserv image delete classroom
+      pbserv image delete classroom --now --yes
+    """
     from pbserv.commands import images
 
-    images.delete(context.obj, image, as_json)
+    images.delete(context.obj, image, now, yes, as_json)
 
 
 @app.command("info")

@@ -1,8 +1,7 @@
-"""`pbserv work` and `pbserv image`: verbs to exit codes."""
+"""`pbserv work`: verbs to exit codes."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,7 +9,6 @@ import typer
 from pbserv.cli.shared import AsJson, FinishName, ForGroup, Mac, VerifyName, group
 
 app = group("Work: what a device is to do once, at its next boot.")
-image_app = group("Images that the server keeps.")
 
 Disk = Annotated[
     str,
@@ -208,50 +206,6 @@ def work_retry(context: typer.Context, number: Number, as_json: AsJson = False) 
     from pbserv.commands import work
 
     work.retry(context.obj, number, as_json)
-
-
-@image_app.command("list")
-def image_list(context: typer.Context, as_json: AsJson = False) -> None:
-    """List images."""
-    from pbserv.commands import images
-
-    images.listed(context.obj, as_json)
-
-
-@image_app.command("delete")
-def image_delete(context: typer.Context, image: Image, as_json: AsJson = False) -> None:
-    """Delete an image with all its versions."""
-    from pbserv.commands import images
-
-    images.delete(context.obj, image, as_json)
-
-
-@image_app.command("info")
-def image_info(
-    path: Annotated[
-        Path,
-        typer.Argument(
-            metavar="FILE",
-            help="image file, its first volume or the name before .aa or .000; or a directory of Clonezilla or FOG",
-        ),
-    ],
-    as_json: AsJson = False,
-) -> None:
-    """Say what an image file on this host is, by its content: tool, compressor, file system, sizes. No server is asked.
-
-    Known are partclone, partimage, ntfsclone, fsarchiver, qcow2, VMDK, VDI, VHDX, raw disks and raw file systems,
-    compressed with gzip, lzop, bzip2, xz, lz4, zstd or not at all, whole or in volumes. The first line is what
-    OpenGnSys prints: tool, compressor, file system, and the KB that a restore needs.
-
-    \b
-    Examples:
-      pbserv image info /opt/opengnsys/images/windows.img
-      pbserv image info /home/partimag/classroom
-      pbserv image info --json d1p1.img
-    """
-    from pbserv.commands import image_files
-
-    image_files.info(path, as_json)
 
 
 def _words(words: list[str], group: str | None) -> tuple[str | None, str]:

@@ -35,6 +35,10 @@ class RefusedError(PbservError):
         self.errors = errors
 
 
+class NoAnswerError(PbservError):
+    """Nobody answered, or the connection ended in the middle: the same may be asked again."""
+
+
 class Api:
     """JSON calls; raises PbservError with the server's own sentence."""
 
@@ -64,13 +68,14 @@ class Api:
             answer = self._client.get(path)
         return (None, None) if answer.status_code == 404 else (self._body(answer), answer.headers.get("ETag"))
 
-    def pages(self, path: str, **query: Query) -> Iterator[Any]:
-        """The elements of a list, however many pages it has."""
+    def pages(self, path: str, within: str = "", **query: Query) -> Iterator[Any]:
+        """The elements of a list, however many pages it has; ``within``: the field of the answer that is the list."""
         after: str | None = None
         while True:
             with self._asking():
                 answer = self._client.get(path, params=_given({**query, "limit": PAGE, "after": after}))
-            yield from self._body(answer)
+            body = self._body(answer)
+            yield from body[within] if within else body
             after = answer.headers.get("X-Next-Cursor")
             if not after:
                 return
@@ -84,6 +89,26 @@ class Api:
 
     def patch(self, path: str, body: dict[str, Any], etag: str | None = None) -> Any:
         return self._call("PATCH", path, json=body, headers={"If-Match": etag} if etag else {})
+
+    def part(self, path: str, content: bytes, headers: Mapping[str, str], timeout_s: float, **query: Query) -> Any:
+        """PUT of bytes; raises NoAnswerError where sending them again may help."""
+        return self._call(
+            "PUT", path, content=content, headers=dict(headers), params=_given(query), timeout=timeout_s
+        )  # fmt: skip
+
+    @contextlib.contextmanager
+    def stream(self, path: str, headers: Mapping[str, str], **query: Query) -> Iterator[httpx.Response]:
+        """An answer whose bytes are read within the block; a connection that breaks there is NoAnswerError."""
+        with (
+            self._asking(),
+            self._client.stream(
+                "GET", path, headers=dict(headers), params=_given(query), follow_redirects=True
+            ) as answer,
+        ):
+            if not answer.is_success:
+                answer.read()
+                self._body(answer)
+            yield answer
 
     def upload(self, path: str, content: bytes, media_type: str, **query: Query) -> Any:
         return self._call("POST", path, content=content, headers={"Content-Type": media_type}, params=_given(query))
@@ -124,9 +149,9 @@ class Api:
                 ) from None
             if "[SSL" in str(fault):
                 raise PbservError(f"{self._url}: {fault}; is this the port of HTTPS (HTTPSPort)?") from None
-            raise PbservError(f"nobody answers at {self._url}; is the server running? See: pbserv status") from None
+            raise NoAnswerError(f"nobody answers at {self._url}; is the server running? See: pbserv status") from None
         except httpx.HTTPError as fault:
-            raise PbservError(f"{self._url}: {fault}") from None
+            raise NoAnswerError(f"{self._url}: {str(fault) or type(fault).__name__}") from None
 
     def _body(self, answer: httpx.Response) -> Any:
         try:

@@ -83,6 +83,17 @@ def size(count: int) -> str:
     return ""
 
 
+def sure(question: str, yes: bool) -> None:
+    """Ask before something is lost; raises UsageError where the answer is no, or where there is nobody to ask."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError(f"{question} Nobody can be asked here: say --yes")
+    print(f"{plain(question)} [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise UsageError("nothing was changed")
+
+
 def pairs(texts: Iterable[str], option: str) -> dict[str, str]:
     """``NAME=VALUE`` options; raises UsageError."""
     found = {}

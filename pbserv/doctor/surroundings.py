@@ -27,7 +27,7 @@ def disk_space(facts: Facts) -> Iterator[Finding]:
         yield warning(
             "the disk of the state directory is nearly full",
             evidence,
-            "delete images that nobody needs: pbserv image list, pbserv image delete NAME",
+            "delete images that nobody needs: pbserv image list, pbserv image delete NAME --now",
         )
 
 

@@ -12,15 +12,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import uvicorn
-from fastapi import FastAPI
 
 from pbserv.imaging.coverage import Coverage
 from pbserv.imaging.image_routes import router
+from pbserv.imaging.slot import BackendSlot
 from pbserv.imaging.statistics import RequestRecord, Statistics
 from pbserv.imaging.store import Store
+from pbserv.log import ServiceLog
 from pbserv.registry.access import Access, Caller
 from pbserv.registry.records import Role
 from pbserv.registry.tokens import WorkTokens, digest
+from pbserv.web.app import create_app
 
 ADMIN_TOKEN = "the-administrators-token"
 TOKENS = WorkTokens(b"x" * 32)
@@ -54,6 +56,10 @@ class Running:
     events: EventLines = field(default_factory=EventLines)
 
     @property
+    def api(self) -> str:
+        return self.url.removesuffix("/images")
+
+    @property
     def figures(self) -> tuple[int, int, int]:
         """PXE Requests, Images Sent, Images Received."""
         counters = self.statistics.counters
@@ -78,16 +84,17 @@ def loopback_socket() -> socket.socket:
 
 
 @asynccontextmanager
-async def serving(root: Path, *, allow_overwrite: bool = False, free_floor_bytes: int = 0, idle_timeout_s: float = 60.0
-                  ) -> AsyncIterator[Running]:  # fmt: skip
+async def serving(root: Path, *, allow_overwrite: bool = False, free_floor_bytes: int = 0, idle_timeout_s: float = 60.0,
+                  backend: BackendSlot | None = None) -> AsyncIterator[Running]:  # fmt: skip
+    """``backend``: what is served in place of the store below ``root``."""
     store = Store(root, allow_overwrite=allow_overwrite, free_floor_bytes=free_floor_bytes,
                   idle_timeout_s=idle_timeout_s)  # fmt: skip
     requests: list[RequestRecord] = []
     events = EventLines()
     statistics, coverage = Statistics(requests.append), Coverage()
     await store.start()
-    app = FastAPI()
-    app.include_router(router(store, statistics, coverage, Guard(), events))
+    routes = router(backend or store, statistics, coverage, Guard(), events)
+    app = create_app([("", routes)], running=lambda _name: True, log=ServiceLog("pbserv"))
     listener = loopback_socket()
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1))
     async with asyncio.TaskGroup() as group:

@@ -180,10 +180,10 @@ def test_an_existing_image_is_refused_before_a_device_boots(server: Installed, d
     assert "pbserv image list" in missing.stderr
 
 
-def test_an_image_that_vanished_fails_the_job_with_its_reason(server: Installed, device: str) -> None:
+def test_an_image_that_is_not_served_any_more_fails_the_job_with_its_reason(server: Installed, device: str) -> None:
     capture(server, "gone")
     work = queue(server, "restore", "gone")
-    server.ok("image", "delete", "gone")
+    server.ok("image", "disable", "gone")
     assert client_of(server, work).begin()["ACTION"] == "local"
     failed = next(w for w in server.json("work", "list", "--all") if str(w["id"]) == work)
     assert failed["state"] == "held"

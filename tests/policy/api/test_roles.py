@@ -12,7 +12,7 @@ import pytest
 from tests.support.process import Installed
 
 MAC = "52:54:00:00:00:01"
-_VALUES = {"mac": MAC, "name": "none", "work_id": "1", "token_id": "77", "item": "p1"}
+_VALUES = {"mac": MAC, "name": "none", "work_id": "1", "token_id": "77", "item": "p1", "number": "1"}
 _OPERATOR = {
     ("POST", "/devices"), ("PATCH", "/devices/{mac}"), ("POST", "/devices/{mac}/accept"),
     ("POST", "/devices/{mac}/deny"), ("POST", "/devices/{mac}/retire"), ("POST", "/devices/{mac}/join"),

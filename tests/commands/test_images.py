@@ -1,0 +1,119 @@
+"""`pbserv image` and `pbserv store` against a running server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.support.process import Installed
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+    installed = Installed(tmp_path_factory.mktemp("server"))
+    installed.set("pbserv.conf", AllowImageOverwrite="YES")
+    installed.ok("start")
+    yield installed
+    installed.finish()
+
+
+def store(server: Installed, name: str, *bodies: bytes) -> None:
+    for body in bodies:
+        httpx.put(
+            f"{server.url}/api/v1/images/{name}", params={"overwrite": "1"}, content=body,
+            headers={"Authorization": f"Bearer {server.token}"}, trust_env=False,
+        ).raise_for_status()  # fmt: skip
+
+
+def refused(server: Installed, *arguments: str) -> str:
+    done = server.call(*arguments)
+    assert done.returncode in (1, 2), done.stdout
+    assert not done.stdout
+    return done.stderr
+
+
+def test_versions_go_through_their_states(server: Installed) -> None:
+    store(server, "room", b"one", b"two", b"three")
+    assert "version 2 is served" in server.ok("image", "disable", "room")
+    assert "version 3 is served" in server.ok("image", "enable", "room", "3")
+    assert server.ok("image", "rollback", "room", "--to", "1") == "image room: version 1 is served\n"
+    assert "version 2 is retired; version 1 is served" in server.ok("image", "retire", "room", "2")
+    assert "restore it first" in refused(server, "image", "rollback", "room", "--to", "2")
+    assert "disabled" in server.ok("image", "restore-version", "room", "2")
+    assert "no version 9" in refused(server, "image", "enable", "room", "9")
+    shown = server.json("image", "show", "room")
+    assert (shown["served"], shown["states"]) == (1, {"1": "enabled", "2": "disabled", "3": "disabled"})
+    assert all(each["by"].startswith("token:made at start") for each in shown["history"][1:])
+    text = server.ok("image", "show", "room")
+    assert "served         version 1" in text
+    version = server.ok("image", "show", "room", "--version", "3")
+    assert "image     room, version 3" in version
+    assert "5 B" in version
+
+
+def test_what_is_said_of_an_image(server: Installed) -> None:
+    made = server.ok("image", "register", "said", "--title", "Of the [red] room", "--kind", "disk", "--keep", "2")
+    assert made == "image said registered in store main; it has no version yet\n"
+    assert "exists" in refused(server, "image", "register", "said")
+    assert "no dots" in refused(server, "image", "register", "a.b")
+    assert "said changed: profile, keep" in server.ok("image", "set", "said", "--profile", "Debian", "--keep", "-1")
+    assert "--help" in refused(server, "image", "set", "said")
+    assert server.json("image", "set", "said", "--title", "")["title"] == ""
+    assert [image["name"] for image in server.json("image", "list", "--state", "registered")] == ["said"]
+    assert server.ok("image", "list", "--kind", "boot") == "no such images\n"
+    assert "no version yet" in refused(server, "image", "enable", "said")
+    assert "no versions" in refused(server, "image", "delete", "said")
+    assert server.json("image", "purge", "said", "--yes") == {"image": "said", "version": None, "purged": True}
+
+
+def test_nothing_is_lost_without_a_question(server: Installed) -> None:
+    store(server, "old", b"one", b"two")
+    assert "say --yes" in refused(server, "image", "purge", "old")
+    assert "retire" in refused(server, "image", "purge", "old", "--yes")
+    server.ok("image", "retire", "old", "1")
+    assert "no version 7" in refused(server, "image", "purge", "old", "--version", "7", "--yes")
+    assert server.ok("image", "purge", "old", "--version", "1", "--yes") == "image old version 1 is gone\n"
+    assert "pbserv image purge old" in server.ok("image", "delete", "old")
+    assert server.json("image", "show", "old")["state"] == "retired"
+    assert "say --yes" in refused(server, "image", "delete", "old", "--now")
+    assert server.ok("image", "delete", "old", "--now", "--yes") == "image old is gone\n"
+    assert "no image" in refused(server, "image", "show", "old")
+
+
+def test_stores(server: Installed) -> None:
+    store(server, "kept", b"12345")
+    (main,) = server.json("store", "list")
+    assert (main["name"], main["directory"]) == ("main", str(server.state / "images"))
+    assert "main" in server.ok("store", "list")
+    shown = server.ok("store", "show", "main")
+    assert "any number of restores" in shown
+    assert server.json("store", "show", "main")["images"] >= 1
+    assert "no store" in refused(server, "store", "show", "other")
+    (server.state / "images/kept/1/file").unlink()
+    server.ok("restart", "imaging")
+    assert "damaged, not served: kept/1:" in server.ok("store", "show", "main")
+    assert "damaged" in server.ok("image", "list")
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        "list",
+        "show",
+        "register",
+        "set",
+        "enable",
+        "disable",
+        "retire",
+        "restore-version",
+        "rollback",
+        "purge",
+        "delete",
+    ],
+)
+def test_every_verb_explains_itself(server: Installed, verb: str) -> None:
+    text = server.ok("image", verb, "--help")
+    assert "--json" in text
+    assert "Example" in text
