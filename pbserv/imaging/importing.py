@@ -1,0 +1,328 @@
+"""Files of other imaging systems on their way into the server: looked at, planned, read, sent. Blocking.
+
+One rule: every file is opened once for sending and must be of the planned length, and one part at most is in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol  # Any: JSON values
+
+import zstandard
+
+from pbserv.imaging.convert import plain_limit, refusal
+from pbserv.imaging.formats import clonezilla
+from pbserv.imaging.formats.model import FormatError
+from pbserv.imaging.import_plan import (
+    MAX_SIDECAR,
+    VIRTUAL,
+    Check,
+    Plan,
+    PlannedItem,
+    Seen,
+    beside,
+    plan_directory,
+    plan_file,
+    wanted,
+)
+from pbserv.imaging.inspection import InspectionError, Report, inspect
+from pbserv.imaging.manifest import Fact, Manifest, ManifestItem, print_manifest
+from pbserv.imaging.unpack import MAX_PLAIN_BYTES, unpacked
+
+_CHUNK = 1 << 20
+_QEMU_SECONDS = 20
+
+
+def _nothing(_count: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What was found at a path: the directory of the files, and a plan for every disk or image in it."""
+
+    directory: Path
+    plans: tuple[Plan, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What the server has of an item; both stand in the manifest."""
+
+    size_bytes: int
+    sha256: str
+
+
+class Uploader(Protocol):
+    """One upload of one image. Parts are numbered from 1; a part that was sent before is passed over."""
+
+    @property
+    def part_bytes(self) -> int:
+        """So many bytes every part but the last of an item has."""
+        ...
+
+    def next_part(self, item: str) -> int:
+        """The first part that the server does not have."""
+        ...
+
+    def part(self, item: str, kind: str, number: int, body: bytes, sha256: str) -> None:
+        """Send one part; raises PbservError."""
+        ...
+
+    def complete(self, item: str, parts: int, plain_bytes: int) -> Received:
+        """All parts of the item are there; ``plain_bytes`` is their sum."""
+        ...
+
+    def commit(self, manifest: str) -> Mapping[str, Any]:
+        """Make the image visible; the server's answer."""
+        ...
+
+
+def survey(path: Path) -> Source:
+    """Look at ``path``, a file or a directory of FOG or Clonezilla; raises InspectionError with the reason."""
+    reports = inspect(path)
+    system = reports[0].system
+    try:
+        seen = [_seen(report) for report in reports]
+        if path.is_dir():
+            names = _names(path)
+            if clonezilla.ENCRYPTED in names:
+                raise FormatError("its images are encrypted (ecryptfs.info): let Clonezilla decrypt a copy first")
+            small = _small(path, wanted(names))
+            return Source(path, plan_directory(system, path.absolute().name, seen, small))
+        directory = path.absolute().parent
+        small = _small(directory, beside(seen[0].name))
+        return Source(directory, (plan_file(seen[0], small, _names(directory), system),))
+    except FormatError as fault:
+        raise InspectionError(f"{path}: {fault}") from fault
+    except OSError as fault:
+        raise InspectionError(f"{fault.filename or path}: {fault.strerror or fault}") from fault
+
+
+def _seen(report: Report) -> Seen:
+    found = report.found
+    if found.tool in VIRTUAL and report.compressor == "none" and len(report.volumes) == 1:
+        found = replace(found, device_bytes=_virtual_bytes(report.path.absolute(), found.tool))
+    return Seen(report.path.name, report.volumes, report.missing, report.compressor, report.stored_bytes, found)
+
+
+def _names(directory: Path) -> frozenset[str]:
+    try:
+        return frozenset(entry.name for entry in os.scandir(directory) if entry.is_file())
+    except PermissionError:
+        return frozenset()
+
+
+def _small(directory: Path, names: Iterable[str]) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    for name in names:
+        if (directory / name).is_file():
+            with (directory / name).open("rb") as file:
+                found[name] = file.read(MAX_SIDECAR)
+    return found
+
+
+def verify(source: Source, item: PlannedItem, advance: Callable[[int], None] = _nothing) -> None:
+    """Compare the item's files with the checksums that lie beside them; raises InspectionError where one differs."""
+    for check in item.checks:
+        made = hashlib.md5(usedforsecurity=False)
+        try:
+            for piece in _checked(source, item, check, advance):
+                made.update(piece)
+        except FormatError as fault:
+            raise InspectionError(f"{source.directory / item.source}: {fault}") from fault
+        if made.hexdigest() != check.md5:
+            raise InspectionError(
+                f"{source.directory / item.source}: its MD5 is {made.hexdigest()}, and {check.source} says {check.md5};"
+                " the file is damaged or another one: copy it again"
+            )
+
+
+def _checked(source: Source, item: PlannedItem, check: Check, advance: Callable[[int], None]) -> Iterator[bytes]:
+    stored = _volumes(source.directory, item, advance)
+    if not check.plain:
+        yield from stored
+        return
+    left = check.size_bytes
+    with closing(unpacked(stored, item.compressor)) as pieces:
+        for piece in pieces:
+            yield piece[:left]
+            left -= min(left, len(piece))
+    if left:
+        raise FormatError(f"uncompressed it has {left} bytes less than {check.source} says: copy it again")
+
+
+def content(source: Source, item: PlannedItem, *, convert: bool, advance: Callable[[int], None] = _nothing) -> _Bytes:
+    """The bytes of an item as they are to be sent: stored as they are, or with ``convert`` uncompressed where possible.
+
+    ``advance`` hears of the bytes that were read of the files. Close it when it is given up; raises InspectionError.
+    """
+    if item.kind == "boot":
+        made = zstandard.ZstdCompressor(level=3).compress(item.content)
+        return _one(made)
+    if not item.volumes:
+        return _one(item.content)
+    stored = _virtual(source.directory, item, advance) if item.virtual else _volumes(source.directory, item, advance)
+    if not natively(item, convert):
+        return stored
+    limit = plain_limit(item.found, MAX_PLAIN_BYTES) if item.found else MAX_PLAIN_BYTES
+    return _named(unpacked(stored, item.compressor, limit), source.directory / item.source)
+
+
+def natively(item: PlannedItem, convert: bool) -> bool:
+    """True where the item is sent uncompressed, to be cut into frames by the server: also every virtual disk."""
+    return (convert or bool(item.virtual)) and item.found is not None
+
+
+def as_it_is(plan: Plan, convert: bool) -> bool:
+    """True where the server is to keep the bytes as they come; raises InspectionError where ``convert`` cannot be."""
+    for item in plan.items:
+        if convert and item.found is not None and (why := refusal(item.found)):
+            raise InspectionError(f"{item.source} cannot be converted: {why}; import it as it is, without --convert")
+    return not any(natively(item, convert) for item in plan.items)
+
+
+_Bytes = Generator[bytes, None, None]
+
+
+def _one(data: bytes) -> _Bytes:
+    if data:
+        yield data
+
+
+def _named(pieces: _Bytes, path: Path) -> _Bytes:
+    try:
+        with closing(pieces):
+            yield from pieces
+    except FormatError as fault:
+        raise InspectionError(f"{path}: {fault}") from fault
+
+
+def _volumes(directory: Path, item: PlannedItem, advance: Callable[[int], None]) -> _Bytes:
+    """All volumes one after the other; their lengths together are the planned one."""
+    total = 0
+    for name in item.volumes:
+        try:
+            with (directory / name).open("rb", buffering=0) as file:
+                while chunk := file.read(_CHUNK):
+                    total += len(chunk)
+                    advance(len(chunk))
+                    yield chunk
+        except OSError as fault:
+            raise InspectionError(f"{directory / name}: {fault.strerror}") from fault
+    if total != item.stored_bytes:
+        raise InspectionError(
+            f"{directory / item.source}: {total} bytes were read, and it had {item.stored_bytes} when it was looked at;"
+            " somebody writes to it: import it again when that is done"
+        )
+
+
+def _virtual(directory: Path, item: PlannedItem, advance: Callable[[int], None]) -> _Bytes:
+    """A virtual machine's disk, uncompressed into a sparse file first: qemu-img writes wherever it likes."""
+    path = (directory / item.volumes[0]).absolute()
+    _virtual_bytes(path, item.virtual)
+    with tempfile.TemporaryDirectory(prefix="pbserv-import-") as folder:
+        raw = Path(folder) / "disk.raw"
+        done = subprocess.run(
+            [_qemu_img(), "convert", "-f", item.virtual, "-O", "raw", "-S", "64k", str(path), str(raw)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode != 0:
+            raise InspectionError(
+                f"{path}: {_last(done.stderr)}; room is needed in {tempfile.gettempdir()} (or TMPDIR)"
+            )
+        size = raw.stat().st_size
+        if size != item.plain_bytes:
+            raise InspectionError(
+                f"{path}: {size} bytes came out, and {item.plain_bytes} were expected; import it again"
+            )
+        advance(item.stored_bytes)
+        with raw.open("rb", buffering=0) as file:
+            while chunk := file.read(_CHUNK):
+                yield chunk
+
+
+def _qemu_img() -> str:
+    program = shutil.which("qemu-img")
+    if program is None:
+        raise InspectionError("disks of virtual machines need qemu-img: apt-get install qemu-utils")
+    return program
+
+
+def _virtual_bytes(path: Path, form: str) -> int:
+    """The disk's size. Refuses files that draw on others: whoever made them would choose what is read of this host."""
+    try:
+        done = subprocess.run(
+            [_qemu_img(), "info", "-f", form, "--output=json", str(path)],
+            capture_output=True, text=True, check=False, timeout=_QEMU_SECONDS,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise InspectionError(f"{path}: qemu-img did not end within {_QEMU_SECONDS} s; the file is damaged") from None
+    if done.returncode != 0:
+        raise InspectionError(f"{path}: {_last(done.stderr)}")
+    facts = json.loads(done.stdout)
+    data = facts.get("format-specific", {}).get("data", {})
+    extents = [str(extent.get("filename", "")) for extent in data.get("extents", ())]
+    others = [facts.get("backing-filename"), facts.get("full-backing-filename"), data.get("data-file")]
+    others += [name for name in extents if Path(name).absolute() != path]
+    if other := next((name for name in others if name), ""):
+        raise InspectionError(
+            f"{path}: draws on another file, {other}; make one file of it first:"
+            f" qemu-img convert -O qcow2 {path.name} NEW"
+        )
+    return int(facts["virtual-size"])
+
+
+def _last(text: str) -> str:
+    lines = text.strip().splitlines()
+    return "".join(c if c.isprintable() else "?" for c in lines[-1])[:300] if lines else "qemu-img gave no reason"
+
+
+def send(
+    source: Source, plan: Plan, uploader: Uploader, *, convert: bool, advance: Callable[[int], None] = _nothing
+) -> Mapping[str, Any]:
+    """Send all items and commit; the server's answer. Raises PbservError; what was sent can be resumed."""
+    items: list[ManifestItem] = []
+    facts: list[Fact] = []
+    for item in plan.items:
+        with closing(content(source, item, convert=convert, advance=advance)) as pieces:
+            received, plain = _send_item(item, pieces, uploader)
+        native = natively(item, convert)
+        plain = plain if native else item.plain_bytes
+        items.append(ManifestItem(item.name, item.kind, item.partition, received.size_bytes, received.sha256, plain))
+        facts += [Fact(item.name, key, value) for key, value in item.facts if not (native and key == "compressor")]
+    return uploader.commit(print_manifest(Manifest(plan.disk, tuple(items), tuple(facts))))
+
+
+def _send_item(item: PlannedItem, pieces: Iterable[bytes], uploader: Uploader) -> tuple[Received, int]:
+    """(what the server has, bytes that were sent)"""
+    have = uploader.next_part(item.name)
+    number = total = 0
+    for body in _parts(pieces, uploader.part_bytes):
+        number += 1
+        total += len(body)
+        if number >= have:
+            uploader.part(item.name, item.kind, number, body, hashlib.sha256(body).hexdigest())
+    return uploader.complete(item.name, number, total), total
+
+
+def _parts(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """Bodies of exactly ``size`` bytes, the last one shorter; at least one, which may be empty."""
+    body = bytearray()
+    made = False
+    for piece in pieces:
+        body += piece
+        while len(body) >= size:
+            yield bytes(body[:size])
+            made = True
+            del body[:size]
+    if body or not made:
+        yield bytes(body)
