@@ -84,12 +84,13 @@ class Board:
             entry.progress, int(entry.rate), round(eta) if eta is not None and isfinite(eta) else None, entry.waited_ms
         )
 
-    def due(self, now: Instant) -> Mapping[int, Progress]:
-        """What the registry is to be told now: jobs whose stage changed, and every ``FLUSH_S`` all that moved.
+    def due(self, now: Instant, *, everything: bool = False) -> Mapping[int, Progress]:
+        """What the registry is to be told now: jobs whose stage changed, and every ``FLUSH_S`` (or now, with
+        ``everything``) all that moved.
 
         Whoever asks writes them; what could not be written is given back with :meth:`unwritten`.
         """
-        everything = self._flushed is None or now - self._flushed >= FLUSH_S
+        everything = everything or self._flushed is None or now - self._flushed >= FLUSH_S
         if everything:
             self._flushed = now
             self._entries = {job: each for job, each in self._entries.items() if now - each.heard < SILENT_S}
@@ -107,11 +108,9 @@ class Board:
             if entry is not None:
                 entry.dirty = True
 
-    def end(self, job: int) -> Sight | None:
-        """The job is over; its last picture."""
-        last = self.seen(job)
+    def end(self, job: int) -> None:
+        """The job is over."""
         self._entries.pop(job, None)
-        return last
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -6,12 +6,12 @@ One rule: what could only fail on the device is refused here, with the reason an
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from typing import Final, Protocol
+from typing import Final
 
-from pbserv.imaging.backend import ImagingBackend
-from pbserv.imaging.faults import Forbidden, ImageExists, InvalidRequest, NotRestorable, UnknownImage
+from pbserv.imaging.backend import ImagingBackend, is_versioned
+from pbserv.imaging.faults import Forbidden, ImageExists, InvalidRequest, NotRestorable, NotSupported, UnknownImage
 from pbserv.imaging.manifest import Manifest
+from pbserv.imaging.queue import Limits, StoreLimit
 from pbserv.registry.options import NO_OPTIONS, WorkOptions
 from pbserv.registry.records import BundleKind
 
@@ -20,11 +20,6 @@ _NO_CONTENT: Final = ("sfdisk", "boot", "swap")
 """Items that hold no file system."""
 ONE_STORE: Final = "main"
 """What the only store of a backend is called that knows of no others."""
-
-
-class _Named(Protocol):
-    @property
-    def name(self) -> str: ...
 
 
 def check_order(
@@ -91,9 +86,24 @@ def _check_addon(store: ImagingBackend, name: str) -> None:
 
 
 def _check_store(store: ImagingBackend, name: str) -> None:
-    if not name:
-        return
-    stores: Callable[[], Iterable[_Named]] | None = getattr(store, "stores", None)
-    known = {each.name for each in stores()} if stores is not None else {ONE_STORE}
-    if name not in known:
-        raise InvalidRequest(f"there is no image store {name}; there are: {', '.join(sorted(known))}")
+    if name and name not in (known := sorted(limits_of(store).stores)):
+        raise InvalidRequest(f"there is no image store {name}; there are: {', '.join(known)}")
+
+
+def store_of(store: ImagingBackend, image: str, wanted: str) -> str:
+    """The name of the store that an image is in, or that a new one goes into where ``wanted`` is asked for."""
+    try:
+        return store.object(image).store if is_versioned(store) else ONE_STORE
+    except UnknownImage:
+        return wanted or next(iter(limits_of(store).stores), ONE_STORE)
+    except NotSupported:
+        return ONE_STORE
+
+
+def limits_of(store: ImagingBackend) -> Limits:
+    """How many devices may restore from and capture to each store; the first is the one that new images go into."""
+    try:
+        found = store.stores() if is_versioned(store) else ()
+    except NotSupported:
+        found = ()
+    return Limits({each.name: StoreLimit(each.restores, each.captures) for each in found} or {ONE_STORE: StoreLimit()})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Coroutine
+from http import HTTPStatus
 from typing import Annotated, Any, Final  # Any: FastAPI's own signature of a route handler
 
 from fastapi import APIRouter, Depends, Form, Path, Request
@@ -16,15 +17,16 @@ from fastapi.routing import APIRoute
 
 from pbserv.httpapi import ApiError, bearer, peer_address
 from pbserv.imaging.captures import Captures
-from pbserv.imaging.checks import check_disk, check_order
+from pbserv.imaging.checks import check_disk, check_order, store_of
 from pbserv.imaging.client_answers import PROTOCOL, beyond, order_answer, protocol_of, work_answer
 from pbserv.imaging.coverage import Recipient
 from pbserv.imaging.faults import ImagingFault
 from pbserv.imaging.inventory import read_machine
-from pbserv.imaging.jobs import Jobs
+from pbserv.imaging.jobs import Jobs, Report
 from pbserv.imaging.layout import StoredImage
 from pbserv.imaging.manifest import MAX_BYTES, print_manifest
 from pbserv.imaging.ports import Policy
+from pbserv.imaging.queue import Waiting
 from pbserv.imaging.reports import image_list, image_report
 from pbserv.imaging.states import kind_of
 from pbserv.imaging.transfer import Transfers, receive_item
@@ -42,6 +44,16 @@ Count = Annotated[int, Form(ge=0, le=2**63 - 1)]
 Number = Annotated[int, Path(ge=1, lt=2**63)]
 
 
+class Busy(ImagingFault):
+    """All places are taken; the device is to ask again after ``retry_s`` seconds."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+
+    def __init__(self, message: str, retry_s: int) -> None:
+        super().__init__(message)
+        self.retry_s = retry_s
+
+
 class _FaultRoute(APIRoute):
     """Answers faults of the store as one text line with their status."""
 
@@ -51,6 +63,8 @@ class _FaultRoute(APIRoute):
         async def answer(request: Request) -> Response:
             try:
                 return await handle(request)
+            except Busy as fault:
+                return PlainTextResponse(f"error: {fault}\n", fault.status, {"Retry-After": str(fault.retry_s)})
             except ImagingFault as fault:
                 return PlainTextResponse(f"error: {fault}\n", fault.status)
 
@@ -92,7 +106,10 @@ def _work_routes(
         protocol = protocol_of(client)
         image, refusal = _find_image(order, transfers, protocol)
         version = None if image is None else image.version
-        given = await jobs.begin(order, _mac(mac), peer_address(request), version, refusal)
+        store = store_of(transfers.store, order.image, order.options.store) if order.image and not refusal else ""
+        given = await jobs.begin(order, _mac(mac), peer_address(request), version, refusal, store)
+        if given.waiting is not None:
+            return _waits(given.waiting, protocol)
         if given.job is None:
             return _shell(ACTION="local", REASON=given.reason)
         machine = read_machine(await _told(request))
@@ -138,14 +155,24 @@ def _report_routes(routes: APIRouter, jobs: Jobs, captures: Captures, caller: An
         done: Annotated[int, Form(alias="bytes", ge=0, le=2**63 - 1)] = 0,
         total: Count = 0,
         rate: Count = 0,
+        waited: Count = 0,
     ) -> str:
-        job = await jobs.of_work(job_id, _work_of(who))
-        keep_on = await jobs.progress(job, Progress(stage[:64], item[:64], done, total, rate))
+        """Every two seconds; ``waited``: milliseconds in which the device waited for the server. CANCEL: stop."""
+        told = Progress(stage[:64], item[:64], done, total, rate)
+        keep_on = await jobs.progress(job_id, _work_of(who), told, waited)
         return "CONTINUE\n" if keep_on else "CANCEL\n"
 
     @routes.post("/jobs/{job_id}/result")
-    async def result(job_id: Number, who: Caller = caller, ok: Text = "0", reason: Text = "", log: Text = "") -> str:
-        await jobs.finish(job_id, _work_of(who), ok=ok == "1", reason=reason[:1000], log=log[-MAX_LOG_CHARACTERS:])
+    async def result(
+        job_id: Number, who: Caller = caller, ok: Text = "0", reason: Text = "", log: Text = "", verified: Text = "",
+        plan: Text = "", waited: Count = 0,
+    ) -> str:  # fmt: skip
+        """How the job ended. ``verified``: stream or read; ``plan``: what a dry run would have done."""
+        report = Report(
+            ok == "1", reason[:1000], log[-MAX_LOG_CHARACTERS:], verified if verified in ("stream", "read") else "",
+            waited, plan[:MAX_LOG_CHARACTERS],
+        )  # fmt: skip
+        await jobs.finish(job_id, _work_of(who), report)
         captures.end(job_id)
         return "OK\n"
 
@@ -174,7 +201,13 @@ def _maintenance_routes(
         kind = BundleKind(action)
         check_disk(disk)
         version = check_order(transfers.store, kind, image, overwrite=overwrite == "1")
-        job = await jobs.order(within, kind, image, version, peer_address(request))
+        store = store_of(transfers.store, image, "")
+        given = await jobs.order(within, kind, image, version, peer_address(request), store)
+        if given.waiting is not None:
+            return _waits(given.waiting, protocol_of(client))
+        job = given.job
+        if job is None:
+            raise ApiError(409, given.reason)
         if kind is BundleKind.CAPTURE:
             captures.begin(job, overwrite=overwrite == "1")
         of_image = kind_of(transfers.store.info(image, version).manifest) if kind is BundleKind.RESTORE else None
@@ -223,7 +256,11 @@ def _image_routes(routes: APIRouter, jobs: Jobs, captures: Captures, transfers: 
     async def item(request: Request, job_id: Number, name: str, who: Caller = caller) -> Response:
         job = await restoring(job_id, who)
         image = transfers.store.info(job.image, job.version)
-        return await transfers.item_response(request, image, name, Recipient.job(job.id))
+
+        def ended(_result: str, sent_bytes: int) -> None:
+            jobs.running_now.sent(job.id, sent_bytes)
+
+        return await transfers.item_response(request, image, name, Recipient.job(job.id), ended=ended)
 
     @routes.put("/jobs/{job_id}/items/{name}")
     async def upload(request: Request, job_id: Number, name: str, who: Caller = caller) -> str:
@@ -267,6 +304,14 @@ def _mac(text: str) -> str:
         return str(MacAddress.parse(text))
     except ValueError as fault:
         raise ApiError(422, str(fault)) from None
+
+
+def _waits(waiting: Waiting, protocol: int) -> str:
+    """What a device is told that has to wait. An older client knows no such answer, but asks again after a 503."""
+    said = f"position {waiting.position} of {waiting.of} in the queue: {waiting.reason}"
+    if protocol < PROTOCOL:
+        raise Busy(f"busy: {said}; the client asks again", waiting.retry_s)
+    return _shell(ACTION="wait", RETRY_S=str(waiting.retry_s), POSITION=str(waiting.position), REASON=said)
 
 
 def _shell(**values: str) -> str:

@@ -6,18 +6,21 @@ One rule: work ends by a completion report only; a device that vanishes leaves i
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
+from pbserv.errors import PbservError
 from pbserv.imaging.ports import Policy
+from pbserv.imaging.queue import Waiting
+from pbserv.imaging.running import Figures, Running
 from pbserv.log import ServiceLog
 from pbserv.registry.records import CLIENT_KINDS, BundleKind, Job, Work, WorkState
 from pbserv.registry.registry import ConflictError, Progress, Registry, WorkOrder
 
-SILENT_AFTER_S = 120.0
 UNICAST: Final = "done as a restore of this device alone: this server has no multicast sessions yet"
 """What is said of work of kind multicast."""
+DRY_RUN: Final = "dry run: nothing was written"
+_RESTORES: Final = (BundleKind.RESTORE, BundleKind.MULTICAST)
 
 
 class History(Protocol):
@@ -36,10 +39,23 @@ class Counters(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """``job`` is None when there is nothing to do; ``reason`` says why."""
+    """``job`` is None when there is nothing to do: ``reason`` says why; or when the device has to wait for a place."""
 
     job: Job | None
     reason: str = ""
+    waiting: Waiting | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How a device says that its job ended. ``verified``: stream, read or nothing; ``plan``: of a dry run."""
+
+    ok: bool
+    reason: str = ""
+    log: str = ""
+    verified: str = ""
+    waited_ms: int = 0
+    plan: str = ""
 
 
 class Jobs:
@@ -51,35 +67,53 @@ class Jobs:
         self._counters = counters
         self._policy = policy
         self._log = log
-        self._heard: dict[int, float] = {}
+        self.running_now = Running(registry, policy, log)
+        registry.subscribe(self.running_now.device_changed)
 
     @property
     def busy(self) -> bool:
         """Whether a device is at work: it began or reported within the last two minutes."""
-        now = time.monotonic()
-        self._heard = {job: when for job, when in self._heard.items() if now - when < SILENT_AFTER_S}
-        return bool(self._heard)
+        return self.running_now.busy
 
     async def work(self, work_id: int) -> Work:
         return await self._registry.work(work_id)
 
-    async def begin(self, work: Work, mac: str, address: str, version: int | None, refusal: str = "") -> Begun:
-        """Start a job of ``work``; ``refusal`` (no such image ...) closes it at once as failed."""
+    async def begin(
+        self, work: Work, mac: str, address: str, version: int | None, refusal: str = "", store: str = ""
+    ) -> Begun:
+        """Start a job of ``work``, or say for what the device has to wait. ``refusal`` (no such image ...) closes it at
+        once as failed. ``store``: of the image."""
         self._history.learn(address, work.mac)
         reason = _not_for(work, mac)
         if reason:
             self._counters.request(mac or address, work.kind.value, "denied", image=work.image, detail=reason)
             return Begun(None, reason)
-        job = await self._registry.start_job(work.id, address, version)
+        queued_s = 0
+        if not refusal:
+            place = self.running_now.admit(work, work.kind, work.image, store)
+            if isinstance(place, Waiting):
+                return self._waits(work, place)
+            queued_s = place.waited_s
+        try:
+            job = await self._registry.start_job(work.id, address, version, store=store, queued_s=queued_s)
+        except PbservError:
+            self.running_now.queue.over(work.mac)
+            raise
         how = f" ({UNICAST})" if work.kind is BundleKind.MULTICAST else ""
         self._history.add(work.mac, "job", f"{job.id}: {work.kind} {work.image or work.bundle} started{how}")
         if refusal:
             self._counters.request(work.mac, work.kind.value, "failed", image=work.image, detail=refusal)
-            await self._close(job, ok=False, reason=refusal, log="")
+            await self._close(job, Report(False, refusal))
             return Begun(None, refusal)
         self._counters.request(work.mac, work.kind.value, "started", image=work.image, detail=f"job {job.id}")
-        self._heard[job.id] = time.monotonic()
+        self.running_now.began(job)
         return Begun(job)
+
+    def _waits(self, work: Work, place: Waiting) -> Begun:
+        """No job yet; its first question is a line of the history."""
+        if place.first:
+            self._history.add(work.mac, "queue", f"waits at position {place.position} ({place.reason})")
+        return Begun(None, waiting=place)
 
     async def maintenance(self, job_id: int, work_id: int) -> Job:
         """Like :meth:`running`, and somebody must be in a shell on the device."""
@@ -96,13 +130,26 @@ class Jobs:
             raise ConflictError(closed)
         return job
 
-    async def order(self, within: Job, kind: BundleKind, image: str, version: int | None, address: str) -> Job:
-        """A job that was ordered in imaging maintenance; it ends alone, the maintenance goes on."""
-        job = await self._registry.add_job(within.id, kind, image, address, version)
+    async def order(
+        self, within: Job, kind: BundleKind, image: str, version: int | None, address: str, store: str = ""
+    ) -> Begun:
+        """A job that was ordered in imaging maintenance; it ends alone, the maintenance goes on. It takes a place like
+        any other."""
+        work = await self._registry.work(within.work_id)
+        place = self.running_now.admit(work, kind, image, store)
+        if isinstance(place, Waiting):
+            return self._waits(work, place)
+        try:
+            job = await self._registry.add_job(
+                within.id, kind, image, address, version, store=store, queued_s=place.waited_s
+            )
+        except PbservError:
+            self.running_now.queue.over(work.mac)
+            raise
         self._history.add(job.mac, "job", f"{job.id}: {kind} {image} started, ordered on the device")
         self._counters.request(job.mac, kind.value, "started", image=image, detail=f"job {job.id}")
-        self._heard[job.id] = time.monotonic()
-        return job
+        self.running_now.began(job, within=True)
+        return Begun(job)
 
     def assigned(self, within: Job) -> WorkOrder | str:
         """What somebody in imaging maintenance can go on with: the work that is to be made, or why there is none."""
@@ -115,7 +162,7 @@ class Jobs:
 
     async def hand_over(self, within: Job, order: WorkOrder) -> Work:
         """Imaging maintenance ends and what was assigned begins."""
-        await self._close(within, ok=True, reason=f"went on with {order.bundle}", log="")
+        await self._close(within, Report(True, f"went on with {order.bundle}"))
         return await self._registry.add_work(order)
 
     async def script(self, job_id: int, work_id: int) -> str:
@@ -145,41 +192,56 @@ class Jobs:
             raise ConflictError(f"work {work_id} was cancelled")
         return job
 
-    async def progress(self, job: Job, progress: Progress) -> bool:
-        """Store what the device reports; False tells it to stop: its work was cancelled, or its job is over."""
-        if job.state is not WorkState.RUNNING:
-            return False
-        self._heard[job.id] = time.monotonic()
-        await self._registry.progress(job.id, progress)
-        return (await self._registry.work(job.work_id)).active
+    async def progress(self, job_id: int, work_id: int, progress: Progress, waited_ms: int = 0) -> bool:
+        """What the device reports; False tells it to stop: its work was cancelled, or its job is over."""
+        return await self.running_now.report(job_id, work_id, progress, waited_ms)
 
-    async def finish(self, job_id: int, work_id: int, *, ok: bool, reason: str, log: str) -> Job:
+    async def cancel(self, job_id: int) -> Job:
+        """The device stops at its next report: with its work, or a job alone that was ordered on it."""
+        job = await self._registry.cancel_job(job_id)
+        self.running_now.stop(job.id)
+        self._history.add(job.mac, "job", f"{job.id}: cancelled by an administrator")
+        return job
+
+    async def finish(self, job_id: int, work_id: int, report: Report) -> Job:
         """The completion report. A repeated report (its first answer was lost) is answered and changes nothing."""
         job = await self.of_work(job_id, work_id)
         if job.state is not WorkState.RUNNING:
+            self.running_now.end(job)
             return job
-        if ok and job.kind is BundleKind.CAPTURE and job.version is None:
-            ok, reason = False, "the device reported success, but no image was committed"
-        if ok and job.kind is BundleKind.MULTICAST:
-            reason = UNICAST
-        return await self._close(job, ok=ok, reason=reason, log=log)
+        options = (await self._registry.work(work_id)).options
+        dry = options.dry_run and job.kind is not BundleKind.MAINTENANCE
+        if report.ok and dry:
+            plan = f"{report.plan.rstrip()}\n\n{report.log}" if report.plan else report.log
+            report = replace(report, reason=DRY_RUN, log=plan, verified="")
+        elif report.ok and job.kind is BundleKind.CAPTURE and job.version is None:
+            report = replace(report, ok=False, reason="the device reported success, but no image was committed")
+        elif report.ok and job.kind is BundleKind.MULTICAST:
+            report = replace(report, reason=UNICAST)
+        closed = await self._close(job, report)
+        whole = not (dry or options.partitions or options.target_partition)
+        if report.ok and whole and job.kind in _RESTORES and job.version is not None:
+            self._policy.learn(job.mac, {"image": job.image, "image_version": str(job.version)})
+        return closed
 
     async def committed(self, job: Job, version: int) -> None:
         """A captured image became visible: job and history name its version."""
         await self._registry.set_job_version(job.id, version)
         self._history.add(job.mac, "image", f"{job.image} version {version} committed")
 
-    async def _close(self, job: Job, *, ok: bool, reason: str, log: str) -> Job:
-        if ok:
-            await self._registry.progress(job.id, _complete(job))
-        self._heard.pop(job.id, None)
-        closed = await self._registry.finish_job(job.id, ok=ok, reason=reason, log=log)
+    async def _close(self, job: Job, report: Report) -> Job:
+        figures = self.running_now.figures(job.id)
+        closed = await self._registry.finish_job(
+            job.id, ok=report.ok, reason=report.reason, log=report.log, last=_last(job, figures, ok=report.ok),
+            verified=report.verified, bytes_sent=figures.sent, waited_ms=max(report.waited_ms, figures.waited_ms),
+        )  # fmt: skip
+        self.running_now.end(job)
         seconds = (closed.finished - closed.started).total_seconds() if closed.finished else 0.0
-        what = f"{job.kind} {job.image}".rstrip()
-        self._history.add(job.mac, "job", f"{job.id}: {what} {closed.state}: {reason or 'ok'}")
-        tell = self._log.transaction if ok else self._log.warning
+        what, why = f"{job.kind} {job.image}".rstrip(), report.reason or "ok"
+        self._history.add(job.mac, "job", f"{job.id}: {what} {closed.state}: {why}")
+        tell = self._log.transaction if report.ok else self._log.warning
         tell("job", device=job.mac, job=job.id, kind=job.kind.value, image=job.image, result=closed.state.value,
-             reason=reason or "ok", seconds=round(seconds, 1))  # fmt: skip
+             reason=why, seconds=round(seconds, 1), version=job.version, verified=report.verified or None)  # fmt: skip
         return closed
 
 
@@ -194,7 +256,10 @@ def _not_for(work: Work, mac: str) -> str:
     return ""
 
 
-def _complete(job: Job) -> Progress:
-    """The last picture of a job that succeeded: everything done."""
-    done = replace(job, bytes_done=max(job.bytes_done, job.bytes_total))
-    return Progress("done", "", done.bytes_done, done.bytes_done, job.rate)
+def _last(job: Job, figures: Figures, *, ok: bool) -> Progress | None:
+    """The last picture of a job: of one that succeeded everything is done, of another one what it reported last."""
+    if not ok:
+        return figures.last
+    last = figures.last or Progress(job.stage, job.item, job.bytes_done, job.bytes_total, job.rate)
+    done = max(last.bytes_done, last.bytes_total)
+    return Progress("done", "", done, done, last.rate)

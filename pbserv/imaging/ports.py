@@ -12,6 +12,17 @@ from pbserv.registry.orders import WorkOrder
 from pbserv.registry.records import Work
 
 
+class Site(Protocol):
+    """Where a device stands, as far as that limits how many work at a time: the name of a folder."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def max_jobs(self) -> int:
+        """0: it has no limit."""
+
+
 class Policy(Protocol):
     """Whoever keeps the labels of devices, and knows what is assigned to them."""
 
@@ -25,3 +36,9 @@ class Policy(Protocol):
 
     def imaging(self, mac: str) -> WorkOrder | None:
         """The imaging that is assigned to the device, as work that can be ordered; None: none is."""
+
+    def site_of(self, mac: str) -> Site:
+        """The nearest folder upwards of the device that says how many jobs it bears."""
+
+    def uses_image(self, image: str) -> tuple[str, ...]:
+        """What the policy promises this image by, in words: bundles that devices can get."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from pbserv.types import Instant
@@ -70,7 +70,7 @@ class Admitted:
 @dataclass(frozen=True, slots=True)
 class Waiting:
     """``position`` of ``of`` that wait for the same store in the same direction, the first is 1. ``reason``: which
-    limit is reached. ``retry_s``: when it is to ask again. ``since``: its first question."""
+    limit is reached. ``retry_s``: when it is to ask again. ``since``: its first question; ``first``: this is it."""
 
     ask: Ask
     position: int
@@ -78,6 +78,7 @@ class Waiting:
     retry_s: int
     reason: str
     since: Instant
+    first: bool = False
 
 
 @dataclass(slots=True)
@@ -120,7 +121,8 @@ class Queue:
                 return Admitted()
             del self._slots[ask.device]
         waiter = self._waiters.get(ask.device)
-        if waiter is None or waiter.ask.work != ask.work:
+        first = waiter is None or waiter.ask.work != ask.work
+        if waiter is None or first:
             self._number += 1
             waiter = self._waiters[ask.device] = _Waiter(ask, now, self._number, now)
         waiter.ask, waiter.asked = ask, now
@@ -132,13 +134,19 @@ class Queue:
             return Admitted(int(now - waiter.since))
         found = self._waiting(answers)[ask.device]
         waiter.retry_s = found.retry_s
-        return found
+        return replace(found, first=first)
 
     def heard(self, ask: Ask, now: Instant) -> None:
         """A device is at work, also one that began before this process did: it has a slot, whatever the limits say."""
         self._sites.setdefault(ask.site, ask.site_limit)
         self._waiters.pop(ask.device, None)
         self._slots[ask.device] = _Slot(ask, now)
+
+    def keep(self, device: str, now: Instant) -> None:
+        """A device with a slot was heard of."""
+        slot = self._slots.get(device)
+        if slot is not None:
+            slot.heard = now
 
     def over(self, device: str) -> None:
         """Its job has ended: the slot is free."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from fastapi import APIRouter
 
@@ -12,7 +14,7 @@ from pbserv.errors import StartError
 from pbserv.imaging import client_routes, identity_routes, image_routes
 from pbserv.imaging.backend import load_backend
 from pbserv.imaging.captures import Captures
-from pbserv.imaging.checks import check_order
+from pbserv.imaging.checks import check_order, limits_of
 from pbserv.imaging.config import PbservConf
 from pbserv.imaging.coverage import Coverage
 from pbserv.imaging.identities import IdentityDesk
@@ -29,6 +31,9 @@ from pbserv.registry.records import BundleKind
 from pbserv.registry.registry import Registry
 from pbserv.registry.tokens import WorkTokens
 from pbserv.service import Reload
+
+FLUSH_EVERY_S: Final = 1.0
+"""Between two looks at what the registry is to be told of jobs; most of the time that is nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,12 @@ class ImagingService:
         """Refuse work that could only fail on the device: raises an ImagingFault with the reason."""
         check_order(self._store, kind, image, overwrite=overwrite, options=options)
 
+    async def run(self) -> None:
+        """The owned task: what devices reported goes to the registry, again and again, until cancelled."""
+        while True:
+            await self._jobs.running_now.flush()
+            await asyncio.sleep(FLUSH_EVERY_S)
+
     def router(self) -> APIRouter:
         """All HTTP routes of the service."""
         routes = APIRouter()
@@ -117,6 +128,7 @@ class ImagingService:
             )
         )
         self._settings = settings
+        self._jobs.running_now.queue.adopt(limits_of(self._store))
         for damage in self._store.damages:
             self._log.critical("image damaged, not served", path=damage.path, reason=damage.reason)
         self._log.critical("imaging started", images=len(self._store.list()), client_ready=self.client_ready)
@@ -125,6 +137,7 @@ class ImagingService:
         if self._settings is None:
             return
         self._settings = None
+        await self._jobs.running_now.flush(everything=True)
         await self._captures.close()
         await self._store.close()
         self._log.critical("imaging stopped")
@@ -138,6 +151,7 @@ class ImagingService:
     def adopt(self, settings: ImagingSettings) -> None:
         self._settings = settings
         self._store.allow_overwrite = settings.conf.allow_overwrite
+        self._jobs.running_now.queue.adopt(limits_of(self._store))
 
     def figures(self) -> Mapping[str, str | int]:
         """The statistics of table D-18."""

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
+from pbserv.policy import integrity
 from pbserv.policy.decide import Query, imaging_of
+from pbserv.policy.model import ROOT
 from pbserv.policy.orders import order_of
 from pbserv.policy.service import PolicyService
+from pbserv.policy.snapshot import folders_up
 from pbserv.registry.orders import WorkOrder
 from pbserv.registry.records import Work
+
+
+@dataclass(frozen=True, slots=True)
+class SiteOf:
+    """A folder with its limit of jobs; see ``imaging.ports.Site``, which this answers."""
+
+    name: str = ""
+    max_jobs: int = 0
 
 
 class Machines:
@@ -39,3 +51,23 @@ class Machines:
         device = snapshot.device(mac)
         found = imaging_of(Query(mac, device), snapshot)
         return None if device is None or found is None else order_of(device.mac, *found)
+
+    def site_of(self, mac: str) -> SiteOf:
+        """The nearest folder upwards of the device that says how many jobs it bears; without one: no limit."""
+        snapshot = self._policy.snapshot
+        device = snapshot.device(mac)
+        for path in folders_up(ROOT if device is None else device.folder):
+            folder = snapshot.objects.folders.get(path)
+            if folder is not None and folder.max_jobs:
+                return SiteOf(path, folder.max_jobs)
+        return SiteOf()
+
+    def uses_image(self, image: str) -> tuple[str, ...]:
+        """The bundles with this image that devices can get: those that an assignment, rule or menu names."""
+        objects = self._policy.snapshot.objects
+        found = []
+        for bundle in objects.bundles.values():
+            if bundle.image != image and image not in bundle.addons:
+                continue
+            found += [f"bundle {bundle.name!r} ({user})" for user in integrity.uses(objects, "bundle", bundle.name, ())]
+        return tuple(found)

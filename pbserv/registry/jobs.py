@@ -5,9 +5,11 @@ One rule: a job is closed once; what comes after that changes nothing.
 
 from __future__ import annotations
 
+import typing
+from collections.abc import Mapping
 from typing import Final
 
-from sqlalchemy import select, update
+from sqlalchemy import Table, bindparam, or_, select, update
 
 from pbserv.registry.faults import ConflictError, NotFoundError
 from pbserv.registry.identity import mark_imaged
@@ -18,6 +20,8 @@ from pbserv.registry.records import ACTIVE_WORK, BundleKind, Job, WorkState
 from pbserv.registry.store import Store, now
 from pbserv.registry.works import close
 
+_JOB: Final = typing.cast(Table, JobRow.__table__)
+_PROGRESS: Final = ("stage", "item", "bytes_done", "bytes_total", "rate")
 _RESTORES: Final = (BundleKind.RESTORE, BundleKind.MULTICAST)
 
 
@@ -34,11 +38,14 @@ class Jobs(Store):
                 .values(state=WorkState.CANCELLED.value, reason="cancelled; the device did not report", finished=now())
             )
 
-    async def start_job(self, work_id: int, address: str, version: int | None) -> Job:
+    async def start_job(
+        self, work_id: int, address: str, version: int | None, *, store: str = "", queued_s: int = 0
+    ) -> Job:
         """The device begins: its work runs, and a job that was cut off (power, kill) is closed as failed.
 
-        That is an attempt, but uses up no retry: only a report of failure does. Raises ConflictError when the work does
-        not wait for a device (any more).
+        ``store``: of the image; ``queued_s``: how long the device waited for a place. That is an attempt, but uses up
+        no retry: only a report of failure does. Raises ConflictError when the work does not wait for a device (any
+        more).
         """
         at = now()
         async with self._write() as change:
@@ -55,13 +62,16 @@ class Jobs(Store):
             )
             work.state = WorkState.RUNNING.value
             work.attempts += 1
-            row = _begun(work_id, work.mac, work.kind, work.image, address, version)
+            row = _begun(work_id, work.mac, work.kind, work.image, address, version, store, queued_s)
             session.add(row)
             await session.flush()
             change.touch(work.mac)
             return _job(row)
 
-    async def add_job(self, within: int, kind: BundleKind, image: str, address: str, version: int | None) -> Job:
+    async def add_job(
+        self, within: int, kind: BundleKind, image: str, address: str, version: int | None, *, store: str = "",
+        queued_s: int = 0,
+    ) -> Job:  # fmt: skip
         """A further job that was ordered on the device while the job ``within`` runs. It ends alone: the work goes on
         until the job of its own kind ends. Raises NotFoundError, and ConflictError when that job or its work is over.
         """
@@ -71,7 +81,7 @@ class Jobs(Store):
             work = await session.get(WorkRow, parent.work_id)
             if parent.state != WorkState.RUNNING or work is None or work.state not in ACTIVE_WORK:
                 raise ConflictError(f"job {within} is over")
-            row = _begun(parent.work_id, parent.mac, kind.value, image, address, version)
+            row = _begun(parent.work_id, parent.mac, kind.value, image, address, version, store, queued_s)
             session.add(row)
             await session.flush()
             return _job(row)
@@ -90,31 +100,95 @@ class Jobs(Store):
         async with self._read() as session:
             return [_job(row) for row in (await session.scalars(query)).all()]
 
+    async def running_jobs(self) -> list[Job]:
+        """Those that no report has ended, the oldest first."""
+        query = select(JobRow).where(JobRow.state == WorkState.RUNNING).order_by(JobRow.id)
+        async with self._read() as session:
+            return [_job(row) for row in (await session.scalars(query)).all()]
+
+    async def device_images(self, mac: str, limit: int = 20) -> list[Job]:
+        """Jobs of the device that wrote an image to it or took one, the newest first; no dry runs."""
+        query = (
+            select(JobRow)
+            .join(WorkRow, WorkRow.id == JobRow.work_id)
+            .where(JobRow.mac == mac, JobRow.image != "", WorkRow.options.not_like('%"dry_run": true%'))
+            .order_by(JobRow.id.desc())
+            .limit(limit)
+        )
+        async with self._read() as session:
+            return [_job(row) for row in (await session.scalars(query)).all()]
+
+    async def image_users(self, image: str) -> list[str]:
+        """Who needs the image now: running jobs, and work that waits, runs or is held, as their target or an add-on.
+
+        Words for people, such as ``job 17 of 52:54:00:12:34:56``.
+        """
+        jobs = select(JobRow.id, JobRow.mac, JobRow.work_id).where(
+            JobRow.image == image, JobRow.state == WorkState.RUNNING
+        )
+        works = select(WorkRow.id, WorkRow.mac, WorkRow.image, WorkRow.options).where(
+            WorkRow.state.in_((*ACTIVE_WORK, WorkState.HELD)), or_(WorkRow.image == image, WorkRow.options != "")
+        )
+        async with self._read() as session:
+            running = (await session.execute(jobs)).all()
+            open_work = (await session.execute(works)).all()
+        told = {work for _, _, work in running}
+        found = [f"job {number} of {mac}" for number, mac, _ in running]
+        for number, mac, target, options in open_work:
+            if number not in told and (target == image or image in WorkOptions.read(options).addons):
+                found.append(f"work {number} of {mac}")
+        return found
+
     async def progress(self, job_id: int, progress: Progress) -> None:
+        await self.progresses({job_id: progress})
+
+    async def progresses(self, many: Mapping[int, Progress]) -> None:
+        """How far jobs are, in one transaction; those that are over stay as they are."""
+        if not many:
+            return
+        statement = (
+            update(_JOB)
+            .where(_JOB.c.id == bindparam("job"), _JOB.c.state == WorkState.RUNNING.value)
+            .values({name: bindparam(f"new_{name}") for name in _PROGRESS})
+        )
+        rows = [
+            {"job": number, **{f"new_{name}": getattr(each, name) for name in _PROGRESS}}
+            for number, each in many.items()
+        ]
         async with self._write() as change:
-            await change.session.execute(
-                update(JobRow)
-                .where(JobRow.id == job_id, JobRow.state == WorkState.RUNNING)
-                .values(
-                    stage=progress.stage,
-                    item=progress.item,
-                    bytes_done=progress.bytes_done,
-                    bytes_total=progress.bytes_total,
-                    rate=progress.rate,
-                )
-            )
+            await (await change.session.connection()).execute(statement, rows)
 
     async def set_job_version(self, job_id: int, version: int) -> None:
         """The image version that a capture became."""
         async with self._write() as change:
             await change.session.execute(update(JobRow).where(JobRow.id == job_id).values(version=version))
 
-    async def finish_job(self, job_id: int, *, ok: bool, reason: str, log: str = "") -> Job:
+    async def cancel_job(self, job_id: int) -> Job:
+        """A job that runs is to stop: with its work, or alone when it was ordered on the device (:meth:`add_job`).
+
+        The device learns it at its next report; with its work the job ends by that. Raises ConflictError.
+        """
+        async with self._write() as change:
+            row = _found(await change.session.get(JobRow, job_id), job_id)
+            work = await change.session.get(WorkRow, row.work_id)
+            if row.state != WorkState.RUNNING or work is None or work.state not in ACTIVE_WORK:
+                raise ConflictError(f"job {job_id} is over: nothing to cancel")
+            if work.kind == row.kind:
+                change.end(work, WorkState.CANCELLED, "cancelled by an administrator")
+            else:
+                row.state, row.reason, row.finished = WorkState.CANCELLED.value, "cancelled by an administrator", now()
+                change.touch(row.mac)
+            return _job(row)
+
+    async def finish_job(
+        self, job_id: int, *, ok: bool, reason: str, log: str = "", last: Progress | None = None, verified: str = "",
+        bytes_sent: int = 0, waited_ms: int = 0,
+    ) -> Job:  # fmt: skip
         """Close a job; the second report of the same job changes nothing.
 
         Its work ends with it when ``ok``. Else it is queued again while it has retries left, and held after that. A job
         that was ordered on the device (:meth:`add_job`) ends alone, or with its work. A restore that is ``ok``, and not
-        a dry run, sets the device's just-imaged flag.
+        a dry run, sets the device's just-imaged flag. ``last``: how far it came; the figures as in Job.
         """
         async with self._write() as change:
             row = _found(await change.session.get(JobRow, job_id), job_id)
@@ -123,6 +197,9 @@ class Jobs(Store):
                 cancelled = work is not None and work.state == WorkState.CANCELLED
                 state = WorkState.DONE if ok else WorkState.CANCELLED if cancelled else WorkState.FAILED
                 row.state, row.reason, row.log, row.finished = state.value, reason, log, now()
+                row.verified, row.bytes_sent, row.waited_ms = verified, bytes_sent, waited_ms
+                for name in _PROGRESS if last is not None else ():
+                    setattr(row, name, getattr(last, name))
                 if work is not None and work.state in ACTIVE_WORK and work.kind == row.kind:
                     close(change, work, ok=ok, reason=reason)
                     await change.session.execute(
@@ -136,11 +213,13 @@ class Jobs(Store):
             return _job(row)
 
 
-def _begun(work_id: int, mac: str, kind: str, image: str, address: str, version: int | None) -> JobRow:
+def _begun(
+    work_id: int, mac: str, kind: str, image: str, address: str, version: int | None, store: str, queued_s: int
+) -> JobRow:
     return JobRow(
         work_id=work_id, mac=mac, kind=kind, image=image, version=version, address=address,
         state=WorkState.RUNNING.value, reason="", stage="start", item="", bytes_done=0, bytes_total=0, rate=0,
-        started=now(), log="",
+        started=now(), log="", store=store, queued_s=queued_s,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from pbserv.errors import PbservError
@@ -92,10 +92,34 @@ class Works(Store):
             if refusal is not None:
                 raise refusal
             row.state, row.reason, row.ended = WorkState.QUEUED.value, "", None
+            row.woken, row.woken_times = None, 0
             if row.expires is not None and row.expires <= now():
                 row.expires = None
             change.touch(row.mac)
             return work_of(row)
+
+    async def works_to_wake(self, before: datetime, limit: int, times: int) -> list[Work]:
+        """Work that waits for a device which is to be woken: never yet, or fewer than ``times`` times and not since
+        ``before``. The highest priority first, then the oldest."""
+        query = (
+            select(WorkRow)
+            .where(
+                WorkRow.state == WorkState.QUEUED, WorkRow.wake, WorkRow.woken_times < times,
+                or_(WorkRow.woken.is_(None), WorkRow.woken <= before),
+                or_(WorkRow.expires.is_(None), WorkRow.expires > now()),
+            )
+            .order_by(WorkRow.priority.desc(), WorkRow.id)
+            .limit(limit)
+        )  # fmt: skip
+        async with self._read() as session:
+            return [work_of(row) for row in (await session.scalars(query)).all()]
+
+    async def set_woken(self, work_ids: Collection[int], at: datetime) -> None:
+        """Their devices were woken once more; a thousand pieces of work at most."""
+        async with self._write() as change:
+            for row in (await change.session.scalars(select(WorkRow).where(WorkRow.id.in_(work_ids)))).all():
+                row.woken, row.woken_times = at, row.woken_times + 1
+                change.touch(row.mac)
 
     async def begin_work(self, work_id: int) -> Work:
         """A device is at it that has no jobs: work that waits runs from now on, and does not expire any more."""
