@@ -112,8 +112,11 @@ def partclone(
     seed: int = 0,
     seeds: dict[int, int] | None = None,
     fs: bytes = b"EXTFS",
+    stray: bool = False,
 ) -> Made:
     """A stream of the blocks ``used`` of ``blocks``; ``per_checksum`` None is ``-a 0``, else CRC32 after so many.
+
+    ``stray`` marks blocks after the last one in the bitmap, as partclone.fat does.
 
     ``seed`` makes the contents; ``seeds`` gives single blocks contents of their own, as an update does.
     """
@@ -122,7 +125,7 @@ def partclone(
     mode, size = (MODE_NONE, 0) if per_checksum is None else (MODE_CRC32, 4)
     header = _header(numbers, blocks, block_bytes, device, mode, size, per_checksum or 0, reseed, fs)
     contents = tuple(block_of(n, block_bytes, (seeds or {}).get(n, seed)) for n in numbers)
-    bitmap = bitmap_of(numbers, blocks)
+    bitmap = bitmap_of([*numbers, *(range(blocks, -(-blocks // 8) * 8) if stray else ())], blocks)
     return Made(numbers, blocks, block_bytes, device, header, bitmap, contents, per_checksum or 0, reseed)
 
 

@@ -150,10 +150,10 @@ class HeadReader:
         found = int.from_bytes(self._check, "little")
         if found != self._crc ^ 0xFFFFFFFF:
             raise FormatError("partclone bitmap: its checksum does not fit; it was damaged on the way: send it again")
-        if self._used != head.used:
-            raise FormatError(f"partclone bitmap: {self._used} blocks are used, the header says {head.used}")
-        if head.blocks % 8 and self._last >> head.blocks % 8:
-            raise FormatError(f"partclone bitmap: blocks after the last one, {head.blocks - 1}, are marked as used")
+        # partclone.fat marks blocks after the last one as used (measured: 0.3.23); they mean nothing.
+        used = self._used - ((self._last >> head.blocks % 8).bit_count() if head.blocks % 8 else 0)
+        if used != head.used:
+            raise FormatError(f"partclone bitmap: {used} blocks are used, the header says {head.used}")
 
 
 def _little(data: bytes, offset: int, size: int) -> int:
