@@ -23,6 +23,7 @@ value of `after` for the next one. Objects have an `ETag`; `If-Match` and `If-No
 """
 TAGS: Final = {
     "devices": "What boots here: states, names, groups, labels, history.",
+    "identities": "Image-safe data: what belongs to a device and not to its image; pools of names and addresses.",
     "groups": "Devices that are treated alike, and who belongs to them.",
     "folders": "The tree in which devices and groups lie; the zone is its root.",
     "bundles": "What a device can be told to do.",
@@ -44,6 +45,8 @@ TAGS: Final = {
 FOR_LOADERS: Final = ("/client/", "/boot", "/files/")
 """Whoever asks there shows errors as they come: one line of text."""
 _OF_WORK: Final = "/client/v1/"
+_OF_SYSTEMS: Final = "/client/v1/identity"
+"""Asked by installed systems, whose token comes in the form."""
 
 
 def describe(app: FastAPI) -> None:
@@ -69,7 +72,9 @@ def describe(app: FastAPI) -> None:
 def _complete(path: str, operation: dict[str, Any]) -> None:
     """``operation``: one method of ``path``."""
     responses = operation["responses"]
-    if path.startswith(_OF_WORK):
+    if path.startswith(_OF_SYSTEMS):
+        responses["401"] = _line("mac and token are not those of a computer's identity file")
+    elif path.startswith(_OF_WORK):
         operation["security"] = [{BEARER.scheme_name: []}]
         responses["401"] = _line("no token came, or none of work that is not done")
     if path.startswith(FOR_LOADERS) and "422" in responses:

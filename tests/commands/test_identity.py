@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pbserv.commands.identity import own_macs
+from pbserv.imaging.identity import Identity, Served
+from pbserv.registry.tokens import WorkTokens, load_secret
 from tests.support.process import Installed
 
 A, B = "52:54:00:00:00:01", "52:54:00:00:00:02"
@@ -100,6 +105,24 @@ def test_the_flag_of_this_host(installed: Installed) -> None:
     if cards:
         installed.ok("device", "add", cards[0])
         assert installed.ok("start", "setjustimagedflag") == f"device {cards[0]}: the just-imaged flag is set\n"
+
+
+def test_the_script_of_the_guide(installed: Installed, tmp_path: Path) -> None:
+    """Run on a file as the imaging client leaves it; a second start has nothing to do."""
+    guide = (Path(__file__).parents[2] / "docs/guide.md").read_text()
+    script = guide.partition("```\n. /etc/pbserv/identity")[2].partition("```")[0]
+    file, named = tmp_path / "identity", tmp_path / "named"
+    script = f'hostnamectl() {{ echo "$2" >>{named}; }}\n. {file}{script}'
+    installed.ok("device", "identity", A, "--hostname", "pc1")
+    installed.ok("start", "setjustimagedflag", A)
+    secret = load_secret(installed.state / "secret.key")
+    token = hmac.new(WorkTokens(secret).key("identity"), A.encode(), hashlib.sha256).hexdigest()
+    served = Served(Identity(hostname="older"), A, installed.url, token, True)
+    file.write_text(served.text("linux"))
+    for _ in range(2):
+        subprocess.run(["sh", "-e", "-c", script], check=True, capture_output=True, text=True)
+    assert named.read_text() == "pc1\n"
+    assert installed.json("device", "identity", A)["just_imaged"] is False
 
 
 def test_which_addresses_are_this_hosts(tmp_path: Path) -> None:
