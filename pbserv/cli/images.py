@@ -271,6 +271,33 @@ def image_delete(
     images.delete(context.obj, image, now, yes, as_json)
 
 
+@app.command("download")
+def image_download(
+    context: typer.Context,
+    image: Image,
+    directory: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="where to; none: a directory named as the image")
+    ] = None,
+    version: OneVersion = None,
+    item: Annotated[
+        list[str] | None, typer.Option("--item", metavar="NAME", help="This item alone; may be given again.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch the items of an image as files, with its manifest; each is verified before it gets its name.
+
+    A download that broke off goes on where it stood when the command is given again.
+
+    \b
+    Examples:
+      pbserv image download classroom /mnt/usb/classroom
+      pbserv image download classroom --version 3 --item p1.ext4.zst
+    """
+    from pbserv.commands import image_download as command
+
+    command.download(context.obj, image, directory, version, item or [], as_json)
+
+
 @app.command("info")
 def image_info(
     path: Annotated[
