@@ -144,8 +144,8 @@ class Served:
 
 _ABOUT: Final = (
     "Image-safe data of this computer, written by pbserv when its disk was written.",
-    "Whoever has applied it says so: POST PBSERV/client/v1/identity/done with the form fields mac and token.",
-    "What holds now: POST PBSERV/client/v1/identity with the same fields.",
+    "Whoever has applied it says so: POST mac=MAC to PBSERV/client/v1/identity/done, Authorization: Bearer TOKEN.",
+    "What holds now: the same to PBSERV/client/v1/identity.",
 )
 
 

@@ -23,7 +23,6 @@ from pbserv.types import MacAddress
 _Number = Annotated[int, Path(ge=1, lt=2**63)]
 _Wanted = Annotated[TextForm, Query(alias="form", description="shell lines, or the file of an installed system")]
 _Mac = Annotated[str, Form(max_length=32)]
-_Token = Annotated[str, Form(max_length=128)]
 
 
 def router(identities: IdentityDesk, jobs: Jobs, access: Access) -> APIRouter:
@@ -55,30 +54,28 @@ def _client_routes(routes: APIRouter, identities: IdentityDesk, jobs: Jobs, acce
 
 def _system_routes(routes: APIRouter, identities: IdentityDesk) -> None:
     @routes.post("/identity", summary="The image-safe data of the installed system that asks")
-    async def current(
-        request: Request, mac: _Mac = "", token: _Token = "", form: Annotated[TextForm, Form()] = "shell"
-    ) -> str:
+    async def current(request: Request, mac: _Mac = "", form: Annotated[TextForm, Form()] = "shell") -> str:
         """``JUST_IMAGED='1'``: it is to be applied, and then to be said with ``identity/done``."""
-        seen = await opened(mac, token)
+        seen = await opened(request, mac)
         if seen.record.just_imaged:
             seen = await identities.fill(seen.device.mac)
         return identities.served(seen, _url(request)).text(form)
 
     @routes.post("/identity/done", summary="The installed system has applied its image-safe data")
-    async def done(mac: _Mac = "", token: _Token = "") -> str:
+    async def done(request: Request, mac: _Mac = "") -> str:
         """The just-imaged flag is cleared. A repeated call changes nothing."""
-        seen = await opened(mac, token)
+        seen = await opened(request, mac)
         await identities.set_just_imaged(seen.device.mac, False, "the installed system")
         return "OK\n"
 
-    async def opened(mac: str, token: str) -> Looked:
+    async def opened(request: Request, mac: str) -> Looked:
         """The token is that of the device's name, which its file says."""
-        refused = ApiError(401, "mac and token have to be those of the identity file of this computer")
+        refused = ApiError(401, "MAC and token of the identity file of this computer are needed")
         try:
             name = str(MacAddress.parse(mac))
         except ValueError:
             raise refused from None
-        if not identities.opens(name, token):
+        if not identities.opens(name, bearer(request) or ""):
             raise refused
         try:
             return await identities.look(name)

@@ -45,8 +45,6 @@ TAGS: Final = {
 FOR_LOADERS: Final = ("/client/", "/boot", "/files/")
 """Whoever asks there shows errors as they come: one line of text."""
 _OF_WORK: Final = "/client/v1/"
-_OF_SYSTEMS: Final = "/client/v1/identity"
-"""Asked by installed systems, whose token comes in the form."""
 
 
 def describe(app: FastAPI) -> None:
@@ -72,9 +70,7 @@ def describe(app: FastAPI) -> None:
 def _complete(path: str, operation: dict[str, Any]) -> None:
     """``operation``: one method of ``path``."""
     responses = operation["responses"]
-    if path.startswith(_OF_SYSTEMS):
-        responses["401"] = _line("mac and token are not those of a computer's identity file")
-    elif path.startswith(_OF_WORK):
+    if path.startswith(_OF_WORK):
         operation["security"] = [{BEARER.scheme_name: []}]
         responses["401"] = _line("no token came, or none of work that is not done")
     if path.startswith(FOR_LOADERS) and "422" in responses:

@@ -175,16 +175,16 @@ async def test_a_restore_sets_the_flag_and_the_installed_system_clears_it(device
     await devices.make("/pools/lab", **LAB)
     job, token = await restore(devices, A)
     values = read((await client(devices, "GET", f"/jobs/{job}/identity", headers=token)).text)
-    form = {"mac": values["MAC"], "token": values["TOKEN"]}
-    before = await client(devices, "POST", "/identity", data=form)
+    form, own = {"mac": values["MAC"]}, {"Authorization": f"Bearer {values['TOKEN']}"}
+    before = await client(devices, "POST", "/identity", data=form, headers=own)
     assert read(before.text)["JUST_IMAGED"] == "0"
     await devices.registry.finish_job(job, ok=True, reason="")
     view = (await devices.viewer.get(of(A))).json()
     assert (view["just_imaged"], view["image"], view["version"]) == (True, "debian", 3)
-    now = await client(devices, "POST", "/identity", data={**form, "form": "linux"})
+    now = await client(devices, "POST", "/identity", data={**form, "form": "linux"}, headers=own)
     assert (read(now.text)["JUST_IMAGED"], read(now.text)["HOSTNAME"]) == ("1", "lab01")
     for _ in range(2):
-        done = await client(devices, "POST", "/identity/done", data=form)
+        done = await client(devices, "POST", "/identity/done", data=form, headers=own)
         assert (done.status_code, done.text) == (200, "OK\n")
     assert (await devices.viewer.get(of(A))).json()["just_imaged"] is False
     told = [each["detail"] for each in (await devices.viewer.get(f"/devices/{A}/history")).json()]
@@ -204,14 +204,22 @@ async def test_what_does_not_set_the_flag(devices: Served) -> None:
 async def test_a_token_of_an_installed_system_opens_its_own_identity_alone(devices: Served) -> None:
     job, token = await restore(devices, A)
     own = read((await client(devices, "GET", f"/jobs/{job}/identity", headers=token)).text)["TOKEN"]
-    for form in ({"mac": B, "token": own}, {"mac": A, "token": own[:-1] + "x"}, {"mac": "x", "token": own}, {}):
+    for mac, wrong in (
+        (B, own),
+        (A, own[:-1] + "x"),
+        ("x", own),
+        ("", own),
+        (A, "admin"),
+        (A, token["Authorization"][7:]),
+    ):
         for path in ("/identity", "/identity/done"):
-            refused = await client(devices, "POST", path, data=form)
+            headers = {"Authorization": f"Bearer {wrong}"}
+            refused = await client(devices, "POST", path, data={"mac": mac}, headers=headers)
             assert refused.status_code == 401, refused.text
     assert (await devices.nobody.get(of(A), headers={"Authorization": f"Bearer {own}"})).status_code == 401
     await devices.registry.cancel_work((await devices.registry.device(A)).work.id)  # type: ignore[union-attr]
     await devices.registry.forget(A)
-    gone = await client(devices, "POST", "/identity/done", data={"mac": A, "token": own})
+    gone = await client(devices, "POST", "/identity/done", data={"mac": A}, headers={"Authorization": f"Bearer {own}"})
     assert (gone.status_code, "not registered any more" in gone.text) == (404, True)
 
 
