@@ -29,6 +29,9 @@ def show(conf: Path, as_json: bool) -> int:
 def _lines(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "Since", str(data["since"])
     yield "Imaging", _words(data, "pxe_requests", "images_sent", "images_received")
+    if data.get("imaging_results"):
+        found = sorted(data["imaging_results"].items())
+        yield "  requests", ", ".join(f"{count} {result}" for result, count in found)
     if "proxydhcp" in data:  # not in the answer of a server that has run since before an upgrade
         yield from _proxydhcp(data["proxydhcp"])
     yield from _tftp(data["tftp"])

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from prometheus_client.core import CounterMetricFamily, Metric
 
-from pbserv.imaging.statistics import Statistics
+from pbserv.imaging.statistics import RESULTS, Statistics
 
 
 class ImagingCollector:
@@ -17,5 +17,9 @@ class ImagingCollector:
         now = self._statistics.counters
         text = "Job starts and manual image operations, whatever their outcome."
         yield CounterMetricFamily("pbserv_imaging_requests", text, now.pxe_requests)
+        results = CounterMetricFamily("pbserv_imaging_results", "What became of these requests.", labels=("result",))
+        for result in RESULTS:
+            results.add_metric((result,), now.results.get(result, 0))
+        yield results
         yield CounterMetricFamily("pbserv_imaging_images_sent", "Images delivered to one device.", now.images_sent)
         yield CounterMetricFamily("pbserv_imaging_images_received", "Images that were stored.", now.images_received)

@@ -153,7 +153,7 @@ class ImagingService:
         self._store.allow_overwrite = settings.conf.allow_overwrite
         self._jobs.running_now.queue.adopt(limits_of(self._store))
 
-    def figures(self) -> Mapping[str, str | int]:
+    def figures(self) -> Mapping[str, str | int | Mapping[str, int]]:
         """The statistics of table D-18."""
         counters = self.statistics.counters
         return {
@@ -161,6 +161,7 @@ class ImagingService:
             "images_sent": counters.images_sent,
             "images_received": counters.images_received,
             "since": counters.since.isoformat(timespec="seconds"),
+            "imaging_results": counters.results,
         }
 
     def _log_request(self, record: RequestRecord) -> None:

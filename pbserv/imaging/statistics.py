@@ -6,24 +6,31 @@ source, type, date and time, and result. The figures live in memory: they start 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Final
+
+RESULTS: Final = ("ok", "started", "denied", "referred", "failed", "aborted", "other")
+"""What can become of a request: ``started`` is a job or an upload in parts, whose end is logged apart; ``referred``: to
+another server that has the image."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """One reading of the figures; ``since`` is when they were nought."""
+    """One reading of the figures; ``since`` is when they were nought. ``results``: how many requests ended so."""
 
     pxe_requests: int
     images_sent: int
     images_received: int
     since: datetime
+    results: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class RequestRecord:
-    """One line of the request log; ``result`` is ok, denied, failed, aborted or a word of the job's own."""
+    """One line of the request log; ``result`` is one of RESULTS."""
 
     source: str
     type: str
@@ -73,12 +80,13 @@ class Statistics:
         self._clock = clock
         self._since = clock()
         self._requests = 0
+        self._results: Counter[str] = Counter()
         self._sent = 0
         self._received = 0
 
     @property
     def counters(self) -> Counters:
-        return Counters(self._requests, self._sent, self._received, self._since)
+        return Counters(self._requests, self._sent, self._received, self._since, dict(self._results))
 
     def request(self, source: str, kind: str, result: str, *, image: str = "", detail: str = "") -> None:
         """Count and log a request whose result is known: a job start, a denied operation."""
@@ -90,6 +98,7 @@ class Statistics:
         when = self._clock()
 
         def record(result: str, detail: str) -> None:
+            self._results[result if result in RESULTS else "other"] += 1
             seconds = (self._clock() - when).total_seconds()
             self._log(RequestRecord(source, kind, when, result, image, detail, seconds))
 

@@ -29,3 +29,4 @@ def test_the_figures():
     counters = statistics.counters
     assert (counters.pxe_requests, counters.images_sent, counters.images_received) == (2, 1, 1)
     assert counters.since == NOON
+    assert counters.results == {"started": 1, "denied": 1}
