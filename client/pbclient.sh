@@ -15,7 +15,7 @@ PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL PATH
 
 HERE=$(dirname "$(readlink -f "$0")")
-URL='' TOKEN='' MAC='' ONLY_DISKS='' REBOOT=yes
+URL='' TOKEN='' MAC='' ONLY_DISKS=${PB_DISKS:-} REBOOT=yes
 ORDER='' ORDER_IMAGE='' ORDER_DISK='' ORDER_OVERWRITE=0
 JOB='' ACTION='' TARGET_DISK='' FINISH=none
 DISK='' NODE='' SECTOR='' ERROR='' WORK='' LOOP_PID='' WAIT_PID='' STARTED=$(date +%s)
@@ -67,24 +67,39 @@ value() { # NAME: its value in the server's answer (shell text, quoted or plain;
 	sed -n "s/^$1=//p" "$WORK/work" | head -n 1 | sed "s/[[:space:]]*\$//; s/'\"'\"'/\a/g; s/'\\\\''/\a/g; s/'//g" | tr '\a' "'"
 }
 
-ask_for_work() {
+question() { # asks once for work; the answer is in $WORK/work
 	if [ -n "$ORDER" ]; then
-		say "asking $URL to $ORDER $ORDER_IMAGE"
 		persist 3 "$WORK/work" --max-time 30 --data-urlencode "action=$ORDER" --data-urlencode "image=$ORDER_IMAGE" \
-			--data-urlencode "disk=$ORDER_DISK" --data-urlencode "overwrite=$ORDER_OVERWRITE" \
+			--data-urlencode "disk=$ORDER_DISK" --data-urlencode "overwrite=$ORDER_OVERWRITE" -d client=2 \
 			"$URL/client/v1/jobs/${PB_JOB:-0}/order" || die "$ERROR"
 	else
+		persist 6 "$WORK/work" --max-time 30 -K "$WORK/machine" --data-urlencode "mac=$MAC" -d client=2 \
+			--data-urlencode "cache=$(cat "$WORK/cache.facts")" --data-urlencode "disks@$WORK/disks" \
+			"$URL/client/v1/work" || die "no work: $ERROR"
+	fi
+	ACTION=$(value ACTION)
+}
+
+ask_for_work() {
+	if [ -z "$ORDER" ]; then
 		machine_facts | as_fields >"$WORK/machine"
 		disk_facts >"$WORK/disks"
-		say "asking $URL for the work of $MAC"
-		persist 6 "$WORK/work" --max-time 30 -K "$WORK/machine" --data-urlencode "mac=$MAC" -d client=2 \
-			--data-urlencode "disks@$WORK/disks" "$URL/client/v1/work" || die "no work: $ERROR"
+		cache_facts >"$WORK/cache.facts"
 	fi
+	if [ -n "$ORDER" ]; then say "asking $URL to $ORDER $ORDER_IMAGE"; else say "asking $URL for the work of $MAC"; fi
+	asked_shown=0
+	while question; [ "$ACTION" = wait ]; do # the queue is full: there is no job yet
+		[ $(($(date +%s) - asked_shown)) -lt 10 ] || { say "waiting: $(value REASON)"; asked_shown=$(date +%s); }
+		asked_pause=$(number "$(value RETRY_S)")
+		[ "$asked_pause" -ge 1 ] && [ "$asked_pause" -le 60 ] || asked_pause=10
+		sleep "$asked_pause"
+	done
+	STARTED=$(date +%s)
 	PROTOCOL=$(number "$(value PROTOCOL)")
-	ACTION=$(value ACTION) TARGET_DISK=$(value TARGET_DISK) FINISH=$(value FINISH)
+	TARGET_DISK=$(value TARGET_DISK) FINISH=$(value FINISH)
 	[ "$ACTION" = local ] || JOB=$(value JOB)
 	case "$ACTION/$JOB" in
-	local/* | restore/?* | capture/?* | script/?* | maintenance/?*) ;;
+	local/* | restore/?* | capture/?* | script/?* | maintenance/?* | cache/?* | deploy/?*) ;;
 	*) JOB='' && die "the server asks for '$ACTION', which is unknown here" ;;
 	esac
 	say "work: $ACTION $(value IMAGE)${JOB:+ (job $JOB)}"

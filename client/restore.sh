@@ -136,6 +136,7 @@ restore() {
 	plan_restore
 	[ "$(value EFI_ENTRY)" = 0 ] || plan_efi_entry
 	! flag DRY_RUN || { say 'dry run: nothing is written'; return 0; }
+	use_cache
 	write_table
 	# The loop bodies must not read the list as their own input.
 	while read -r name kind number stored sum _ <&3; do

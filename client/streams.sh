@@ -25,8 +25,8 @@ join() { # TOOL PID ...: waits for every member of a stream; ERROR names each th
 	[ -z "$ERROR" ]
 }
 
-download() { # ITEM STORED_BYTES: writes the item to stdout; a broken transfer goes on where it stopped
-	at=0 tries=0
+download() { # ITEM STORED_BYTES [START]: writes the item to stdout; a broken transfer goes on where it stopped
+	at=${3:-0} tries=0
 	while [ "$at" -lt "$2" ]; do
 		cancelled && return 1
 		# The group's stdout is the stream; curl's closing line goes to stderr.
@@ -57,13 +57,29 @@ small_item() { # ITEM STORED_BYTES SHA256: downloads into $WORK/items and verifi
 	[ "$(sha256sum <"$WORK/items/$1" | cut -d ' ' -f 1)" = "$3" ] || die "item $1: checksum mismatch"
 }
 
-stream_in() { # ITEM KIND STORED_BYTES SHA256 WRITER...: server -> hash + unpacker -> writer
-	item=$1 stored=$3 sum=$4
+stream_in() { # ITEM KIND STORED_BYTES SHA256 WRITER...: cache or server -> hash + unpacker -> writer
+	item=$1 stored=$3 sum=$4 from=server
 	unpacker "$1" "$2"
 	shift 4
+	[ -z "$CACHED" ] || [ ! -f "$CACHED/$item" ] || from=cache
+	until stream_once "$@"; do
+		[ "$from" = cache ] || die "item $item: $ERROR"
+		say "item $item: the copy in the cache is damaged ($ERROR); taking it from the server"
+		rm -f "$CACHED/$item"
+		from=server
+	done
+	add_done "$stored"
+}
+
+fetch() {
+	[ "$from" = server ] || exec cat "$CACHED/$item"
+	download "$item" "$stored"
+}
+
+stream_once() { # WRITER...
 	fifos f1 f2 f3 f4
 	rm -f "$WORK/download.err" "$WORK/sum"
-	download "$item" "$stored" >"$WORK/f1" &
+	fetch >"$WORK/f1" 2>>"$WORK/download.err" &
 	p1=$!
 	tee "$WORK/f2" <"$WORK/f1" >"$WORK/f3" 2>"$WORK/tee.err" &
 	p2=$!
@@ -74,10 +90,11 @@ stream_in() { # ITEM KIND STORED_BYTES SHA256 WRITER...: server -> hash + unpack
 	"$@" <"$WORK/f4" >/dev/null 2>"$WORK/writer.err" &
 	p5=$!
 	printf '%s\n' $p1 $p2 $p3 $p4 $p5 >>"$WORK/pids"
-	echo $p2 2 server >"$WORK/meter"
-	join download $p1 writer $p5 unpacker $p4 tee $p2 sha256sum $p3 || die "item $item: $ERROR"
-	[ "$(cut -d ' ' -f 1 "$WORK/sum")" = "$sum" ] || die "item $item: checksum mismatch: the bytes are not those of the image"
-	add_done "$stored"
+	echo "$p2 2 $from" >"$WORK/meter"
+	join download $p1 writer $p5 unpacker $p4 tee $p2 sha256sum $p3 || return 1
+	[ "$(cut -d ' ' -f 1 "$WORK/sum")" = "$sum" ] && return 0
+	ERROR='checksum mismatch: the bytes are not those of the image'
+	return 1
 }
 
 stream_out() { # ITEM READER...: reader -> count + zstd -> hash + server; sets STORED, SUM, PLAIN

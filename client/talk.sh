@@ -32,10 +32,13 @@ cleanup() {
 	[ -n "$WORK" ] || return 0
 	stop_progress
 	kill_workers
+	for cleanup_mount in "$WORK/cache" "$WORK/mnt"; do
+		! grep -q " $cleanup_mount " /proc/mounts || umount "$cleanup_mount" || umount -l "$cleanup_mount"
+	done
 	if [ -f "$WORK/loops" ]; then
 		while read -r loop; do losetup -d "$loop"; done <"$WORK/loops"
 	fi
-	rm -rf "$WORK"
+	grep -q " $WORK/" /proc/mounts || rm -rf "$WORK"
 }
 
 http() { # OUTPUT_FILE CURL_ARGUMENTS...: true for a 2xx answer; else ERROR is the server's own line or curl's
