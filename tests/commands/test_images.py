@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.support.process import Installed
+from tests.support.process import Installed, command
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +118,32 @@ def test_every_verb_explains_itself(server: Installed, verb: str) -> None:
     text = server.ok("image", verb, "--help")
     assert "--json" in text
     assert "Example" in text
+
+
+def figures(server: Installed) -> list[int]:
+    """PXE Requests, Images Sent, Images Received as zmgmcast -status prints them."""
+    program = server.program.with_name("zmgmcast")
+    printed = command([str(program), "-status", "--conf", str(server.conf)])
+    return [int(line.split()[-1]) for line in printed.splitlines()[1:]]
+
+
+def test_the_figures_cover_what_was_denied_and_what_failed(server: Installed, tmp_path: Path) -> None:
+    requests, sent, received = figures(server)
+    store(server, "counted", b"12345")
+    assert figures(server) == [requests + 1, sent, received + 1]
+    server.call("image", "purge", "counted", "--yes")  # denied: it is not retired
+    server.call("image", "register", "a.b")  # failed
+    nobody = httpx.post(f"{server.url}/api/v1/images/counted/rollback", json={}, trust_env=False)
+    assert nobody.status_code == 401
+    assert figures(server) == [requests + 4, sent, received + 1]
+    server.ok("image", "list")
+    server.ok("image", "download", "counted", str(tmp_path))
+    assert figures(server) == [requests + 5, sent + 1, received + 1]
+    told = server.json("statistics")
+    assert told["pxe_requests"] == sum(told["imaging_results"].values()) == requests + 5
+    assert told["imaging_results"]["denied"] >= 2
+    assert "denied" in server.ok("statistics")
+    metrics = httpx.get(f"{server.url}/metrics", trust_env=False).text
+    assert f'pbserv_imaging_results_total{{result="denied"}} {told["imaging_results"]["denied"]}.0' in metrics
+    log = [line for line in server.log().splitlines() if "imaging request" in line and "purge" in line]
+    assert any("denied" in line and "127.0.0.1" in line for line in log), log
