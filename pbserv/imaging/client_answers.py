@@ -40,12 +40,16 @@ def beyond(options: WorkOptions) -> str:
 
 
 def work_answer(
-    protocol: int, work: Work, job: Job, *, kind: ImageKind | None = None, part_bytes: int = 0
+    protocol: int, work: Work, job: Job, *, kind: ImageKind | None = None, part_bytes: int = 0, identity: bool = False
 ) -> dict[str, str]:
-    """The answer to the question for work. ``kind``: of the image; ``part_bytes``: of an upload, 0: whole items."""
+    """The answer to the question for work. ``kind``: of the image; ``part_bytes``: of an upload, 0: whole items;
+    ``identity``: there is image-safe data for the device."""
     answer = _first(work.kind, job.id, work.image, work.target_disk, work.finish)
     answer["BUNDLE"] = work.bundle
-    return answer | _second(protocol, job, work.options, kind, part_bytes)
+    answer |= _second(protocol, job, work.options, kind, part_bytes)
+    if protocol >= PROTOCOL:
+        answer["IDENTITY"] = _flag(identity)
+    return answer
 
 
 def order_answer(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from http import HTTPStatus
 from typing import Annotated, Any, Final  # Any: FastAPI's own signature of a route handler
 
@@ -72,9 +72,11 @@ class _FaultRoute(APIRoute):
 
 
 def router(
-    jobs: Jobs, captures: Captures, transfers: Transfers, access: Access, policy: Policy, token_of: Callable[[int], str]
-) -> APIRouter:
-    """The routes below ``/client/v1``; ``token_of``: the token that opens a piece of work."""
+    jobs: Jobs, captures: Captures, transfers: Transfers, access: Access, policy: Policy,
+    token_of: Callable[[int], str], has_identity: Callable[[str], Awaitable[bool]],
+) -> APIRouter:  # fmt: skip
+    """The routes below ``/client/v1``; ``token_of``: the token that opens a piece of work; ``has_identity``: whether
+    there is image-safe data for a device."""
 
     def device(request: Request) -> Caller:
         caller = access.authorize(bearer(request))
@@ -85,7 +87,7 @@ def router(
     routes = APIRouter(prefix="/client/v1", tags=["imaging client"], route_class=_FaultRoute,
                        default_response_class=PlainTextResponse)  # fmt: skip
     caller = Depends(device)
-    _work_routes(routes, jobs, captures, transfers, policy, caller)
+    _work_routes(routes, jobs, captures, transfers, policy, has_identity, caller)
     _report_routes(routes, jobs, captures, caller)
     _maintenance_routes(routes, jobs, captures, transfers, token_of, caller)
     _image_routes(routes, jobs, captures, transfers, caller)
@@ -93,8 +95,9 @@ def router(
 
 
 def _work_routes(
-    routes: APIRouter, jobs: Jobs, captures: Captures, transfers: Transfers, policy: Policy, caller: Any
-) -> None:
+    routes: APIRouter, jobs: Jobs, captures: Captures, transfers: Transfers, policy: Policy,
+    has_identity: Callable[[str], Awaitable[bool]], caller: Any,
+) -> None:  # fmt: skip
     @routes.post("/work")
     async def work(request: Request, who: Caller = caller, mac: Text = "", client: Text = "") -> str:
         """What to do. Shell lines; ACTION is restore, capture, script, maintenance or local.
@@ -117,7 +120,8 @@ def _work_routes(
         if order.kind is BundleKind.CAPTURE:
             captures.begin(given.job, overwrite=order.overwrite)
         kind = None if image is None else kind_of(image.manifest)
-        return _shell(**work_answer(protocol, order, given.job, kind=kind))
+        identity = order.kind in _RESTORES and await has_identity(order.mac)
+        return _shell(**work_answer(protocol, order, given.job, kind=kind, identity=identity))
 
     @routes.get("/jobs/{job_id}/script")
     async def script(job_id: Number, who: Caller = caller) -> str:
@@ -240,12 +244,6 @@ def _image_routes(routes: APIRouter, jobs: Jobs, captures: Captures, transfers: 
             raise ApiError(409, f"job {job_id} is a {job.kind}, not a restore")
         return job
 
-    async def capturing(job_id: Number, who: Caller) -> Job:
-        job = await jobs.running(job_id, _work_of(who))
-        if job.kind is not BundleKind.CAPTURE:
-            raise ApiError(409, f"job {job_id} is a {job.kind}, not a capture")
-        return job
-
     @routes.get("/jobs/{job_id}/manifest")
     async def manifest(job_id: Number, who: Caller = caller) -> str:
         job = await restoring(job_id, who)
@@ -264,7 +262,7 @@ def _image_routes(routes: APIRouter, jobs: Jobs, captures: Captures, transfers: 
 
     @routes.put("/jobs/{job_id}/items/{name}")
     async def upload(request: Request, job_id: Number, name: str, who: Caller = caller) -> str:
-        job = await capturing(job_id, who)
+        job = await jobs.uploading(job_id, _work_of(who))
         stored = await receive_item(request, captures.draft(job), name)
         return f"{stored.size_bytes} {stored.sha256}\n"
 
@@ -272,7 +270,7 @@ def _image_routes(routes: APIRouter, jobs: Jobs, captures: Captures, transfers: 
     async def commit(request: Request, job_id: Number, who: Caller = caller) -> str:
         began = time.monotonic()
         text = await _small_body(request)
-        job = await capturing(job_id, who)
+        job = await jobs.uploading(job_id, _work_of(who))
         if job.version is not None:  # the first answer was lost on its way
             return "COMMITTED\n"
         image, now = await captures.commit(job, text)

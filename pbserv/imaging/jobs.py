@@ -192,6 +192,15 @@ class Jobs:
             raise ConflictError(f"work {work_id} was cancelled")
         return job
 
+    async def uploading(self, job_id: int, work_id: int) -> Job:
+        """Like :meth:`running`, and the job takes an image and stores it; raises ConflictError."""
+        job = await self.running(job_id, work_id)
+        if job.kind is not BundleKind.CAPTURE:
+            raise ConflictError(f"job {job_id} is a {job.kind}, not a capture")
+        if (await self._registry.work(work_id)).options.dry_run:
+            raise ConflictError(f"job {job_id} is a dry run: nothing is uploaded")
+        return job
+
     async def progress(self, job_id: int, work_id: int, progress: Progress, waited_ms: int = 0) -> bool:
         """What the device reports; False tells it to stop: its work was cancelled, or its job is over."""
         return await self.running_now.report(job_id, work_id, progress, waited_ms)

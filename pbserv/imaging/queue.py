@@ -100,7 +100,7 @@ class Queue:
     """Slots and who waits for one. Times come in order."""
 
     def __init__(self, limits: Limits = Limits()) -> None:
-        self._limits = limits
+        self.limits = limits
         self._slots: dict[str, _Slot] = {}
         self._waiters: dict[str, _Waiter] = {}
         self._sites: dict[str, int] = {}
@@ -108,7 +108,7 @@ class Queue:
 
     def adopt(self, limits: Limits) -> None:
         """After a reload; who is at work goes on."""
-        self._limits = limits
+        self.limits = limits
 
     def ask(self, ask: Ask, now: Instant) -> Admitted | Waiting:
         """A device asks, for the first time or again. One that has a slot for the same work keeps it."""
@@ -161,6 +161,14 @@ class Queue:
         self._forget(now)
         return tuple(slot.ask for slot in self._slots.values())
 
+    def room(self, now: Instant) -> int | None:
+        """How many restores could begin now, whoever asks; None: a store has no limit."""
+        limits = {name: limit.restores for name, limit in self.limits.stores.items()}
+        if not limits or not all(limits.values()):
+            return None
+        used = Counter(each.store for each in self.busy(now) if each.direction == "restore")
+        return max(0, sum(max(0, limit - used[name]) for name, limit in limits.items()) - len(self._waiters))
+
     def waiting(self, now: Instant) -> tuple[Waiting, ...]:
         """Who waits, in the order of the turns. One that fits by now is told so when it asks again."""
         self._forget(now)
@@ -190,7 +198,7 @@ class Queue:
         return found
 
     def _full(self, ask: Ask, stores: Mapping[tuple[str, Direction], int], sites: Mapping[str, int]) -> str:
-        limit, used = self._limits.of(ask.store, ask.direction), stores[ask.store, ask.direction]
+        limit, used = self.limits.of(ask.store, ask.direction), stores[ask.store, ask.direction]
         if limit and used >= limit:
             return f"store {ask.store}: {used} of {limit} {ask.direction}s"
         limit, used = self._sites.get(ask.site, 0), sites[ask.site]

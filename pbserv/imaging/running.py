@@ -71,6 +71,10 @@ class Running:
         now = self.now
         return any(each.wanted and now - each.heard < SILENT_AFTER_S for each in self._entries.values())
 
+    def room(self) -> int | None:
+        """How many devices could begin now; None: there is no limit."""
+        return self.queue.room(self.now)
+
     def admit(self, work: Work, kind: BundleKind, image: str, store: str) -> Admitted | Waiting:
         """Whether a job of this ``kind`` may begin on the work's device, or waits."""
         ask = self._ask(work.mac, work.id, kind, image, store, work.priority)

@@ -11,8 +11,9 @@ from typing import Final
 from fastapi import APIRouter
 
 from pbserv.errors import StartError
-from pbserv.imaging import client_routes, identity_routes, image_routes
+from pbserv.imaging import client_routes, identity_routes, image_routes, job_routes
 from pbserv.imaging.backend import load_backend
+from pbserv.imaging.board import Sight
 from pbserv.imaging.captures import Captures
 from pbserv.imaging.checks import check_order, limits_of
 from pbserv.imaging.config import PbservConf
@@ -24,11 +25,12 @@ from pbserv.imaging.slot import BackendSlot
 from pbserv.imaging.statistics import RequestRecord, Statistics
 from pbserv.imaging.stores import StoresSettings
 from pbserv.imaging.transfer import Transfers
+from pbserv.imaging.waker import Waker
 from pbserv.log import ServiceLog
 from pbserv.registry.access import Access
 from pbserv.registry.options import NO_OPTIONS, WorkOptions
 from pbserv.registry.records import BundleKind
-from pbserv.registry.registry import Registry
+from pbserv.registry.registry import ConflictError, Registry
 from pbserv.registry.tokens import WorkTokens
 from pbserv.service import Reload
 
@@ -72,7 +74,10 @@ class ImagingService:
         self._captures = Captures(self._store)
         self._jobs = Jobs(registry, history, self.statistics, policy, log)
         self._identities = IdentityDesk(registry, history, tokens.key("identity"))
+        self._waker = Waker(registry, history, log, self._jobs.running_now)
+        self._registry = registry
         registry.subscribe(self._captures.device_changed)
+        registry.subscribe(self._waker.device_changed)
 
     @property
     def running(self) -> bool:
@@ -96,10 +101,16 @@ class ImagingService:
         """Refuse work that could only fail on the device: raises an ImagingFault with the reason."""
         check_order(self._store, kind, image, overwrite=overwrite, options=options)
 
+    def live(self, job_id: int) -> Sight | None:
+        """How far a job is now; None for one that nobody hears of."""
+        return self._jobs.running_now.look(job_id)
+
     async def run(self) -> None:
-        """The owned task: what devices reported goes to the registry, again and again, until cancelled."""
+        """The owned task, until cancelled: what devices reported goes to the registry, and devices are woken."""
         while True:
             await self._jobs.running_now.flush()
+            if self.running:
+                await self._waker.turn()
             await asyncio.sleep(FLUSH_EVERY_S)
 
     def router(self) -> APIRouter:
@@ -110,9 +121,16 @@ class ImagingService:
         )
         routes.include_router(
             client_routes.router(
-                self._jobs, self._captures, self._transfers, self._access, self._policy, self._tokens.issue
+                self._jobs,
+                self._captures,
+                self._transfers,
+                self._access,
+                self._policy,
+                self._tokens.issue,
+                self._has_identity,
             )
         )
+        routes.include_router(job_routes.router(self._jobs, self._waker, self._registry, self._access))
         routes.include_router(identity_routes.router(self._identities, self._jobs, self._access))
         return routes
 
@@ -163,6 +181,13 @@ class ImagingService:
             "since": counters.since.isoformat(timespec="seconds"),
             "imaging_results": counters.results,
         }
+
+    async def _has_identity(self, mac: str) -> bool:
+        """Also where it cannot be read: the device is told why when it asks for it."""
+        try:
+            return (await self._identities.look(mac)).said
+        except ConflictError:
+            return True
 
     def _log_request(self, record: RequestRecord) -> None:
         tell = self._log.request if record.result in ("ok", "started") else self._log.warning

@@ -27,11 +27,14 @@ def _job(kind: BundleKind, version: int | None = 3) -> Job:
 
 def test_a_client_of_today_is_told_all() -> None:
     options = WorkOptions(partitions=(1, 3), verify="read", dry_run=True, addons=("a", "b"), efi_entry=False)
-    answer = work_answer(2, _work(BundleKind.MULTICAST, options), _job(BundleKind.MULTICAST), kind=ImageKind.DISK)
+    answer = work_answer(
+        2, _work(BundleKind.MULTICAST, options), _job(BundleKind.MULTICAST), kind=ImageKind.DISK, identity=True
+    )
     assert answer == {
         "ACTION": "restore", "JOB": "7", "IMAGE": "image", "TARGET_DISK": "/dev/sda", "FINISH": "reboot", "BUNDLE": "",
         "PROTOCOL": "2", "VERSION": "3", "KIND": "disk", "PARTITIONS": "1 3", "TARGET_PARTITION": "", "VERIFY": "read",
         "RESIZE": "0", "DRY_RUN": "1", "EFI_ENTRY": "0", "ADDONS": "a b", "CACHE": "",
+        "IDENTITY": "1",
     }  # fmt: skip
     capture = work_answer(2, _work(BundleKind.CAPTURE, WorkOptions()), _job(BundleKind.CAPTURE, None), part_bytes=64)
     assert (capture["PART_BYTES"], capture["VERSION"], capture["KIND"]) == ("64", "", "")

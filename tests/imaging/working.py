@@ -7,7 +7,9 @@ import shlex
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any  # Any: JSON values and the arguments of httpx
 
 import httpx
@@ -106,11 +108,19 @@ class Working:
         await wire.capture()
 
 
+@cache
+def _empty() -> bytes:
+    """A registry without anything in it; to make one takes longer than most tests."""
+    with TemporaryDirectory() as place:
+        migrate(Path(place) / "registry.db")
+        return (Path(place) / "registry.db").read_bytes()
+
+
 @asynccontextmanager
 async def working(place: Path) -> AsyncIterator[Working]:
     """Everything runs."""
     if not (place / "registry.db").exists():
-        migrate(place / "registry.db")
+        (place / "registry.db").write_bytes(_empty())
     registry = Registry.open(place / "registry.db")
     journal, tokens = Journal(registry), WorkTokens(b"s" * 32)
     access = Access({digest(role.value): role.value for role in Role}, tokens)

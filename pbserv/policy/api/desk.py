@@ -13,6 +13,7 @@ from typing import Protocol
 from fastapi import APIRouter, Depends
 
 from pbserv.httpapi import BEARER, ApiError, faults, guarded
+from pbserv.httpjobs import Live
 from pbserv.policy import integrity
 from pbserv.policy.documents import PolicyError, decode
 from pbserv.policy.model import DEFAULT_MENU, PolicyObject, check_folder, check_name
@@ -36,6 +37,9 @@ class Images(Protocol):
 
     @property
     def client_ready(self) -> bool: ...
+
+    def live(self, job_id: int) -> Live | None:
+        """How far a job is now; None for one that nobody hears of."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, JsonValue
 
-from pbserv.registry.records import BundleKind, Device, DeviceState, Event, Finish, Job, Work, WorkState
+from pbserv.registry.records import BundleKind, Device, DeviceState, Event, Finish, Work, WorkState
 from pbserv.types import ClientArch
 
 
@@ -103,26 +103,6 @@ class DeviceView(BaseModel):
     runs: list[RunView]
 
 
-class JobView(BaseModel):
-    id: int
-    work_id: int
-    mac: str
-    kind: BundleKind
-    image: str
-    version: int | None
-    address: str
-    state: WorkState
-    reason: str
-    stage: str
-    item: str
-    bytes_done: int
-    bytes_total: int
-    rate: int
-    started: datetime
-    finished: datetime | None
-    log: str
-
-
 class EventView(BaseModel):
     time: datetime
     mac: str
@@ -210,10 +190,6 @@ def work_view(work: Work) -> WorkView:
     fields = asdict(work)
     del fields["document"]
     return WorkView.model_validate(fields)
-
-
-def job_view(job: Job) -> JobView:
-    return JobView.model_validate(asdict(job))
 
 
 def event_view(event: Event) -> EventView:

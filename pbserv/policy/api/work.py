@@ -11,11 +11,12 @@ from fastapi import Query, Request, Response
 
 from pbserv.errors import PbservError
 from pbserv.httpapi import ApiError, faults
+from pbserv.httpjobs import JobView, job_view
 from pbserv.httppages import PAGED, Limit, cut
 from pbserv.policy.api.bodies import WorkBody
 from pbserv.policy.api.desk import Desk, Routers
 from pbserv.policy.api.fields import MAX_NUMBER, MacText, Number, moment_of
-from pbserv.policy.api.views import JobView, WorkCreated, WorkView, job_view, work_view
+from pbserv.policy.api.views import WorkCreated, WorkView, work_view
 from pbserv.policy.documents import decode
 from pbserv.policy.model import Bundle
 from pbserv.policy.orders import options_of, order_of
@@ -61,7 +62,8 @@ def _reading(routers: Routers, desk: Desk) -> None:
     ) -> list[JobView]:
         device = await desk.find(mac) if mac else None
         found = await desk.registry.jobs(mac=device.mac if device else mac, limit=limit + 1, after=after)
-        return [job_view(each) for each in cut(found, limit, lambda job: job.id, request, response)]
+        page = cut(found, limit, lambda job: job.id, request, response)
+        return [job_view(each, desk.images.live(each.id)) for each in page]
 
 
 def _ordering(routers: Routers, desk: Desk) -> None:
