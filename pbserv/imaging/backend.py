@@ -11,7 +11,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import re
-from collections.abc import AsyncIterable, Awaitable
+from collections.abc import AsyncIterable, Awaitable, Mapping
+from datetime import datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Protocol, TypeGuard
@@ -19,12 +20,13 @@ from typing import Protocol, TypeGuard
 from pbserv.conf.places import StorePlace
 from pbserv.errors import StartError
 from pbserv.imaging.about import About, AboutChange
-from pbserv.imaging.draft import StoredItem
+from pbserv.imaging.draft import ItemProgress, PartDone, StoredItem
 from pbserv.imaging.frames.reader import OpenIndex
-from pbserv.imaging.layout import DEFAULT_FREE_FLOOR, Damage, StoredImage
+from pbserv.imaging.layout import Damage, StoredImage
 from pbserv.imaging.objects import ImageObject, StoreFacts
 from pbserv.imaging.states import VersionState
 from pbserv.imaging.store import DEFAULT_NAME
+from pbserv.imaging.store_rules import DEFAULT_FREE_FLOOR
 from pbserv.imaging.stores import Stores, StoresSettings
 
 IMAGES_DIRECTORY = "images"
@@ -66,6 +68,39 @@ class ImageDraft(Protocol):
 
     def discard(self) -> Awaitable[None]:
         """Give up; after a commit it does nothing. Awaiting the result is optional."""
+
+
+class Session(ImageDraft, Protocol):
+    """An upload that can go on after a restart, whose items may come in parts.
+
+    ``number`` names it; ``owner`` is ``job:17`` or ``token:NAME``; ``store`` is where it goes.
+    """
+
+    @property
+    def number(self) -> str: ...
+
+    @property
+    def owner(self) -> str: ...
+
+    @property
+    def store(self) -> str: ...
+
+    @property
+    def created(self) -> datetime: ...
+
+    def progress(self) -> Mapping[str, ItemProgress]:
+        """Every item that something arrived of."""
+
+    def next_part(self, item: str) -> int:
+        """The number of the part to send, from 1."""
+
+    async def part(
+        self, item: str, kind: str, number: int, chunks: AsyncIterable[bytes], sha256: str | None
+    ) -> PartDone:
+        """Store a part; the same one again is answered as before. Raises WrongPart, ChecksumMismatch."""
+
+    async def complete(self, item: str, parts: int | None, plain_bytes: int | None) -> StoredItem:
+        """All parts are there; the answer is what arrived, with the SHA-256 of their digests (hex) in a row."""
 
 
 class ImagingBackend(Protocol):
@@ -132,8 +167,34 @@ class VersionedBackend(ImagingBackend, Protocol):
     async def index(self, image: StoredImage, item: str) -> OpenIndex | None:
         """The frames of an item; None when it has no index."""
 
+    def open_session(
+        self,
+        name: str,
+        *,
+        store: str = "",
+        overwrite: bool | None = None,
+        size_bytes: int = 0,
+        owner: str = "",
+        asis: bool = False,
+    ) -> Session:
+        """As ``begin``, and it can go on after a restart of the server; ``asis``: nothing is cut into frames."""
 
-_VERSIONED = ("stores", "all", "object", "register", "change", "move", "rollback", "purge", "index")
+    def sessions(self) -> tuple[Session, ...]:
+        """All uploads under way."""
+
+    def session(self, number: str) -> Session:
+        """Raises DraftGone."""
+
+    def session_of_job(self, job: int) -> Session | None: ...
+
+    def made_by_job(self, job: int) -> StoredImage | None:
+        """The version that a job committed, as the disk tells."""
+
+
+_VERSIONED = (
+    "stores", "all", "object", "register", "change", "move", "rollback", "purge", "index", "open_session", "sessions",
+    "session", "session_of_job", "made_by_job",
+)  # fmt: skip
 
 
 def is_versioned(backend: ImagingBackend) -> TypeGuard[VersionedBackend]:

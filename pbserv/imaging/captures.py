@@ -1,16 +1,17 @@
-"""The uploads of devices that are capturing: one draft per job, given up when its work ends without a commit.
+"""The uploads of devices that are capturing: one per job, given up when its work ends without a commit.
 
-One rule: a draft is begun only for a job that this process saw starting and whose work is active, and both are looked
-at in the same step that begins it: a cancel in between cannot leave a draft that nobody ends.
+One rule: an upload is begun only for a job that this process saw starting and whose work is active, and both are looked
+at in the same step that begins it: a cancel in between cannot leave an upload that nobody ends. One that a server
+before had begun is gone on with as long as its job runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pbserv.imaging.backend import ImageDraft, ImagingBackend
-from pbserv.imaging.faults import DraftGone
+from pbserv.imaging.backend import ImageDraft, Session, VersionedBackend
+from pbserv.imaging.faults import DraftGone, NotSupported
 from pbserv.imaging.layout import StoredImage
 from pbserv.registry.records import Device, Job
 
@@ -22,12 +23,13 @@ class _Capture:
     overwrite: bool
     draft: ImageDraft | None = None
     image: StoredImage | None = None
+    session: Session | None = None
 
 
 class Captures:
     """Used from the event loop only."""
 
-    def __init__(self, store: ImagingBackend) -> None:
+    def __init__(self, store: VersionedBackend) -> None:
         self._store = store
         self._captures: dict[int, _Capture] = {}
 
@@ -36,13 +38,36 @@ class Captures:
         self._drop(lambda capture: capture.mac == job.mac)
         self._captures[job.id] = _Capture(job.mac, job.work_id, overwrite)
 
+    def resume(self, jobs: Sequence[Job]) -> None:
+        """At the start: go on with what the jobs that still run had uploaded, or even committed, before it."""
+        for job in jobs:
+            try:
+                session, image = self._store.session_of_job(job.id), self._store.made_by_job(job.id)
+            except NotSupported:
+                return
+            if session is not None or image is not None:
+                capture = _Capture(job.mac, job.work_id, False, session, image, session)
+                self._captures[job.id] = capture
+
     def draft(self, job: Job) -> ImageDraft:
         """Where the items of a running job go; raises DraftGone, ImageExists and their like."""
         capture = self._of(job)
         if capture.draft is None:
             overwrite = capture.overwrite and bool(self._store.versions(job.image))
-            capture.draft = self._store.begin(job.image, overwrite=overwrite)
+            try:
+                capture.session = self._store.open_session(job.image, overwrite=overwrite, owner=f"job:{job.id}")
+                capture.draft = capture.session
+            except NotSupported:
+                capture.draft = self._store.begin(job.image, overwrite=overwrite)
         return capture.draft
+
+    def session(self, job: Job) -> Session:
+        """The same where items come in parts; raises NotSupported for a backend that cannot."""
+        self.draft(job)
+        session = self._of(job).session
+        if session is None:
+            raise NotSupported("the backend that LIBRARY_NAME names takes no uploads in parts; send whole items")
+        return session
 
     async def commit(self, job: Job, manifest: str) -> tuple[StoredImage, bool]:
         """Make the image visible: the image, and whether this call did it (the answer to an earlier one was lost)."""
@@ -66,10 +91,10 @@ class Captures:
         self._drop(lambda capture: capture.mac == device.mac and capture.work_id != active)
 
     async def close(self) -> None:
-        """Give everything up; jobs that go on are told to start again."""
+        """The service stops: what a later start cannot go on with is given up."""
         captures, self._captures = self._captures, {}
         for capture in captures.values():
-            if capture.draft is not None:
+            if capture.draft is not None and capture.session is None:
                 await capture.draft.discard()
 
     def _of(self, job: Job) -> _Capture:

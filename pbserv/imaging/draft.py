@@ -1,54 +1,67 @@
-"""An upload on its way into the store: items are hashed while they arrive and become an image in one step.
+"""An upload on its way into the store: items come whole or in parts and become an image in one step.
 
-One rule: the loop never waits for the disk or a hash, at most two blocks per upload are in memory, and whatever ends
-an item early (short body, wrong checksum, full disk, disconnect, cancellation) leaves no file behind.
+One rule: the loop never waits for the disk or a hash; whatever ends an item early (short body, wrong checksum, full
+disk, disconnect, cancellation) leaves it as it was before, and nothing of it is visible until the commit.
 """
 
 from __future__ import annotations
 
 import asyncio
 import enum
-import hashlib
-import os
-import threading
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping
 from concurrent.futures import Executor, Future
-from contextlib import aclosing, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import ParamSpec, TypeVar
 
 from pbserv.imaging.changes import Signing
-from pbserv.imaging.durable import CREATE, filesystem_faults
+from pbserv.imaging.draft_folder import DraftFolder
 from pbserv.imaging.faults import (
     ChecksumMismatch,
     DraftGone,
     ImagingFault,
+    InvalidRequest,
     ManifestMismatch,
     ShortBody,
     StoreClosed,
     UploadRunning,
-    UploadStalled,
+    WrongPart,
 )
-from pbserv.imaging.layout import Layout, StoredImage
-from pbserv.imaging.manifest import Manifest, check_item_name, parse, print_manifest
+from pbserv.imaging.frames import checkpoint
+from pbserv.imaging.layout import StoredImage
+from pbserv.imaging.manifest import Fact, Manifest, ManifestItem, check_item_name, parse
+from pbserv.imaging.reframe import IDLE_TIMEOUT_S, ItemUpload, PartDone, Reframer, Reuse, working_files
+from pbserv.imaging.session_file import SESSION_FILE, SessionFacts
 from pbserv.imaging.version_facts import Received, VersionFacts
 
-BLOCK_BYTES = 1024 * 1024
-IDLE_TIMEOUT_S = 900.0  # partclone reads the bitmap of a huge, slow disk before it sends a byte
+__all__ = ["IDLE_TIMEOUT_S", "Draft", "ItemProgress", "PartDone", "StoredItem"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_SENT = ("tool", "fs", "fs_bytes")
+"""Facts that the sender knows better than the bytes do."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredItem:
-    """What arrived under an item's name and lies on the disk."""
+    """What arrived under an item's name. ``sha256``: of the body, or of its parts' digests one after the other."""
 
     name: str
     size_bytes: int
     sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class ItemProgress:
+    """How far an item has come; ``next_part`` is the part to send, from 1."""
+
+    kind: str
+    next_part: int
+    received_bytes: int
+    complete: bool
 
 
 class _State(enum.Enum):
@@ -56,187 +69,88 @@ class _State(enum.Enum):
     COMMITTING = "being committed"
     COMMITTED = "committed already"
     DISCARDED = "discarded"
-
-
-class _Folder:
-    """The directory of one draft, made with its first item. Blocking; its lock orders the worker threads."""
-
-    def __init__(self, layout: Layout, image: str) -> None:
-        self.layout = layout
-        self.image = image
-        self.lock = threading.Lock()
-        self.name = ""
-        self.descriptor = -1
-        self._gone = False
-        self._parts = 0
-        self._charged = 0
-
-    def charge(self, size_bytes: int) -> None:
-        """Count bytes before they are written; raises StoreFull."""
-        self.layout.charge(size_bytes)
-        with self.lock:
-            self._charged += size_bytes
-
-    def uncharge(self, size_bytes: int) -> None:
-        """Bytes that were counted and are gone."""
-        with self.lock:
-            size_bytes = min(size_bytes, self._charged)
-            self._charged -= size_bytes
-        self.layout.count(-size_bytes)
-
-    def create_part(self) -> tuple[str, int]:
-        """A new hidden file: its name and descriptor."""
-        with self.lock:
-            if self._gone:
-                raise DraftGone(f"image {self.image}: the upload was discarded")
-            if self.descriptor < 0:
-                self.name, self.descriptor = self.layout.make_incoming(self.image)
-            self._parts += 1
-            part = f".part.{self._parts}"
-            with filesystem_faults(f"image {self.image}: making a file"):
-                return part, os.open(part, CREATE, 0o640, dir_fd=self.descriptor)
-
-    def rename_part(self, part: str, name: str) -> None:
-        with self.lock:
-            if self._gone:
-                raise DraftGone(f"image {self.image}: the upload was discarded")
-            os.rename(part, name, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
-
-    def remove_part(self, part: str) -> None:
-        with self.lock:
-            if not self._gone:
-                with suppress(FileNotFoundError):
-                    os.unlink(part, dir_fd=self.descriptor)
-
-    def publish(self, manifest: Manifest, facts: VersionFacts, signing: Signing) -> StoredImage:
-        digest = hashlib.sha256(print_manifest(manifest).encode()).hexdigest()
-        at = datetime.now(UTC)
-        with self.lock:
-            if self._gone:
-                raise DraftGone(f"image {self.image}: the upload was discarded")
-            image = self.layout.publish(
-                self.name,
-                self.descriptor,
-                self.image,
-                manifest,
-                replace(facts, created=at),
-                lambda about, number: signing.signed(about, number, digest, at),
-            )
-            self.layout.count(self.layout.size_of(self.image, image.version) - self._charged)
-            self._close()
-            return image
-
-    def remove(self) -> None:
-        """Remove everything; the draft accepts nothing any more. Idempotent."""
-        with self.lock:
-            if self._gone:
-                return
-            made = self.descriptor >= 0
-            self._close()
-            self.layout.count(-self._charged)
-            if made:
-                self.layout.remove_incoming(self.name)
-
-    def _close(self) -> None:
-        self._gone = True
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
-
-
-class _Part:
-    """One item while it arrives: hashes and writes. Blocking; used by one worker thread at a time."""
-
-    def __init__(self, folder: _Folder, name: str) -> None:
-        self._folder = folder
-        self._name = name
-        self._lock = threading.Lock()
-        self._hash = hashlib.sha256()
-        self._file = ""
-        self._descriptor = -1
-        self._ended = False
-        self.size_bytes = 0
-
-    def open(self, expected_bytes: int) -> None:
-        """Make the file; raises StoreFull when what is announced cannot fit."""
-        with self._lock:
-            self._folder.layout.check_space(expected_bytes)
-            if not self._ended:
-                self._file, self._descriptor = self._folder.create_part()
-
-    def write(self, block: bytearray) -> None:
-        with self._lock:
-            if self._ended:
-                return
-            self._folder.charge(len(block))
-            self._hash.update(block)
-            with filesystem_faults(f"image {self._folder.image} item {self._name}"), memoryview(block) as whole:
-                written = 0
-                while written < len(block):
-                    written += os.write(self._descriptor, whole[written:])
-            self.size_bytes += len(block)
-
-    def finish(self, expected_bytes: int | None, expected_sha256: str | None) -> StoredItem:
-        """Check, make durable and give the file its name."""
-        with self._lock:
-            if self._ended:
-                raise DraftGone(f"image {self._folder.image}: the upload was discarded")
-            what = f"image {self._folder.image} item {self._name}"
-            sha256 = self._hash.hexdigest()
-            if expected_bytes is not None and self.size_bytes != expected_bytes:
-                raise ShortBody(f"{what}: {self.size_bytes} bytes arrived, {expected_bytes} were announced")
-            if expected_sha256 is not None and sha256 != expected_sha256:
-                raise ChecksumMismatch(f"{what}: the SHA-256 of what arrived is {sha256}, not {expected_sha256}")
-            with filesystem_faults(what):
-                os.fsync(self._descriptor)
-                self._folder.rename_part(self._file, self._name)
-            self._close()
-            return StoredItem(self._name, self.size_bytes, sha256)
-
-    def abandon(self) -> None:
-        """Forget the item and remove its file. Idempotent; after ``finish`` it does nothing."""
-        with self._lock:
-            opened = self._descriptor >= 0
-            self._close()
-            if opened:
-                self._folder.remove_part(self._file)
-                self._folder.uncharge(self.size_bytes)
-
-    def _close(self) -> None:
-        self._ended = True
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+    CLOSED = "interrupted: the image store is stopping"
 
 
 class Draft:
-    """One upload of one image; made by ``Store.begin``. Not visible before ``commit``; call ``discard`` otherwise."""
+    """One upload of one image; made by ``Store.begin`` and ``Store.open_session``. Not visible before ``commit``; call
+    ``discard`` otherwise. ``number`` names it for whoever goes on with it."""
 
     def __init__(
         self,
-        image: str,
-        layout: Layout,
+        facts: SessionFacts,
+        folder: DraftFolder,
+        reframer: Reframer,
         workers: Executor,
         *,
         ended: Callable[[StoredImage | None], None],
-        idle_timeout_s: float = IDLE_TIMEOUT_S,
         signing: Signing,
+        store: str = "",
+        durable: bool = False,
+        reuse: Callable[[str], Reuse | None] = lambda _item: None,
     ) -> None:
-        self.image = image
-        self._signing = signing
+        self.image = facts.image
+        self.number = folder.name.rpartition(".")[2]
+        self.store = store
+        self.owner = facts.creator
+        self.created: datetime = facts.created
+        self._facts = facts
+        self._folder = folder
+        self._reframer = reframer
         self._workers = workers
         self._ended = ended
-        self._idle_timeout_s = idle_timeout_s
-        self._folder = _Folder(layout, image)
+        self._signing = signing
+        self._durable = durable
+        self._reuse = reuse
         self._state = _State.OPEN
         self._arriving: dict[str, int] = {}
-        self._items: dict[str, StoredItem] = {}
-        self._patience: set[asyncio.Timeout] = set()
+        self._uploads: set[ItemUpload] = set()
+        self._parts: dict[str, ItemUpload] = {}
+        self._items: dict[str, checkpoint.StoredItem] = {}
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+        self._removal: asyncio.Future[None] | None = None
+        self._opening = asyncio.Lock()
 
     @property
     def items(self) -> tuple[StoredItem, ...]:
         """The items that have arrived completely."""
-        return tuple(self._items.values())
+        return tuple(_told(item) for item in self._items.values())
+
+    def progress(self) -> Mapping[str, ItemProgress]:
+        """Every item that something arrived of."""
+        found = {name: ItemProgress(upload.kind, upload.next_part, upload.received_bytes, complete=name in self._items)
+                 for name, upload in self._parts.items()}  # fmt: skip
+        for name, item in self._items.items():
+            found.setdefault(name, ItemProgress(item.kind, 1, item.received.size_bytes, complete=True))
+        return found
+
+    def next_part(self, item: str) -> int:
+        """The number of the part of ``item`` to send, from 1."""
+        upload = self._parts.get(item)
+        return 1 if upload is None else upload.next_part
+
+    def blocking_resume(self) -> None:
+        """Take over what a server before left; blocking, before anything else. Raises OSError, DamagedImage."""
+        facts = self._folder.resume()
+        self._facts, self.owner, self.created = facts, facts.creator, facts.created
+        names = set(self._folder.names())
+        for name, item in facts.items.items():
+            if self._folder.size_of(name) == item.size_bytes:
+                self._items[name] = item
+        with_state = {name.removesuffix(".state") for name in names if name.endswith(".state")} - self._items.keys()
+        kept = {SESSION_FILE}
+        for name in sorted(with_state):
+            with suppress(ImagingFault, FileNotFoundError):
+                upload = self._reframer.resumed(self._folder.open(), name, charge=self._folder.charge)
+                self._parts[name] = upload
+                if upload.stored is not None:
+                    self._items[name] = upload.stored
+                kept |= set(working_files(name))
+        for name in self._items.keys() | self._parts.keys():
+            kept |= {name, f"{name}.pbx"}
+        self._folder.forget(sorted(names - kept))
+        self._folder.recount()
 
     async def receive(
         self, name: str, chunks: AsyncIterable[bytes], *, size_bytes: int | None = None, sha256: str | None = None
@@ -247,23 +161,62 @@ class Draft:
         ``chunks`` raises, and leaves nothing of the item behind.
         """
         check_item_name(name)
+        async with self._arrival(name):
+            upload = await self._new(name, "", size_bytes or 0)
+            try:
+                await upload.whole(chunks)
+                self._check_open()
+                _compare(f"image {self.image} item {name}", upload.arrived, size_bytes, sha256)
+                item = await upload.complete()
+                self._check_open()
+            except BaseException:
+                await asyncio.shield(upload.abandon())
+                raise
+            finally:
+                self._uploads.discard(upload)
+            await upload.close()
+            before = self._parts.pop(name, None)
+            if before is not None:
+                await before.close()
+            replaced = self._items.get(name)
+            if replaced is not None:
+                self._folder.charge(-replaced.size_bytes)
+            self._items[name] = item
+            await self._note(name)
+        return _told(item)
+
+    async def part(
+        self, item: str, kind: str, number: int, chunks: AsyncIterable[bytes], sha256: str | None
+    ) -> PartDone:
+        """Store part ``number`` (from 1) of an item; the same part again is answered as before.
+
+        ``kind`` is that of the manifest. Raises WrongPart, ChecksumMismatch, and what ``ItemUpload.part`` raises; the
+        item is as before then.
+        """
+        check_item_name(item)
+        async with self._arrival(item):
+            async with self._opening:
+                upload = self._parts.get(item)
+                if upload is None:
+                    if item in self._items:
+                        raise WrongPart(f"image {self.image} item {item} arrived already, in one body")
+                    upload = self._parts[item] = await self._new(item, kind, 0)
+            if upload.kind != kind:
+                raise InvalidRequest(
+                    f"image {self.image} item {item}: it was of kind {upload.kind!r}, now {kind[:40]!r}"
+                )
+            return await upload.part(number, chunks, sha256)
+
+    async def complete(self, item: str, parts: int | None, plain_bytes: int | None) -> StoredItem:
+        """All parts of an item are there; ``parts`` and ``plain_bytes`` (uncompressed) are what the sender counted."""
         self._check_open()
-        part = _Part(self._folder, name)
-        self._arriving[name] = self._arriving.get(name, 0) + 1
-        try:
-            await self._run(part.open, size_bytes or 0)
-            await self._fill(part, chunks)
-            self._check_open()
-            item = await self._run(part.finish, size_bytes, sha256)
-        except BaseException:
-            await self._settle(part.abandon)
-            raise
-        finally:
-            self._arriving[name] -= 1
-            if not self._arriving[name]:
-                del self._arriving[name]
-        self._items[name] = item
-        return item
+        upload = self._parts.get(check_item_name(item))
+        if upload is None:
+            raise ManifestMismatch(f"image {self.image}: no part of item {item} has arrived")
+        async with self._arrival(item):
+            stored = await upload.complete(parts, plain_bytes)
+            self._items[item] = stored
+        return _told(stored)
 
     async def commit(self, manifest_text: str) -> StoredImage:
         """Make the image visible when the manifest and the items agree; returns the new version.
@@ -273,18 +226,15 @@ class Draft:
         self._check_open()
         if self._arriving:
             raise UploadRunning(f"image {self.image}: item {min(self._arriving)} is still arriving")
-        manifest = parse(manifest_text)
-        self._compare(manifest)
+        manifest = self._kept(parse(manifest_text))
         self._state = _State.COMMITTING
-        published = self._submit(self._folder.publish, manifest, self._facts(), self._signing)
+        sizes = {name: item.size_bytes for name, item in self._items.items()}
+        published = self._submit(self._folder.publish, manifest, self._version_facts(), self._signing, sizes)
         published.add_done_callback(self._published)  # also when the caller is cancelled meanwhile
-        return await asyncio.shield(published)
-
-    def _facts(self) -> VersionFacts:
-        received = {item.name: Received(item.size_bytes, item.sha256) for item in self._items.values()}
-        kind, _, number = self._signing.creator.partition(":")
-        job = int(number) if kind == "job" and number.isdigit() else None
-        return VersionFacts(creator=self._signing.creator, job=job, received=received)
+        image = await asyncio.shield(published)
+        for upload in self._parts.values():
+            await upload.close()
+        return image
 
     def discard(self) -> Awaitable[None]:
         """Give the upload up and free its name at once; await the result to know that its files are gone.
@@ -294,13 +244,77 @@ class Draft:
         if self._state is _State.OPEN:
             self._state = _State.DISCARDED
             self._ended(None)
-            for patience in self._patience:
-                patience.reschedule(asyncio.get_running_loop().time())  # whoever waits for bytes waits in vain
+            for upload in (*self._uploads, *self._parts.values()):
+                upload.stop()
         if self._state is not _State.DISCARDED:
             done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             done.set_result(None)
             return done
-        return self._settle_soon(self._folder.remove)
+        if self._quiet.is_set():
+            return self._settle_soon(self._folder.remove)
+        if self._removal is None:  # the last item that arrives removes everything
+            self._removal = asyncio.get_running_loop().create_future()
+        return asyncio.shield(self._removal)
+
+    async def close(self) -> None:
+        """The store stops: what can be resumed stays as it is, everything else goes."""
+        if self._state is not _State.OPEN or not self._durable:
+            await self.discard()
+            return
+        self._state = _State.CLOSED
+        for upload in (*self._uploads, *self._parts.values()):
+            upload.stop()
+        await self._quiet.wait()
+        for upload in self._parts.values():
+            await upload.close()
+        self._folder.let_go()
+
+    def _remove(self) -> None:
+        removing = self._settle_soon(self._folder.remove)
+        if self._removal is not None:
+            removal = self._removal
+            removing.add_done_callback(lambda _done: None if removal.done() else removal.set_result(None))
+
+    @asynccontextmanager
+    async def _arrival(self, name: str) -> AsyncGenerator[None, None]:
+        self._check_open()
+        self._arriving[name] = self._arriving.get(name, 0) + 1
+        self._quiet.clear()
+        try:
+            yield
+        finally:
+            self._arriving[name] -= 1
+            if not self._arriving[name]:
+                del self._arriving[name]
+            if not self._arriving:
+                self._quiet.set()
+                if self._state is _State.DISCARDED:
+                    self._remove()
+
+    async def _new(self, name: str, kind: str, expected_bytes: int) -> ItemUpload:
+        facts = self._facts if self._durable else None
+        folder_fd = await self._submit(self._folder.open, expected_bytes, facts)
+        reuse = None if self._facts.asis else await self._submit(self._reuse, name)
+        try:
+            self._check_open()
+            upload = self._reframer.item(
+                folder_fd, name, kind, reuse=reuse, charge=self._folder.charge, asis=self._facts.asis
+            )
+        except BaseException:
+            if reuse is not None:
+                reuse.close()
+            raise
+        if not kind:
+            self._uploads.add(upload)
+        return upload
+
+    async def _note(self, name: str) -> None:
+        """An item that came in one body has no checkpoint of its own."""
+        if self._durable:
+            whole = {known: item for known, item in self._items.items() if known not in self._parts}
+            self._facts = replace(self._facts, items=whole)
+            await self._submit(self._folder.forget, working_files(name))
+            await self._submit(self._folder.note, self._facts)
 
     def _published(self, published: asyncio.Future[StoredImage]) -> None:
         if published.cancelled() or published.exception() is not None:
@@ -309,58 +323,38 @@ class Draft:
             self._state = _State.COMMITTED
             self._ended(published.result())
 
-    def _compare(self, manifest: Manifest) -> None:
+    def _kept(self, manifest: Manifest) -> Manifest:
+        """The manifest with what is stored in place of what was sent. Raises ManifestMismatch."""
         for item in manifest.items:
             stored = self._items.get(item.name)
             if stored is None:
                 raise ManifestMismatch(f"image {self.image}: item {item.name} is in the manifest, but never arrived")
-            if (stored.size_bytes, stored.sha256) != (item.stored_bytes, item.sha256):
+            received = stored.received
+            if (received.size_bytes, received.sha256) != (item.stored_bytes, item.sha256):
                 raise ManifestMismatch(
                     f"image {self.image} item {item.name}: the manifest says {item.stored_bytes} bytes with SHA-256 "
-                    f"{item.sha256}, but {stored.size_bytes} with {stored.sha256} arrived"
+                    f"{item.sha256}, but {received.size_bytes} with {received.sha256} arrived"
+                )
+            if stored.stream == "partclone" and not item.kind.startswith("partclone."):
+                raise ManifestMismatch(
+                    f"image {self.image} item {item.name}: the manifest says {item.kind}, but it is a partclone stream"
                 )
         surplus = self._items.keys() - {item.name for item in manifest.items}
         if surplus:
             raise ManifestMismatch(f"image {self.image}: item {min(surplus)} arrived, but is not in the manifest")
+        items = tuple(_stored(item, self._items[item.name]) for item in manifest.items)
+        facts = [Fact(item.name, key, value) for item in self._items.values() for key, value in item.facts.items()
+                 if not (key in _SENT and manifest.fact(item.name, key))]  # fmt: skip
+        return replace(manifest, items=items).with_facts(facts)
 
-    async def _fill(self, part: _Part, chunks: AsyncIterable[bytes]) -> None:
-        """Collect blocks while the previous one is being hashed and written."""
-        writing: asyncio.Future[None] | None = None
-        async with aclosing(self._blocks(chunks)) as blocks:
-            async for block in blocks:
-                if writing is not None:
-                    await writing
-                self._check_open()
-                writing = self._submit(part.write, block)
-        if writing is not None:
-            await writing
-
-    async def _blocks(self, chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytearray, None]:
-        block = bytearray()
-        iterator = aiter(chunks)
-        while True:
-            try:
-                async with asyncio.timeout(self._idle_timeout_s) as patience:
-                    self._patience.add(patience)
-                    try:
-                        chunk = await anext(iterator, None)
-                    finally:
-                        self._patience.discard(patience)
-            except TimeoutError:
-                self._check_open()
-                raise UploadStalled(
-                    f"image {self.image}: nothing arrived for {self._idle_timeout_s:.0f} seconds"
-                ) from None
-            if chunk is None:
-                break
-            block += chunk
-            if len(block) >= BLOCK_BYTES:
-                yield block
-                block = bytearray()
-        if block:
-            yield block
+    def _version_facts(self) -> VersionFacts:
+        received = {item.name: Received(item.received.size_bytes, item.received.sha256)
+                    for item in self._items.values()}  # fmt: skip
+        return VersionFacts(creator=self.owner, job=job_of(self.owner), received=received)
 
     def _check_open(self) -> None:
+        if self._state is _State.CLOSED:
+            raise StoreClosed("the image store is stopping")
         if self._state is not _State.OPEN:
             raise DraftGone(f"image {self.image}: the upload is {self._state.value}")
 
@@ -371,9 +365,6 @@ class Draft:
             raise StoreClosed("the image store is stopping") from None
         future.add_done_callback(_retrieve)
         return future
-
-    async def _run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._submit(work, *args, **kwargs)
 
     def _settle_soon(self, work: Callable[[], None]) -> asyncio.Future[None]:
         """Clean up in a worker thread; here when the workers have gone. Its failure is left to the next start."""
@@ -386,8 +377,28 @@ class Draft:
             waiting.set_result(None)
         return asyncio.wrap_future(waiting)
 
-    async def _settle(self, work: Callable[[], None]) -> None:
-        await asyncio.shield(self._settle_soon(work))
+
+def job_of(creator: str) -> int | None:
+    """The number in ``job:17``, else None."""
+    kind, _, number = creator.partition(":")
+    return int(number) if kind == "job" and number.isascii() and number.isdigit() and len(number) < 19 else None
+
+
+def _told(item: checkpoint.StoredItem) -> StoredItem:
+    return StoredItem(item.name, item.received.size_bytes, item.received.sha256)
+
+
+def _stored(item: ManifestItem, stored: checkpoint.StoredItem) -> ManifestItem:
+    plain = item.uncompressed_bytes if stored.stream == "pieces" else stored.plain_bytes
+    return replace(item, stored_bytes=stored.size_bytes, sha256=stored.sha256, uncompressed_bytes=plain)
+
+
+def _compare(what: str, arrived: tuple[int, str], size_bytes: int | None, sha256: str | None) -> None:
+    size, digest = arrived
+    if size_bytes is not None and size != size_bytes:
+        raise ShortBody(f"{what}: {size} bytes arrived, {size_bytes} were announced")
+    if sha256 is not None and digest != sha256:
+        raise ChecksumMismatch(f"{what}: the SHA-256 of what arrived is {digest}, not {sha256}")
 
 
 def _clean(work: Callable[[], None]) -> None:

@@ -25,7 +25,7 @@ from types import MappingProxyType
 
 from pbserv.errors import StartError
 from pbserv.imaging import about as about_file
-from pbserv.imaging import version_facts
+from pbserv.imaging import session_file, version_facts
 from pbserv.imaging.about import MAX_ABOUT_BYTES, About, VersionAbout
 from pbserv.imaging.durable import (
     DIRECTORY,
@@ -37,7 +37,7 @@ from pbserv.imaging.durable import (
     replace_durably,
     write_durably,
 )
-from pbserv.imaging.faults import DamagedImage, ImagingFault, StoreClosed, StoreFault, StoreFull
+from pbserv.imaging.faults import DamagedImage, ImagingFault, StoreFault
 from pbserv.imaging.manifest import (
     FACTS_FILE,
     INDEX_SUFFIX,
@@ -48,7 +48,11 @@ from pbserv.imaging.manifest import (
     parse,
     print_manifest,
 )
+from pbserv.imaging.reconcile import Found
+from pbserv.imaging.session_file import MAX_SESSION_BYTES, SESSION_FILE, SessionFacts
 from pbserv.imaging.states import VersionState
+from pbserv.imaging.store_rules import DEFAULT_FREE_FLOOR
+from pbserv.imaging.usage import Usage
 from pbserv.imaging.version_facts import MAX_FACTS_BYTES, VersionFacts
 
 INCOMING = ".incoming"
@@ -56,7 +60,6 @@ ABOUT_FILE = "about"
 STORE_FILE = ".store"
 STORE_FORMAT = 2
 _ABOUT_NEW = "about.new"
-DEFAULT_FREE_FLOOR = 256 * 1024 * 1024
 
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
@@ -94,6 +97,11 @@ class Scan:
     used_bytes: int
 
 
+def incoming_name(image: str) -> str:
+    """A new name for an upload directory; the end after the last dot names the upload."""
+    return f"{image}.{secrets.token_hex(8)}"
+
+
 class Layout:
     """The directory tree of one store. Holds a lock on it from ``open`` to ``close``.
 
@@ -112,12 +120,9 @@ class Layout:
         self.root = root
         self.name = name
         self.number = ""
-        self.floor_bytes = free_floor_bytes
-        self.quota_bytes = 0
+        self.usage = Usage(name, free_floor_bytes, lambda: self._root_fd)
         self.abouts: dict[str, About] = {}
         self._nested = frozenset(nested)
-        self._used = 0
-        self._counting = threading.Lock()
         self._root_fd = -1
         self._incoming_fd = -1
         self._naming = threading.Lock()  # one change of the visible names at a time
@@ -193,8 +198,7 @@ class Layout:
                 except (OSError, ImagingFault) as error:
                     found.damages.append(Damage(f"{name}/{version}", str(error)))
                 used += self.size_of(name, version)
-        with self._counting:
-            self._used = used
+        self.usage.used_bytes = used
         return Scan(found.images, found.damages, used)
 
     def load(self, name: str, version: str) -> StoredImage:
@@ -284,49 +288,34 @@ class Layout:
         except OSError as error:
             raise DamagedImage(f"image {image.name} version {image.version} item {item}: {error.strerror}") from error
 
-    def check_space(self, needed_bytes: int = 0) -> None:
-        """Raise StoreFull when ``needed_bytes`` more would cross the floor of free space, or the store's quota."""
-        free = self.free_bytes
-        if free - needed_bytes < self.floor_bytes:
-            raise StoreFull(
-                f"the image store {self.name} has {_mib(free)} MiB free; {_mib(needed_bytes)} MiB more would leave "
-                f"less than the {_mib(self.floor_bytes)} MiB that stay free; make room or delete images"
-            )
-        if self.quota_bytes and self._used + needed_bytes > self.quota_bytes:
-            raise StoreFull(
-                f"the image store {self.name} has a quota of {_mib(self.quota_bytes)} MiB and uses "
-                f"{_mib(self._used)} MiB; {_mib(needed_bytes)} MiB more do not fit; purge versions or raise the quota"
-            )
-
-    @property
-    def free_bytes(self) -> int:
-        """Of the file system, for this user. Raises StoreClosed."""
-        if self._root_fd < 0:
-            raise StoreClosed("the image store is not running")
-        facts = os.fstatvfs(self._root_fd)
-        return facts.f_bavail * facts.f_frsize
-
-    @property
-    def used_bytes(self) -> int:
-        """Stored bytes of all versions and of the uploads under way."""
-        return self._used
-
-    def charge(self, size_bytes: int) -> None:
-        """Count bytes that are about to be written; raises StoreFull, then they are not counted."""
-        self.check_space(size_bytes)
-        self.count(size_bytes)
-
-    def count(self, size_bytes: int) -> None:
-        """Bytes that came (or went, below 0) whatever the limits say."""
-        with self._counting:
-            self._used = max(0, self._used + size_bytes)
-
-    def make_incoming(self, image: str) -> tuple[str, int]:
-        """A new directory for an upload: its name and a descriptor that the caller closes."""
+    def make_incoming(self, image: str, name: str) -> int:
+        """A new directory ``name`` (see :func:`incoming_name`) for an upload: a descriptor that the caller closes."""
         with filesystem_faults(f"image {image}: making its upload directory"):
-            name = f"{image}.{secrets.token_hex(8)}"
             os.mkdir(name, 0o700, dir_fd=self._incoming_fd)
-            return name, os.open(name, DIRECTORY, dir_fd=self._incoming_fd)
+            os.fsync(self._incoming_fd)
+            return os.open(name, DIRECTORY, dir_fd=self._incoming_fd)
+
+    def open_incoming(self, name: str) -> int:
+        """A descriptor of an upload directory, which the caller closes; raises OSError."""
+        return os.open(name, DIRECTORY, dir_fd=self._incoming_fd)
+
+    def incoming(self) -> list[Found]:
+        """What lies in ``.incoming`` after a start, whatever it is."""
+        found: list[Found] = []
+        for name in sorted(os.listdir(self._incoming_fd)):
+            image, dot, number = name.rpartition(".")
+            session = None
+            if dot and not name.startswith("."):
+                with suppress(OSError, ImagingFault), opened_directory(name, self._incoming_fd) as folder_fd:
+                    session = session_file.decode(self._read(SESSION_FILE, folder_fd, MAX_SESSION_BYTES + 1))
+                    if session.image != image or not number:
+                        session = None
+            found.append(Found(name, session))
+        return found
+
+    def read_session(self, folder_fd: int) -> SessionFacts:
+        """Of an open upload directory; raises OSError, DamagedImage."""
+        return session_file.decode(self._read(SESSION_FILE, folder_fd, MAX_SESSION_BYTES + 1))
 
     def remove_incoming(self, name: str) -> None:
         """Remove an upload directory with all its files; one that is gone already is fine."""
@@ -371,7 +360,7 @@ class Layout:
             os.rename(image, trash, src_dir_fd=self._root_fd, dst_dir_fd=self._incoming_fd)
             os.fsync(self._root_fd)
             self.abouts.pop(image, None)
-            self.count(-size)
+            self.usage.count(-size)
         self._remove_linked(trash, deep=True)
         self.remove_incoming(trash)
 
@@ -395,7 +384,7 @@ class Layout:
                 os.rename(image, trash, src_dir_fd=self._root_fd, dst_dir_fd=self._incoming_fd)
                 os.fsync(self._root_fd)
                 self.abouts.pop(image, None)
-            self.count(-size)
+            self.usage.count(-size)
         self._remove_linked(trash, deep=not others)
         self.remove_incoming(trash)
         return not others
@@ -491,7 +480,3 @@ def _completed(about: About | None, versions: Collection[str], missing: VersionS
 
 def _numeric(text: str) -> tuple[int, str]:
     return len(text), text
-
-
-def _mib(size_bytes: int) -> int:
-    return size_bytes // (1024 * 1024)

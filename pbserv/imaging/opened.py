@@ -1,4 +1,4 @@
-"""An item of the store that is open for reading.
+"""Items of the store that are open for reading, and the indexes of their frames.
 
 One rule: what is open stays readable whatever becomes of its image; whoever opened it closes it.
 """
@@ -10,8 +10,9 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from io import FileIO
 
-from pbserv.imaging.faults import StoreClosed, UnknownImage
-from pbserv.imaging.layout import StoredImage
+from pbserv.imaging.faults import DamagedImage, StoreClosed, UnknownImage
+from pbserv.imaging.frames.reader import OpenIndex
+from pbserv.imaging.layout import Layout, StoredImage
 
 
 class OpenItem:
@@ -41,3 +42,15 @@ class OpenItem:
 
     def close(self) -> None:
         self._file.close()
+
+
+def open_index(layout: Layout, image: StoredImage, item: str) -> OpenIndex | None:
+    """The index of an item's frames, None when it has none (an older pbserv's). Blocking; raises DamagedImage."""
+    file = layout.open_index(image, item)
+    if file is None:
+        return None
+    try:
+        with file:
+            return OpenIndex(file.fileno())
+    except (OSError, ValueError, DamagedImage) as error:
+        raise DamagedImage(f"image {image.name} version {image.version} item {item}: index: {error}") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pbserv.imaging.about import About, AboutChange
-from pbserv.imaging.backend import ImageDraft, ImagingBackend, ItemSource, VersionedBackend, is_versioned
+from pbserv.imaging.backend import ImageDraft, ImagingBackend, ItemSource, Session, VersionedBackend, is_versioned
 from pbserv.imaging.faults import NotSupported, StoreClosed
 from pbserv.imaging.frames.reader import OpenIndex
 from pbserv.imaging.layout import Damage, StoredImage
@@ -110,3 +110,29 @@ class BackendSlot:
 
     async def index(self, image: StoredImage, item: str) -> OpenIndex | None:
         return await self._versioned.index(image, item)
+
+    def open_session(
+        self,
+        name: str,
+        *,
+        store: str = "",
+        overwrite: bool | None = None,
+        size_bytes: int = 0,
+        owner: str = "",
+        asis: bool = False,
+    ) -> Session:
+        return self._versioned.open_session(
+            name, store=store, overwrite=overwrite, size_bytes=size_bytes, owner=owner, asis=asis
+        )
+
+    def sessions(self) -> tuple[Session, ...]:
+        return self._versioned.sessions()
+
+    def session(self, number: str) -> Session:
+        return self._versioned.session(number)
+
+    def session_of_job(self, job: int) -> Session | None:
+        return self._versioned.session_of_job(job)
+
+    def made_by_job(self, job: int) -> StoredImage | None:
+        return self._versioned.made_by_job(job)

@@ -7,24 +7,24 @@ from a bounded number of worker threads, reads and writes apart so that a slow f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from io import FileIO
 from pathlib import Path
 from typing import TypeVar
 
+from pbserv.errors import StartError
 from pbserv.imaging.about import About, AboutChange, checked
 from pbserv.imaging.changes import Signing, check_move, check_purge, rolled_back
 from pbserv.imaging.draft import IDLE_TIMEOUT_S, Draft
 from pbserv.imaging.durable import filesystem_faults
 from pbserv.imaging.faults import (
     Changed,
-    DamagedImage,
     Forbidden,
     ImageExists,
+    ImagingFault,
     InUse,
     StoreClosed,
     UnknownImage,
@@ -32,38 +32,22 @@ from pbserv.imaging.faults import (
     UploadRunning,
 )
 from pbserv.imaging.frames.reader import OpenIndex
-from pbserv.imaging.layout import DEFAULT_FREE_FLOOR, Damage, Layout, StoredImage
+from pbserv.imaging.layout import Damage, Layout, StoredImage
 from pbserv.imaging.locks import Locks
 from pbserv.imaging.manifest import check_image_name, check_new_name
 from pbserv.imaging.objects import ImageObject, ImageVersion, StoreFacts
-from pbserv.imaging.opened import OpenItem
+from pbserv.imaging.opened import OpenItem, open_index
+from pbserv.imaging.reconcile import Keep, Remove, plan
+from pbserv.imaging.reframe import Reframer
 from pbserv.imaging.states import VersionState, served
+from pbserv.imaging.store_rules import DEFAULT_FREE_FLOOR, RunningJobs, StoreRules, Users, no_jobs, nobody
+from pbserv.imaging.uploads import Uploads
 
 T = TypeVar("T")
-Users = Callable[[str, int | None], Awaitable[Sequence[str]]]
-"""Who outside the store needs a version of an image; version None: any, and whoever will get the served one."""
 
 DEFAULT_NAME = "main"
 _WRITERS = 4
 _READERS = 8
-
-
-@dataclass(slots=True)
-class StoreRules:
-    """What pbserv.conf says of a store; may be changed while it runs. ``keep`` 0: all versions; quota 0: none."""
-
-    allow_overwrite: bool = False
-    auto_enable: bool = True
-    keep: int = 0
-    quota_bytes: int = 0
-    floor_bytes: int = DEFAULT_FREE_FLOOR
-    restores: int = 0
-    captures: int = 0
-
-
-async def nobody(_image: str, _version: int | None) -> Sequence[str]:
-    """Nobody needs it: what a store believes until it is told better."""
-    return ()
 
 
 class Store:
@@ -79,19 +63,25 @@ class Store:
         name: str = DEFAULT_NAME,
         rules: StoreRules | None = None,
         nested: Sequence[str] = (),
+        reframer: Reframer | None = None,
     ) -> None:
+        """``reframer`` is shared by all stores of a server; None: one of its own, with ``idle_timeout_s``."""
         self.name = name
         self.root = root
         self.users: Users = nobody
+        self.jobs: RunningJobs = no_jobs
+        self.leftovers: tuple[Remove, ...] = ()
         self.damages: tuple[Damage, ...] = ()
         self.locks = Locks()
         self._layout = Layout(root, free_floor_bytes, name=name, nested=nested)
         self._rules = rules or StoreRules(allow_overwrite=allow_overwrite, floor_bytes=free_floor_bytes)
         self._idle_timeout_s = idle_timeout_s
+        self._shared = reframer
+        self._reframer: Reframer | None = None
+        self._uploads: Uploads | None = None
         self._images: dict[str, dict[int, StoredImage]] = {}
         self._broken: dict[tuple[str, int], str] = {}
         self._damaged_names: set[str] = set()
-        self._drafts: dict[str, Draft] = {}
         self._deleting: set[str] = set()
         self._writers: ThreadPoolExecutor | None = None
         self._readers: ThreadPoolExecutor | None = None
@@ -104,7 +94,7 @@ class Store:
     @rules.setter
     def rules(self, rules: StoreRules) -> None:
         self._rules = rules
-        self._layout.quota_bytes, self._layout.floor_bytes = rules.quota_bytes, rules.floor_bytes
+        self._layout.usage.quota_bytes, self._layout.usage.floor_bytes = rules.quota_bytes, rules.floor_bytes
 
     @property
     def allow_overwrite(self) -> bool:
@@ -123,22 +113,55 @@ class Store:
         self._readers = ThreadPoolExecutor(_READERS, "pbserv-image-reader")
         try:
             await self._work(self._writers, self._layout.open)
-            await self._work(self._writers, self._layout.remove_leftovers)
             missing = VersionState.ENABLED if self._rules.auto_enable else VersionState.VALIDATED
             found = await self._work(self._writers, partial(self._layout.scan, missing))
+            self._images = {}
+            for image in found.images:
+                self._images.setdefault(image.name, {})[image.version] = image
+            self.damages = tuple(found.damages)
+            self._damaged_names = {damage.path.partition("/")[0] for damage in found.damages}
+            self._reframer = self._shared or Reframer(idle_timeout_s=self._idle_timeout_s)
+            self._uploads = Uploads(
+                self.name, self._layout, self._reframer, self._writers,
+                newest=self._newest, signing=self._signing, committed=self._add,
+            )  # fmt: skip
+            await self._reconcile(self._writers, self._uploads)
         except BaseException:
             await self.close()
             raise
-        self._images = {}
-        for image in found.images:
-            self._images.setdefault(image.name, {})[image.version] = image
-        self.damages = tuple(found.damages)
-        self._damaged_names = {damage.path.partition("/")[0] for damage in found.damages}
+
+    async def _reconcile(self, writers: ThreadPoolExecutor, uploads: Uploads) -> None:
+        """Remove what a crash left, go on with the uploads of jobs that still run and of people."""
+        incoming = await self._work(writers, self._layout.incoming)
+        actions = plan(incoming, self.made_by_jobs(), await self.jobs(), _now())
+        keep = [action.name for action in actions if isinstance(action, Keep)]
+        self.leftovers = tuple(action for action in actions if isinstance(action, Remove))
+        try:
+            await self._work(writers, partial(self._layout.remove_leftovers, keep))
+        except OSError as error:
+            raise StartError(f"image store {self.root}: cannot remove leftovers: {error.strerror}") from error
+        sessions = {one.name: one.session for one in incoming if one.session is not None}
+        for name in keep:
+            draft = uploads.resumed(sessions[name], name)
+            try:
+                await self._work(writers, draft.blocking_resume)
+            except (OSError, ImagingFault) as error:
+                self.leftovers += (Remove(name, str(error)),)
+                await draft.discard()
+
+    def made_by_jobs(self) -> dict[int, tuple[str, int]]:
+        """Job -> image and version that it committed, as the disk tells."""
+        every = (image for versions in self._images.values() for image in versions.values())
+        return {image.facts.job: (image.name, image.version) for image in every if image.facts.job is not None}
 
     async def close(self) -> None:
-        """Discard what is being uploaded, finish what the threads are doing, release the directory. Idempotent."""
-        for draft in list(self._drafts.values()):
-            await draft.discard()
+        """Interrupt what is being uploaded, finish what the threads are doing, release the directory. Idempotent."""
+        if self._uploads is not None:
+            await self._uploads.close()
+        self._uploads = None
+        if self._reframer is not None and self._reframer is not self._shared:
+            await self._reframer.close()
+        self._reframer = None
         for pool in (self._writers, self._readers):
             if pool is not None:
                 await asyncio.to_thread(pool.shutdown)
@@ -155,7 +178,7 @@ class Store:
     @property
     def busy(self) -> str:
         """Who is at work in it right now, empty: nobody."""
-        held = [f"image {name} is being uploaded" for name in sorted(self._drafts)]
+        held = [f"image {draft.image} is being uploaded" for draft in self.sessions()]
         held += [f"image {hold.image} {hold.why}" for hold in self.locks.holds]
         return ", ".join(held[:5])
 
@@ -227,27 +250,35 @@ class Store:
 
     async def index(self, image: StoredImage, item: str) -> OpenIndex | None:
         """The index of an item's frames, None when it has none (an older pbserv's). Raises DamagedImage."""
-        return await self._work(self._running(self._readers), partial(self._open_index, image, item))
+        return await self._work(self._running(self._readers), partial(open_index, self._layout, image, item))
 
-    def _open_index(self, image: StoredImage, item: str) -> OpenIndex | None:
-        file = self._layout.open_index(image, item)
-        if file is None:
-            return None
-        try:
-            with file:
-                return OpenIndex(file.fileno())
-        except (OSError, ValueError, DamagedImage) as error:
-            raise DamagedImage(f"image {image.name} version {image.version} item {item}: index: {error}") from error
-
-    def begin(self, name: str, *, overwrite: bool | None = None, size_bytes: int = 0, creator: str = "") -> Draft:
-        """Start an upload; refused at once when it could not be committed later.
+    def begin(
+        self, name: str, *, overwrite: bool | None = None, size_bytes: int = 0, creator: str = "", asis: bool = True
+    ) -> Draft:
+        """Start an upload that ends with this process; refused at once when it could not be committed later.
 
         ``overwrite`` asks for a new version of an image that exists; None means as AllowImageOverwrite says.
-        ``size_bytes`` is what will come, as far as it is known. ``creator``: see VersionFacts. Raises InvalidName,
-        Forbidden, ImageExists, UploadRunning, StoreFull or StoreClosed.
+        ``size_bytes`` is what will come, as far as it is known. ``creator``: see VersionFacts. ``asis``: nothing is
+        cut into frames. Raises InvalidName, Forbidden, ImageExists, UploadRunning, StoreFull or StoreClosed.
         """
+        uploads = self._check_begin(name, overwrite=overwrite, size_bytes=size_bytes)
+        return uploads.begin(name, creator, asis=asis, durable=False)
+
+    def open_session(
+        self, name: str, *, overwrite: bool | None = None, size_bytes: int = 0, owner: str = "", asis: bool = False
+    ) -> Draft:
+        """Start an upload that can go on after a restart of the server; else as ``begin``. ``owner``: its creator."""
+        uploads = self._check_begin(name, overwrite=overwrite, size_bytes=size_bytes)
+        return uploads.begin(name, owner, asis=asis, durable=True)
+
+    def sessions(self) -> tuple[Draft, ...]:
+        """The uploads under way, by image."""
+        return self._uploads.all() if self._uploads is not None else ()
+
+    def _check_begin(self, name: str, *, overwrite: bool | None, size_bytes: int) -> Uploads:
         check_image_name(name)
-        writers = self._running(self._writers)
+        if self._uploads is None:
+            raise StoreClosed("the image store is not running")
         if overwrite and not self.allow_overwrite:
             raise Forbidden(f"image {name}: overwriting is not allowed here; set AllowImageOverwrite = YES to allow it")
         if not self.holds(name):
@@ -257,21 +288,16 @@ class Store:
                 f"image {name} exists{self._damage_of(name)}; delete it, take another name, or ask to overwrite it "
                 "where AllowImageOverwrite = YES"
             )
-        if name in self._drafts:
-            raise UploadRunning(f"image {name} is being uploaded by somebody else; wait, or take another name")
         if name in self._deleting:
             raise UploadRunning(f"image {name} is being deleted; try again when that is done")
-        self._layout.check_space(size_bytes)
-        draft = Draft(
-            name,
-            self._layout,
-            writers,
-            ended=partial(self._draft_ended, name),
-            idle_timeout_s=self._idle_timeout_s,
-            signing=self._signing(creator),
-        )
-        self._drafts[name] = draft
-        return draft
+        self._layout.usage.check(size_bytes)
+        return self._uploads
+
+    def _newest(self, name: str) -> StoredImage | None:
+        """The version that a new one is most like."""
+        states = self._states(name)
+        good = [number for number, state in states.items() if state is not VersionState.RETIRED]
+        return self._images[name][max(good)] if good else None
 
     async def register(self, name: str, about: About, store: str = "") -> ImageObject:
         """Make an image without versions; raises InvalidName, InvalidRequest or ImageExists."""
@@ -341,7 +367,7 @@ class Store:
         check_image_name(name)
         if not self.holds(name) or name in self._deleting:
             raise UnknownImage(f"there is no image {name!r}")
-        if name in self._drafts:
+        if self._uploading(name):
             raise UploadRunning(f"image {name}: a new version is being uploaded; wait for it before deleting")
         self._refuse_users(name, None, await self.users(name, None))
         with self.locks.taken(name, None, "is being deleted"):
@@ -354,8 +380,8 @@ class Store:
             name=self.name,
             directory=self.root,
             quota_bytes=rules.quota_bytes,
-            used_bytes=self._layout.used_bytes,
-            free_bytes=self._layout.free_bytes,
+            used_bytes=self._layout.usage.used_bytes,
+            free_bytes=self._layout.usage.free_bytes,
             floor_bytes=rules.floor_bytes,
             keep=rules.keep,
             restores=rules.restores,
@@ -409,7 +435,7 @@ class Store:
             raise InUse(f"{what} is in use: {', '.join(held[:20])}{' and more' if len(held) > 20 else ''}")
 
     async def _remove(self, name: str, version: int | None = None) -> None:
-        if name in self._drafts and version is None:
+        if self._uploading(name) and version is None:
             raise UploadRunning(f"image {name}: a new version is being uploaded; wait for it before deleting")
         work = partial(self._remove_now, name, version)
         removing = asyncio.get_running_loop().run_in_executor(self._running(self._writers), work)
@@ -444,10 +470,11 @@ class Store:
         )  # fmt: skip
         self._damaged_names = {damage.path.partition("/")[0] for damage in self.damages}
 
-    def _draft_ended(self, name: str, image: StoredImage | None) -> None:
-        self._drafts.pop(name, None)
-        if image is not None:
-            self._images.setdefault(name, {})[image.version] = image
+    def _add(self, image: StoredImage) -> None:
+        self._images.setdefault(image.name, {})[image.version] = image
+
+    def _uploading(self, name: str) -> bool:
+        return self._uploads is not None and name in self._uploads
 
     def _by_default(self, overwrite: bool | None) -> bool:
         return overwrite is None and self.allow_overwrite

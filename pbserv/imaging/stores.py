@@ -13,24 +13,31 @@ from pbserv.conf.places import StorePlace
 from pbserv.errors import StartError
 from pbserv.imaging.about import About, AboutChange
 from pbserv.imaging.draft import IDLE_TIMEOUT_S, Draft
-from pbserv.imaging.faults import Forbidden, ImageExists, StoreClosed, UnknownStore
+from pbserv.imaging.faults import DraftGone, Forbidden, ImageExists, StoreClosed, UnknownStore
 from pbserv.imaging.frames.reader import OpenIndex
-from pbserv.imaging.layout import DEFAULT_FREE_FLOOR, Damage, StoredImage
+from pbserv.imaging.layout import Damage, StoredImage
 from pbserv.imaging.manifest import check_image_name
 from pbserv.imaging.objects import ImageObject, StoreFacts
 from pbserv.imaging.opened import OpenItem
+from pbserv.imaging.reconcile import Remove
+from pbserv.imaging.reframe import DEFAULT_LEVEL, Reframer
 from pbserv.imaging.states import VersionState
-from pbserv.imaging.store import Store, StoreRules, Users, nobody
+from pbserv.imaging.store import Store
+from pbserv.imaging.store_rules import DEFAULT_FREE_FLOOR, RunningJobs, StoreRules, Users, no_jobs, nobody
+from pbserv.imaging.uploads import session_of_job
 
 
 @dataclass(frozen=True, slots=True)
 class StoresSettings:
-    """What the configuration says of all stores; ``places`` has at least one."""
+    """What the configuration says of all stores; ``places`` has at least one. ``level``: of zstd, for new frames;
+    ``workers``: threads that cut and compress, 0: one for each core."""
 
     places: tuple[StorePlace, ...]
     allow_overwrite: bool = False
     auto_enable: bool = True
     upload_directories: tuple[Path, ...] = ()
+    level: int = DEFAULT_LEVEL
+    workers: int = 0
     free_floor_bytes: int = DEFAULT_FREE_FLOOR
 
     def rules(self, place: StorePlace) -> StoreRules:
@@ -45,12 +52,12 @@ class StoresSettings:
             captures=place.captures,
         )
 
-    def store(self, place: StorePlace, idle_timeout_s: float) -> Store:
+    def store(self, place: StorePlace, reframer: Reframer) -> Store:
         """Not started yet. Stores inside its directory are none of its images."""
         inside = [other.directory for other in self.places if other.directory != place.directory]
         nested = [path.relative_to(place.directory).parts[0] for path in inside if path.is_relative_to(place.directory)]
         return Store(
-            place.directory, name=place.name, rules=self.rules(place), nested=nested, idle_timeout_s=idle_timeout_s,
+            place.directory, name=place.name, rules=self.rules(place), nested=nested, reframer=reframer,
             free_floor_bytes=self.rules(place).floor_bytes,
         )  # fmt: skip
 
@@ -63,7 +70,9 @@ class Stores:
         self._settings = settings
         self._idle_timeout_s = idle_timeout_s
         self._users: Users = nobody
-        self._stores: tuple[Store, ...] = tuple(settings.store(place, idle_timeout_s) for place in settings.places)
+        self._jobs: RunningJobs = no_jobs
+        self._reframer: Reframer | None = None
+        self._stores: tuple[Store, ...] = ()
 
     @property
     def users(self) -> Users:
@@ -75,6 +84,20 @@ class Stores:
         self._users = users
         for store in self._stores:
             store.users = users
+
+    @property
+    def jobs(self) -> RunningJobs:
+        """The jobs that run; asked for at the start."""
+        return self._jobs
+
+    @jobs.setter
+    def jobs(self, jobs: RunningJobs) -> None:
+        self._jobs = jobs
+
+    @property
+    def leftovers(self) -> tuple[Remove, ...]:
+        """What the start removed, and why."""
+        return tuple(action for store in self._stores for action in store.leftovers)
 
     @property
     def allow_overwrite(self) -> bool:
@@ -95,8 +118,13 @@ class Stores:
 
     async def start(self) -> None:
         """Start all stores; raises StartError and leaves none of them open."""
+        settings = self._settings
+        self._reframer = Reframer(settings.workers, settings.level, idle_timeout_s=self._idle_timeout_s)
         try:
-            for store in self._stores:
+            for place in settings.places:
+                store = settings.store(place, self._reframer)
+                store.users, store.jobs = self._users, self._jobs
+                self._stores += (store,)
                 await store.start()
         except BaseException:
             await self.close()
@@ -105,8 +133,12 @@ class Stores:
 
     async def close(self) -> None:
         """Close all stores. Idempotent."""
-        for store in self._stores:
+        stores, self._stores = self._stores, ()
+        for store in stores:
             await store.close()
+        if self._reframer is not None:
+            await self._reframer.close()
+        self._reframer = None
 
     async def prepare(self, settings: StoresSettings) -> StoresReload:
         """First half of a reload: open what is new. Raises StartError and changes nothing."""
@@ -126,7 +158,8 @@ class Stores:
                         f"ImageStores: {place.directory} is store {known.name}; names change with a restart"
                     )
                 if known is None:
-                    known = settings.store(place, self._idle_timeout_s)
+                    known = settings.store(place, self._running)
+                    known.users, known.jobs = self._users, self._jobs
                     await known.start()
                     opened.append(known)
                 stores.append(known)
@@ -140,7 +173,7 @@ class Stores:
         """Second half: serve from ``stores``; those that are not among them are given up."""
         gone = [store for store in self._stores if store not in stores]
         self._settings, self._stores = settings, stores
-        self.users = self._users
+        self._running.level = settings.level
         rules = {place.name: settings.rules(place) for place in settings.places}
         for store in stores:
             store.rules = rules[store.name]
@@ -174,11 +207,41 @@ class Stores:
         return await self._of(image.name).index(image, item)
 
     def begin(
-        self, name: str, *, overwrite: bool | None = None, size_bytes: int = 0, creator: str = "", store: str = ""
-    ) -> Draft:
-        """Start an upload in the store that the image is in, else in the named one or the first that may take it."""
+        self, name: str, *, overwrite: bool | None = None, size_bytes: int = 0, creator: str = "", asis: bool = True,
+        store: str = "",
+    ) -> Draft:  # fmt: skip
+        """Start an upload in the store that the image is in, else in the named one or the first that may take it; see
+        ``Store.begin``."""
         place = self._place(check_image_name(name), store)
-        return place.begin(name, overwrite=overwrite, size_bytes=size_bytes, creator=creator)
+        return place.begin(name, overwrite=overwrite, size_bytes=size_bytes, creator=creator, asis=asis)
+
+    def open_session(
+        self, name: str, *, store: str = "", overwrite: bool | None = None, size_bytes: int = 0, owner: str = "",
+        asis: bool = False,
+    ) -> Draft:  # fmt: skip
+        """As ``begin``, and it can go on after a restart of the server."""
+        place = self._place(check_image_name(name), store)
+        return place.open_session(name, overwrite=overwrite, size_bytes=size_bytes, owner=owner, asis=asis)
+
+    def sessions(self) -> tuple[Draft, ...]:
+        """All uploads under way."""
+        return tuple(draft for store in self._stores for draft in store.sessions())
+
+    def session(self, number: str) -> Draft:
+        """An upload by its number; raises DraftGone."""
+        found = next((draft for draft in self.sessions() if draft.number == number), None)
+        if found is None:
+            raise DraftGone(f"there is no upload {number[:64]!r}: it was committed or given up, or was never begun")
+        return found
+
+    def session_of_job(self, job: int) -> Draft | None:
+        """The upload of a device's job, None when there is none."""
+        return session_of_job(self.sessions(), job)
+
+    def made_by_job(self, job: int) -> StoredImage | None:
+        """The version that a job committed, as the disk tells."""
+        found = next((made for store in self._stores if (made := store.made_by_jobs().get(job)) is not None), None)
+        return None if found is None else self.info(*found)
 
     async def register(self, name: str, about: About, store: str = "") -> ImageObject:
         if self._holding(check_image_name(name)) is not None:
@@ -218,6 +281,12 @@ class Stores:
     def _of(self, name: str) -> Store:
         """The store that the image is in; one that is nowhere is asked of the first, which says so."""
         return self._holding(name) or self._first
+
+    @property
+    def _running(self) -> Reframer:
+        if self._reframer is None:
+            raise StoreClosed("the image store is not running")
+        return self._reframer
 
     @property
     def _first(self) -> Store:

@@ -17,7 +17,7 @@ from pbserv.imaging.faults import (
     WrongState,
 )
 from pbserv.imaging.states import ImageKind, VersionState
-from pbserv.imaging.store import StoreRules
+from pbserv.imaging.store_rules import StoreRules
 from tests.imaging.image_server import files_below, sha256
 from tests.imaging.test_store import chunks_of, manifest_of, opened, put, read_all
 
@@ -237,7 +237,7 @@ async def test_what_is_said_of_an_image(store, tmp_path):
 
 
 async def test_the_quota_counts_what_is_kept_and_what_arrives(tmp_path):
-    rules = StoreRules(allow_overwrite=True, quota_bytes=3 << 20, floor_bytes=0)
+    rules = StoreRules(allow_overwrite=True, quota_bytes=(3 << 20) + 65536, floor_bytes=0)
     async with opened(tmp_path, rules=rules) as store:
         with pytest.raises(StoreFull, match="quota of 3 MiB"):
             store.begin("win", size_bytes=4 << 20)
