@@ -257,7 +257,7 @@ async def test_two_uploads_of_one_name_at_once(server, client):
 
     async with asyncio.TaskGroup() as group:
         first = group.create_task(client.put(f"{server.url}/x", content=slow()))
-        await until(lambda: "x" in server.store._drafts)
+        await until(lambda: [draft.image for draft in server.store.sessions()] == ["x"])
         second = await put(client, f"{server.url}/x", b"second")
         assert (second.status_code, "being uploaded" in second.json()["error"]) == (409, True)
         go.set()
