@@ -1,0 +1,49 @@
+"""What an upgrade costs with the frames as they are configured (``python -m bench.imaging.delta``): must be <= 3.
+
+The figure: uncompressed bytes of the extents that are not shared, by the bytes of the 4 KiB used blocks that changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.imaging.extents import FOLDER, Row, measure, result, table, whole_stream
+from bench.imaging.rootfs import MAKE, changed_bytes, upgraded
+from pbserv.imaging.reframe import EXTENT_BYTES
+
+LIMIT = 3.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.imaging.delta", description=__doc__)
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="keeps the captures for the next run (%(default)s)")
+    parser.add_argument("--file-systems", default=",".join(MAKE))
+    parser.add_argument("--json", type=Path, default=Path("bench/results/delta.json"))
+    options = parser.parse_args()
+    if os.geteuid():
+        print("root rights are needed: loop devices", file=sys.stderr)
+        return 2
+    rows, packages = list[Row](), dict[str, Sequence[str]]()
+    for file_system in options.file_systems.split(","):
+        upgrade = upgraded(options.folder, file_system)
+        packages[file_system] = upgrade.packages
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            whole, changed = whole_stream(upgrade.new), changed_bytes(upgrade)
+            rows.append(measure(upgrade, EXTENT_BYTES, whole, changed, Path(folder)))
+    print(table(rows))
+    options.json.write_text(json.dumps(result(rows, packages), indent=1) + "\n")
+    worst = max(rows, key=lambda row: row.factor)
+    if worst.factor > LIMIT:
+        print(f"{worst.file_system}: {worst.factor} times the blocks that changed; the limit is {LIMIT}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

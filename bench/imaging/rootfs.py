@@ -1,0 +1,162 @@
+"""A real root file system before and after a real upgrade of its packages, as partclone captures it (root, network).
+
+One rule: the upgrade is done in place, in the mounted file system, by apt, so that blocks are taken and given back as
+on a device in use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pbserv.imaging.frames.head import HeadReader, PartcloneHead
+
+MIRROR = "http://deb.debian.org/debian"
+SECURITY = "http://deb.debian.org/debian-security"
+SUITE = "bookworm"
+INCLUDE = (
+    "linux-image-amd64,openssl,python3,perl,openssh-server,curl,vim,git,ca-certificates,systemd-sysv,locales,bind9-host,"
+    "gnupg,binutils,samba-libs,libglib2.0-0,krb5-user,gcc,poppler-utils,imagemagick,cups,network-manager"
+)
+SIZE_BYTES = 6 << 30
+BLOCK = 4096
+MAKE = {
+    "ext4": ("mkfs.ext4", "-q", "-F"),
+    "xfs": ("mkfs.xfs", "-q", "-f"),
+    "btrfs": ("mkfs.btrfs", "-q", "-f"),
+}
+_NICE = ("nice", "-n", "10")
+
+
+@dataclass(frozen=True)
+class Capture:
+    """One version: the stream as ``partclone -a 0`` writes it, and where its parts are."""
+
+    path: Path
+    head: PartcloneHead
+    bitmap: bytes
+
+    def blocks(self) -> Iterator[tuple[int, bytes]]:
+        """(number, bytes) of every used block."""
+        with self.path.open("rb") as file:
+            file.seek(self.head.head_bytes)
+            for place, byte in enumerate(self.bitmap):
+                for bit in range(8):
+                    if byte >> bit & 1:
+                        yield place * 8 + bit, file.read(self.head.block_bytes)
+
+
+@dataclass(frozen=True)
+class Upgrade:
+    """Before and after; ``packages`` are lines "name old new" of what apt changed."""
+
+    file_system: str
+    old: Capture
+    new: Capture
+    packages: tuple[str, ...]
+
+
+def upgraded(folder: Path, file_system: str) -> Upgrade:
+    """Make both versions below ``folder``, or take those that are there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    old, new, said = (folder / f"{file_system}.{name}" for name in ("old", "new", "packages"))
+    if not said.exists():
+        _make(folder, file_system, old, new, said)
+    return Upgrade(file_system, capture(old), capture(new), tuple(said.read_text().splitlines()))
+
+
+def capture(path: Path) -> Capture:
+    """Read the head of a stream."""
+    kept = bytearray()
+    reader = HeadReader(kept.extend)
+    with path.open("rb") as file:
+        while not reader.complete:
+            reader.feed(file.read(1 << 20))
+    assert reader.head is not None
+    return Capture(path, reader.head, bytes(kept[110:-4]))
+
+
+def changed_bytes(upgrade: Upgrade) -> int:
+    """Bytes of the used 4 KiB blocks of the new version that were not used before, or had other bytes."""
+    sums = {number: hash(block) for number, block in upgrade.old.blocks()}
+    size = upgrade.new.head.block_bytes
+    return sum(size for number, block in upgrade.new.blocks() if sums.get(number) != hash(block))
+
+
+def _make(folder: Path, file_system: str, old: Path, new: Path, said: Path) -> None:
+    tree, part = folder / "before.tar", folder / "part.tar"
+    if not tree.exists():
+        _run(
+            *_NICE, "mmdebstrap", "--variant=minbase", f"--include={INCLUDE}", "--quiet", SUITE, str(part),
+            f"deb {MIRROR} {SUITE} main",
+        )  # fmt: skip
+        part.rename(tree)
+    disk, root = folder / f"{file_system}.disk", folder / f"{file_system}.root"
+    disk.unlink(missing_ok=True)
+    root.mkdir(exist_ok=True)
+    with disk.open("wb") as file:
+        file.truncate(SIZE_BYTES)
+    _run(*MAKE[file_system], str(disk))
+    with _mounted(disk, root):
+        _run("tar", "-xpf", str(tree), "-C", str(root), "--numeric-owner")
+    _capture(disk, file_system, old)
+    with _mounted(disk, root):
+        before = _packages(root)
+        _upgrade(root)
+        after = _packages(root)
+    _capture(disk, file_system, new)
+    disk.unlink()
+    lines = [f"{name} {before.get(name, '-')} {version}" for name, version in after.items()]
+    said.write_text("\n".join(line for line in lines if len(set(line.split()[1:])) == 2) + "\n")
+
+
+def _upgrade(root: Path) -> None:
+    (root / "etc/apt/sources.list").write_text(
+        f"deb {MIRROR} {SUITE} main\ndeb {MIRROR} {SUITE}-updates main\ndeb {SECURITY} {SUITE}-security main\n"
+    )
+    (root / "usr/sbin/policy-rc.d").write_text("#!/bin/sh\nexit 101\n")
+    (root / "usr/sbin/policy-rc.d").chmod(0o755)
+    shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
+    with contextlib.ExitStack() as mounts:
+        for kind, place in (("proc", "proc"), ("sysfs", "sys"), ("devtmpfs", "dev")):
+            _run("mount", "-t", kind, kind, str(root / place))
+            mounts.callback(_run, "umount", str(root / place))
+        apt = (*_NICE, "chroot", str(root), "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q")
+        _run(*apt, "update")
+        _run(*apt, "-y", "-o", "Dpkg::Options::=--force-confold", "dist-upgrade")
+        _run(*apt, "clean")
+
+
+def _packages(root: Path) -> dict[str, str]:
+    found = _run("chroot", str(root), "dpkg-query", "-W", "-f", "${Package} ${Version}\n")
+    return dict(line.split(" ", 1) for line in found.splitlines())
+
+
+@contextlib.contextmanager
+def _mounted(disk: Path, root: Path) -> Iterator[None]:
+    _run("mount", "-o", "loop", str(disk), str(root))
+    try:
+        yield
+    finally:
+        _run("umount", str(root))
+
+
+def _capture(disk: Path, file_system: str, to: Path) -> None:
+    device = _run("losetup", "--find", "--show", str(disk)).strip()
+    try:
+        _run(*_NICE, f"partclone.{file_system}", "-q", "-c", "-a", "0", "-L", "/dev/null", "-s", device, "-O", str(to))
+    finally:
+        _run("losetup", "--detach", device)
+
+
+def _run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(done.stdout[-2000:], done.stderr[-2000:], file=sys.stderr)
+        raise SystemExit(f"{' '.join(command)} failed")
+    return done.stdout
