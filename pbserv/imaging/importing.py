@@ -36,10 +36,13 @@ from pbserv.imaging.import_plan import (
 )
 from pbserv.imaging.inspection import InspectionError, Report, inspect
 from pbserv.imaging.manifest import Fact, Manifest, ManifestItem, print_manifest
+from pbserv.imaging.trees import TREE, pack_tree, plan_tree
 from pbserv.imaging.unpack import MAX_PLAIN_BYTES, unpacked
 
 _CHUNK = 1 << 20
 _QEMU_SECONDS = 20
+_LEVEL = 1
+"""Of parts on their way; the server makes frames of its own."""
 
 
 def _nothing(_count: int) -> None: ...
@@ -66,7 +69,7 @@ class Uploader(Protocol):
 
     @property
     def part_bytes(self) -> int:
-        """So many bytes every part but the last of an item has."""
+        """So many bytes a part has at most."""
         ...
 
     def next_part(self, item: str) -> int:
@@ -78,7 +81,7 @@ class Uploader(Protocol):
         ...
 
     def complete(self, item: str, parts: int, plain_bytes: int) -> Received:
-        """All parts of the item are there; ``plain_bytes`` is their sum."""
+        """All parts of the item are there; ``plain_bytes`` is their sum, before parts were compressed."""
         ...
 
     def commit(self, manifest: str) -> Mapping[str, Any]:
@@ -87,7 +90,10 @@ class Uploader(Protocol):
 
 
 def survey(path: Path) -> Source:
-    """Look at ``path``, a file or a directory of FOG or Clonezilla; raises InspectionError with the reason."""
+    """Look at ``path``, a file or a directory of FOG or Clonezilla; raises InspectionError with the reason.
+
+    A directory of any files, as an add-on image, is :func:`survey_tree`.
+    """
     reports = inspect(path)
     system = reports[0].system
     try:
@@ -105,6 +111,11 @@ def survey(path: Path) -> Source:
         raise InspectionError(f"{path}: {fault}") from fault
     except OSError as fault:
         raise InspectionError(f"{fault.filename or path}: {fault.strerror or fault}") from fault
+
+
+def survey_tree(path: Path) -> Source:
+    """All that is below the directory ``path`` as one add-on image; raises InspectionError."""
+    return Source(path, (plan_tree(path),))
 
 
 def _seen(report: Report) -> Seen:
@@ -168,6 +179,8 @@ def content(source: Source, item: PlannedItem, *, convert: bool, advance: Callab
     if item.kind == "boot":
         made = zstandard.ZstdCompressor(level=3).compress(item.content)
         return _one(made)
+    if item.kind == TREE:
+        return pack_tree(source.directory, advance)
     if not item.volumes:
         return _one(item.content)
     stored = _virtual(source.directory, item, advance) if item.virtual else _volumes(source.directory, item, advance)
@@ -293,25 +306,40 @@ def send(
     items: list[ManifestItem] = []
     facts: list[Fact] = []
     for item in plan.items:
-        with closing(content(source, item, convert=convert, advance=advance)) as pieces:
-            received, plain = _send_item(item, pieces, uploader)
-        native = natively(item, convert)
-        plain = plain if native else item.plain_bytes
+        read: list[int] = [0]
+
+        def heard(count: int, read: list[int] = read) -> None:
+            read[0] += count
+            advance(count)
+
+        with closing(content(source, item, convert=convert, advance=heard)) as pieces:
+            native = natively(item, convert)
+            received, plain = _send_item(item, pieces, uploader, native)
+        plain = plain if native else read[0] if item.kind == TREE else item.plain_bytes
         items.append(ManifestItem(item.name, item.kind, item.partition, received.size_bytes, received.sha256, plain))
         facts += [Fact(item.name, key, value) for key, value in item.facts if not (native and key == "compressor")]
     return uploader.commit(print_manifest(Manifest(plan.disk, tuple(items), tuple(facts))))
 
 
-def _send_item(item: PlannedItem, pieces: Iterable[bytes], uploader: Uploader) -> tuple[Received, int]:
-    """(what the server has, bytes that were sent)"""
+def _send_item(item: PlannedItem, pieces: Iterable[bytes], uploader: Uploader, native: bool) -> tuple[Received, int]:
+    """(what the server has, bytes that were sent, before compression).
+
+    Parts that the server cuts into frames are compressed one by one: so none can be taken for compressed by its bytes.
+    """
     have = uploader.next_part(item.name)
     number = total = 0
-    for body in _parts(pieces, uploader.part_bytes):
+    for plain in _parts(pieces, _room(uploader.part_bytes) if native else uploader.part_bytes):
         number += 1
-        total += len(body)
+        total += len(plain)
         if number >= have:
+            body = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True).compress(plain) if native else plain
             uploader.part(item.name, item.kind, number, body, hashlib.sha256(body).hexdigest())
     return uploader.complete(item.name, number, total), total
+
+
+def _room(part_bytes: int) -> int:
+    """So many bytes fit into a part also where compression makes them longer: 1/256 and some, as zstd says."""
+    return part_bytes - (part_bytes >> 7) - 1024
 
 
 def _parts(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
