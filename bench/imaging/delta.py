@@ -31,16 +31,18 @@ def main() -> int:
         return 2
     rows, packages = list[Row](), dict[str, Sequence[str]]()
     for file_system in options.file_systems.split(","):
-        upgrade = upgraded(options.folder, file_system)
-        packages[file_system] = upgrade.packages
-        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            whole, changed = whole_stream(upgrade.new), changed_bytes(upgrade)
-            rows.append(measure(upgrade, EXTENT_BYTES, whole, changed, Path(folder)))
+        for upgrade in upgraded(options.folder, file_system):
+            packages[f"{file_system}, {upgrade.step}"] = upgrade.packages
+            with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+                whole, changed = whole_stream(upgrade.new), changed_bytes(upgrade)
+                rows.append(measure(upgrade, EXTENT_BYTES, whole, changed, Path(folder)))
     print(table(rows))
     options.json.write_text(json.dumps(result(rows, packages), indent=1) + "\n")
     worst = max(rows, key=lambda row: row.factor)
     if worst.factor > LIMIT:
-        print(f"{worst.file_system}: {worst.factor} times the blocks that changed; the limit is {LIMIT}")
+        print(
+            f"{worst.file_system}, {worst.upgrade}: {worst.factor} times the blocks that changed; the limit is {LIMIT}"
+        )
         return 1
     return 0
 

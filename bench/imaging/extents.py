@@ -36,6 +36,7 @@ class Row:
     """One extent size on one file system. ``factor`` is delta_bytes by changed_bytes; speeds in MB/s."""
 
     file_system: str
+    upgrade: str
     extent_bytes: int
     item_bytes: int
     stream_zstd_bytes: int
@@ -91,7 +92,7 @@ def measure(upgrade: Upgrade, extent: int, whole_bytes: int, changed: int, folde
     difference = unshared(new.index, old.index)
     header = new.index.header
     row = Row(
-        upgrade.file_system, extent, header.stored_bytes, whole_bytes, os.fstat(new.pbx).st_size, changed,
+        upgrade.file_system, upgrade.step, extent, header.stored_bytes, whole_bytes, os.fstat(new.pbx).st_size, changed,
         difference.plain_bytes, difference.stored_bytes, missing(new.index, old.index).sent_bytes,
         round(difference.plain_bytes / changed, 2), round(old.mb_s), round(_read_speed(new.path, header.stream_bytes)),
     )  # fmt: skip
@@ -117,6 +118,7 @@ def table(rows: Sequence[Row]) -> str:
     """The rows as text, sizes in MB."""
     head = (
         "file system",
+        "upgrade",
         "extent",
         "item",
         "to zstd -3",
@@ -130,7 +132,7 @@ def table(rows: Sequence[Row]) -> str:
     )
     lines = [
         (
-            row.file_system, f"{row.extent_bytes >> 10} KiB", f"{row.item_bytes / 1e6:.1f}",
+            row.file_system, row.upgrade, f"{row.extent_bytes >> 10} KiB", f"{row.item_bytes / 1e6:.1f}",
             f"{row.item_bytes / row.stream_zstd_bytes - 1:+.1%}", f"{row.index_bytes / 1e6:.2f}",
             f"{row.changed_bytes / 1e6:.1f}", f"{row.delta_bytes / 1e6:.1f}", f"{row.factor:.2f}",
             f"{row.sent_bytes / 1e6:.1f}", f"{row.write_mb_s:.0f} MB/s", f"{row.read_mb_s:.0f} MB/s",
@@ -156,13 +158,13 @@ def main() -> int:
         return 2
     rows, packages = list[Row](), dict[str, Sequence[str]]()
     for file_system in options.file_systems.split(","):
-        upgrade = upgraded(options.folder, file_system)
-        packages[file_system] = upgrade.packages
-        whole, changed = whole_stream(upgrade.new), changed_bytes(upgrade)
-        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            for size in SIZES:
-                rows.append(measure(upgrade, size, whole, changed, Path(folder)))
-                print(table(rows[-1:]), flush=True)
+        for upgrade in upgraded(options.folder, file_system):
+            packages[f"{file_system}, {upgrade.step}"] = upgrade.packages
+            whole, changed = whole_stream(upgrade.new), changed_bytes(upgrade)
+            with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+                for size in SIZES:
+                    rows.append(measure(upgrade, size, whole, changed, Path(folder)))
+                    print(table(rows[-1:]), flush=True)
     print(table(rows))
     options.json.write_text(json.dumps(result(rows, packages), indent=1) + "\n")
     return 0

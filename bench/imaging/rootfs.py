@@ -7,10 +7,11 @@ on a device in use.
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +24,10 @@ INCLUDE = (
     "linux-image-amd64,openssl,python3,perl,openssh-server,curl,vim,git,ca-certificates,systemd-sysv,locales,bind9-host,"
     "gnupg,binutils,samba-libs,libglib2.0-0,krb5-user,gcc,poppler-utils,imagemagick,cups,network-manager"
 )
+KERNEL = "linux-image-amd64"
+STEPS = ("packages", "kernel too")
+"""First everything but the kernel: scattered files are replaced. A new kernel is one large area beside the old one."""
 SIZE_BYTES = 6 << 30
-BLOCK = 4096
 MAKE = {
     "ext4": ("mkfs.ext4", "-q", "-F"),
     "xfs": ("mkfs.xfs", "-q", "-f"),
@@ -53,21 +56,28 @@ class Capture:
 
 @dataclass(frozen=True)
 class Upgrade:
-    """Before and after; ``packages`` are lines "name old new" of what apt changed."""
+    """Before and after; ``packages`` are lines "name old new" of what apt changed. ``step`` is one of STEPS."""
 
     file_system: str
+    step: str
     old: Capture
     new: Capture
     packages: tuple[str, ...]
 
 
-def upgraded(folder: Path, file_system: str) -> Upgrade:
-    """Make both versions below ``folder``, or take those that are there."""
+def upgraded(folder: Path, file_system: str) -> list[Upgrade]:
+    """Make the versions below ``folder``, or take those that are there: the first against each later one."""
     folder.mkdir(parents=True, exist_ok=True)
-    old, new, said = (folder / f"{file_system}.{name}" for name in ("old", "new", "packages"))
+    streams = [folder / f"{file_system}.{number}" for number in range(len(STEPS) + 1)]
+    said = folder / f"{file_system}.packages.json"
     if not said.exists():
-        _make(folder, file_system, old, new, said)
-    return Upgrade(file_system, capture(old), capture(new), tuple(said.read_text().splitlines()))
+        said.write_text(json.dumps(_make(folder, file_system, streams)))
+    packages = json.loads(said.read_text())
+    old = capture(streams[0])
+    return [
+        Upgrade(file_system, step, old, capture(stream), tuple(packages[step]))
+        for step, stream in zip(STEPS, streams[1:], strict=True)
+    ]
 
 
 def capture(path: Path) -> Capture:
@@ -88,7 +98,7 @@ def changed_bytes(upgrade: Upgrade) -> int:
     return sum(size for number, block in upgrade.new.blocks() if sums.get(number) != hash(block))
 
 
-def _make(folder: Path, file_system: str, old: Path, new: Path, said: Path) -> None:
+def _make(folder: Path, file_system: str, streams: Sequence[Path]) -> dict[str, list[str]]:
     tree, part = folder / "before.tar", folder / "part.tar"
     if not tree.exists():
         _run(
@@ -104,18 +114,19 @@ def _make(folder: Path, file_system: str, old: Path, new: Path, said: Path) -> N
     _run(*MAKE[file_system], str(disk))
     with _mounted(disk, root):
         _run("tar", "-xpf", str(tree), "-C", str(root), "--numeric-owner")
-    _capture(disk, file_system, old)
-    with _mounted(disk, root):
         before = _packages(root)
-        _upgrade(root)
-        after = _packages(root)
-    _capture(disk, file_system, new)
+    _capture(disk, file_system, streams[0])
+    changed = {}
+    for step, stream in zip(STEPS, streams[1:], strict=True):
+        with _mounted(disk, root):
+            _upgrade(root, step)
+            changed[step] = _differences(before, _packages(root))
+        _capture(disk, file_system, stream)
     disk.unlink()
-    lines = [f"{name} {before.get(name, '-')} {version}" for name, version in after.items()]
-    said.write_text("\n".join(line for line in lines if len(set(line.split()[1:])) == 2) + "\n")
+    return changed
 
 
-def _upgrade(root: Path) -> None:
+def _upgrade(root: Path, step: str) -> None:
     (root / "etc/apt/sources.list").write_text(
         f"deb {MIRROR} {SUITE} main\ndeb {MIRROR} {SUITE}-updates main\ndeb {SECURITY} {SUITE}-security main\n"
     )
@@ -126,10 +137,17 @@ def _upgrade(root: Path) -> None:
         for kind, place in (("proc", "proc"), ("sysfs", "sys"), ("devtmpfs", "dev")):
             _run("mount", "-t", kind, kind, str(root / place))
             mounts.callback(_run, "umount", str(root / place))
-        apt = (*_NICE, "chroot", str(root), "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q")
+        inside = (*_NICE, "chroot", str(root))
+        apt = (*inside, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q")
+        _run(*inside, "apt-mark", "hold" if step == "packages" else "unhold", KERNEL)
         _run(*apt, "update")
         _run(*apt, "-y", "-o", "Dpkg::Options::=--force-confold", "dist-upgrade")
         _run(*apt, "clean")
+
+
+def _differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    lines = (f"{name} {before.get(name, '-')} {version}" for name, version in after.items())
+    return [line for line in lines if len(set(line.split()[1:])) == 2]
 
 
 def _packages(root: Path) -> dict[str, str]:

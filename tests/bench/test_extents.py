@@ -13,7 +13,7 @@ def upgrade(folder: Path) -> Upgrade:
     old, new = partclone(range(1000), 4000), partclone({*range(1000), 2000}, 4000, seeds={16: 1})
     for name, made in (("old", old), ("new", new)):
         (folder / name).write_bytes(made.plain)
-    return Upgrade("ext4", capture(folder / "old"), capture(folder / "new"), ("openssl 1 2",))
+    return Upgrade("ext4", "packages", capture(folder / "old"), capture(folder / "new"), ("openssl 1 2",))
 
 
 def test_what_changed_is_counted_by_blocks(tmp_path: Path) -> None:
