@@ -236,6 +236,7 @@ capture() {
 	choose_disk 1
 	! flag DRY_RUN || { plan_capture; say 'dry run: nothing is taken'; return 0; }
 	: >"$WORK/facts"
+	script_around before
 	stage partition "$DISK"
 	capture_table
 	awk -v s="$SECTOR" -v n="$(done_bytes)" '{ n += $3 * s } END { printf "%.0f\n", n }' "$WORK/parts" >"$WORK/total"
@@ -249,4 +250,6 @@ capture() {
 	persist 3 "$WORK/answer" --max-time 600 -H 'Content-Type: text/plain' --data-binary "@$WORK/manifest" \
 		"$URL/client/v1/jobs/$JOB/commit" || die "the server did not take the image: $ERROR"
 	grep -q '^COMMITTED' "$WORK/answer" || die "the server did not take the image: $(head -n 1 "$WORK/answer")"
+	WRITTEN='the image is in the store, but '
+	script_around after
 }

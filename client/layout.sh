@@ -5,7 +5,7 @@
 # chosen (items that are written: name, kind, number on the disk, stored bytes, sha256, plain bytes, number in the image).
 
 flag() { [ "$(value "$1")" = 1 ]; }
-fact() { awk -v i="$1" -v k="$2" '$1 == i && $2 == k { print $3; exit }' "$WORK/facts"; }
+fact() { awk -v i="$1" -v k="$2" '$1 == i && $2 == k { print $3; exit }' "$WORK/$FACTS"; }
 number() { case "$1" in '' | *[!0-9]*) echo 0 ;; *) echo "$1" ;; esac; }
 grows() { case "$1" in partclone.ext[234] | partclone.xfs | partclone.btrfs | partclone.ntfs) return 0 ;; *) return 1 ;; esac; }
 field() { awk -v n="$2" -v f="$3" '$1 == n { print $f; exit }' "$WORK/$1"; } # FILE NUMBER FIELD

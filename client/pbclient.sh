@@ -19,12 +19,12 @@ URL='' TOKEN='' MAC='' ONLY_DISKS=${PB_DISKS:-} REBOOT=yes
 ORDER='' ORDER_IMAGE='' ORDER_DISK='' ORDER_OVERWRITE=0
 JOB='' ACTION='' TARGET_DISK='' FINISH=none
 DISK='' NODE='' SECTOR='' ERROR='' WORK='' LOOP_PID='' WAIT_PID='' STARTED=$(date +%s)
-PROTOCOL=1 VERIFIED='' WAITED_MS=0 CACHED='' ESP=''
+PROTOCOL=1 VERIFIED='' WAITED_MS=0 CACHED='' ESP='' ITEMS=items FACTS=facts WRITTEN=''
 BOOT_CAP=1048576
 DOWNLOAD_TRIES=8
 PART_TRIES=40
 # The one list of the parts; whatever copies the client takes all *.sh of this folder, and img.
-for part in talk disks streams layout cache restore after capture inventory tasks; do
+for part in talk disks streams layout cache restore after system capture inventory tasks; do
 	# shellcheck source=/dev/null
 	. "$HERE/$part.sh"
 done

@@ -136,6 +136,7 @@ restore() {
 	plan_restore
 	[ "$(value EFI_ENTRY)" = 0 ] || plan_efi_entry
 	! flag DRY_RUN || { say 'dry run: nothing is written'; return 0; }
+	script_around before
 	use_cache
 	write_table
 	# The loop bodies must not read the list as their own input.
@@ -147,7 +148,10 @@ restore() {
 	VERIFIED=stream
 	[ "$(value VERIFY)" != read ] || read_back
 	! flag RESIZE || grow_file_systems
+	WRITTEN='the image is on the disk, but '
+	finish_system
 	write_efi_entry
+	script_around after
 	stage finish
 	settle
 }

@@ -31,7 +31,7 @@ download() { # ITEM STORED_BYTES [START]: writes the item to stdout; a broken tr
 		cancelled && return 1
 		# The group's stdout is the stream; curl's closing line goes to stderr.
 		curl -sSfL -C "$at" --connect-timeout 10 --speed-limit 1 --speed-time 120 -H "@$WORK/auth" \
-			-w '%{stderr}\nSTAT %{http_code} %{size_download}\n' "$URL/client/v1/jobs/$JOB/items/$1" 2>"$WORK/curl.err" &
+			-w '%{stderr}\nSTAT %{http_code} %{size_download}\n' "$URL/client/v1/jobs/$JOB/$ITEMS/$1" 2>"$WORK/curl.err" &
 		echo $! >>"$WORK/pids"
 		wait $!
 		status=$?
@@ -63,7 +63,7 @@ stream_in() { # ITEM KIND STORED_BYTES SHA256 WRITER...: cache or server -> hash
 	shift 4
 	[ -z "$CACHED" ] || [ ! -f "$CACHED/$item" ] || from=cache
 	until stream_once "$@"; do
-		[ "$from" = cache ] || die "item $item: $ERROR"
+		[ "$from" = cache ] || die "${WRITTEN}item $item: $ERROR"
 		say "item $item: the copy in the cache is damaged ($ERROR); taking it from the server"
 		rm -f "$CACHED/$item"
 		from=server

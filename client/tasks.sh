@@ -8,10 +8,24 @@ task_environment() { # what scripts and shells know of their job
 	[ -n "$REBOOT" ] || { PB_NO_REBOOT=yes && export PB_NO_REBOOT; }
 }
 
-script() { # runs the bundle's script in a session and a folder of its own; what it leaves running ends with it
+script() { # runs the bundle's script
 	stage script "$(value BUNDLE)"
 	persist 5 "$WORK/script" --max-time 60 "$URL/client/v1/jobs/$JOB/script" || die "no script: $ERROR"
+	perform script
+}
+
+script_around() { # before|after: the work's own scripts around a restore or a capture
+	flag "$(echo "$1" | tr '[:lower:]' '[:upper:]')" || return 0
+	stage script "$1"
+	persist 5 "$WORK/script" --max-time 60 "$URL/client/v1/jobs/$JOB/scripts/$1" || die "${WRITTEN}no script $1: $ERROR"
+	PB_ACTION=$ACTION PB_IMAGE=$(value IMAGE) PB_DISK=$DISK
+	export PB_ACTION PB_IMAGE PB_DISK
+	perform "script $1"
+}
+
+perform() { # NAME: runs $WORK/script in a session and a folder of its own; what it leaves running ends with it
 	task_environment
+	rm -rf "$WORK/run"
 	mkdir "$WORK/run" && fifos f1 f2
 	(cd "$WORK/run" && exec setsid sh "$WORK/script") </dev/null >"$WORK/f1" 2>&1 &
 	script_pid=$!
@@ -33,7 +47,7 @@ script() { # runs the bundle's script in a session and a folder of its own; what
 	sed 's/^/| /' "$WORK/output" | tail -n 35 >>"$WORK/log"
 	! cancelled || die cancelled
 	script_last=$(last_line "$WORK/output")
-	[ "$script_status" = 0 ] || die "script ended with $script_status${script_last:+: $script_last}"
+	[ "$script_status" = 0 ] || die "$WRITTEN$1 ended with $script_status${script_last:+: $script_last}"
 }
 
 # ---------------------------------------------------------------- maintenance

@@ -20,6 +20,7 @@ from urllib.parse import parse_qs
 TOKEN = "a-token"
 ITEM = re.compile(r"/client/v1/jobs/([^/]+)/items/([A-Za-z0-9_-][A-Za-z0-9._-]{0,63})$")
 PART = re.compile(r"/client/v1/jobs/([^/]+)/items/([A-Za-z0-9_-][A-Za-z0-9._-]{0,63})/parts/(\d+)\?kind=([a-z0-9.]+)$")
+ADDON = re.compile(r"/client/v1/jobs/[^/]+/addons/([^/]+)/(?:manifest|items/([^/]+))$")
 COMPLETE = re.compile(r"/client/v1/jobs/([^/]+)/items/([A-Za-z0-9_-][A-Za-z0-9._-]{0,63})/complete$")
 
 
@@ -58,6 +59,7 @@ class Job:
     options: dict[str, str] = field(default_factory=dict)  # further keys of the answer
     scripts: dict[str, str] = field(default_factory=dict)  # before, after
     identity: str = ""
+    addons: dict[str, bytes] = field(default_factory=dict)  # the archive of each
     gets: list[str] = field(default_factory=list)  # items asked for
     parts: dict[str, list[bytes]] = field(default_factory=dict)
     received: dict[str, tuple[int, str]] = field(default_factory=dict)
@@ -131,12 +133,27 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, self.job.manifest)
         elif self.path.startswith(prefix := f"/client/v1/jobs/{self.job.number}/scripts/"):
             self.answer(200, self.job.scripts[self.path.removeprefix(prefix)])
-        elif self.path == f"/client/v1/jobs/{self.job.number}/identity":
-            self.answer(200, self.job.identity)
+        elif self.path.startswith(f"/client/v1/jobs/{self.job.number}/identity?form="):
+            self.answer(200, self.job.identity + self.path.partition("=")[2])
+        elif addon := ADDON.fullmatch(self.path):
+            self.send_addon(addon[1], addon[2] or "")
         elif (match := ITEM.fullmatch(self.path)) and match[2] in self.job.items:
             self.send_item(match[2])
         else:
             self.answer(404, "error: no such thing")
+
+    def send_addon(self, name: str, item: str) -> None:
+        """The manifest of an add-on image, or its one item."""
+        data = self.job.addons[name]
+        if not item:
+            digest = hashlib.sha256(data).hexdigest()
+            lines = ["pbserv-image 1", "disk 0 512 none bios", f"item tree tree 0 {len(data)} {digest} 0"]
+            return self.answer(200, "\n".join([*lines, "fact tree compressor zstd"]) + "\n")
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+        return None
 
     def send_item(self, name: str) -> None:
         """Sends the whole item or the range asked for, with the misbehaviour that the test wants."""

@@ -1,0 +1,73 @@
+# Part of pbclient.sh: the restored system: add-on images laid over it, and its file with the image-safe data.
+# shellcheck shell=sh disable=SC2154,SC2034  # the variables of pbclient.sh
+
+finish_system() {
+	addons=$(value ADDONS)
+	[ -n "$addons" ] || flag IDENTITY || return 0
+	stage system
+	if ! open_system; then
+		[ -z "$addons" ] || die "${WRITTEN}no partition with a system was found for the add-ons $addons: $ERROR"
+		say "note: no identity file was written: no partition with a system was found: $ERROR"
+		return
+	fi
+	say "system: $SYSTEM on $NODE"
+	for addon in $addons; do lay_over "$addon"; done
+	! flag IDENTITY || write_identity
+	umount "$WORK/mnt" || die "${WRITTEN}the system's partition cannot be unmounted"
+}
+
+open_system() { # mounts the partition with a Linux or a Windows; sets SYSTEM and ROOT
+	ERROR='none of those that were written holds /etc or \Windows'
+	mkdir -p "$WORK/mnt"
+	while read -r _ kind number _ <&4; do
+		case "$kind" in
+		partclone.ext[234] | partclone.xfs | partclone.btrfs)
+			target_node "$number"
+			mount -t "${kind#partclone.}" "$NODE" "$WORK/mnt" 2>"$WORK/mount.err" || { ERROR=$(last_line "$WORK/mount.err"); continue; }
+			SYSTEM=linux
+			for ROOT in "$WORK/mnt" "$WORK/mnt/@" "$WORK/mnt/@rootfs" "$WORK/mnt/root"; do
+				[ ! -d "$ROOT/etc" ] || return 0
+			done
+			;;
+		partclone.ntfs)
+			target_node "$number"
+			ntfs-3g -o windows_names "$NODE" "$WORK/mnt" 2>"$WORK/mount.err" || { ERROR=$(last_line "$WORK/mount.err"); continue; }
+			SYSTEM=windows ROOT=$WORK/mnt
+			[ ! -d "$ROOT/Windows" ] && [ ! -d "$ROOT/WINDOWS" ] || return 0
+			;;
+		*) continue ;;
+		esac
+		umount "$WORK/mnt"
+	done 4<"$WORK/chosen"
+	return 1
+}
+
+lay_over() { # NAME: an add-on image, one archive of files
+	stage add-on "$1"
+	case "$1" in */* | .* | '') die "${WRITTEN}the server names an add-on '$1'" ;; esac
+	persist 5 "$WORK/addon" --max-time 60 "$URL/client/v1/jobs/$JOB/addons/$1/manifest" || die "${WRITTEN}no add-on $1: $ERROR"
+	sed -n 's/^item //p' "$WORK/addon" >"$WORK/addon.list"
+	sed -n 's/^fact //p' "$WORK/addon" >"$WORK/addon.facts"
+	ITEMS=addons/$1/items FACTS=addon.facts CACHED=''
+	while read -r name kind _ stored sum _ <&5; do
+		[ "$kind" = tree ] || die "${WRITTEN}item $name of the add-on $1 is of kind $kind, not a tree of files"
+		if [ "$SYSTEM" = windows ]; then
+			stream_in "$name" "$kind" "$stored" "$sum" tar -x -f - --no-same-owner --no-same-permissions -C "$ROOT"
+		else
+			stream_in "$name" "$kind" "$stored" "$sum" tar -x -f - -p --numeric-owner --xattrs '--xattrs-include=*' --acls -C "$ROOT"
+		fi
+	done 5<"$WORK/addon.list"
+	ITEMS=items FACTS=facts
+}
+
+write_identity() { # the file as the server wrote it for this kind of system; it has a token
+	stage identity
+	persist 5 "$WORK/identity" --max-time 60 "$URL/client/v1/jobs/$JOB/identity?form=$SYSTEM" || die "${WRITTEN}no identity: $ERROR"
+	identity_folder=$ROOT/etc/pbserv identity_file=identity
+	[ "$SYSTEM" != windows ] || { identity_folder=$ROOT/pbserv identity_file=identity.txt; }
+	# shellcheck disable=SC2174  # only the last folder is new
+	mkdir -p -m 755 "$identity_folder" && (umask 077 && cat "$WORK/identity" >"$identity_folder/$identity_file") ||
+		die "${WRITTEN}the identity file could not be written"
+	chmod 600 "$identity_folder/$identity_file" 2>/dev/null
+	rm -f "$WORK/identity"
+}

@@ -1,0 +1,146 @@
+"""What belongs to a restore besides the image: scripts around it, the identity file, add-on images."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.client import disks
+from tests.client.machine import Fixture, boot_bytes, client
+from tests.client.standin import Job, StandIn
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root rights: loop devices"),
+]
+TABLE = "label: dos\nstart=2048, size=8MiB, type=83\nsize=24MiB, type=83\n"
+
+
+def captured(device: str) -> Job:
+    with StandIn(job := Job("capture", options={"PROTOCOL": "2"})) as server:
+        output = client(server, device)
+    assert job.outcome() == ("1", ""), output
+    return job
+
+
+@pytest.fixture
+def image(loop: Fixture, tmp_path: Path) -> Job:
+    """A data partition in front, a Linux behind it."""
+    source = loop("source", 34, table=TABLE)
+    for number, folders in ((1, ["data"]), (2, ["etc", "usr"])):
+        with disks.partition(source, number) as node:
+            disks.run("mkfs.ext4", "-q", node)
+            with disks.mounted(node, tmp_path / "m") as mount:
+                for folder in folders:
+                    (mount / folder).mkdir()
+    return captured(source)
+
+
+def archive(folder: Path) -> bytes:
+    """A tree of files as the server keeps it."""
+    (folder / "opt/tool").mkdir(parents=True)
+    (folder / "opt/tool/run").write_text("#!/bin/sh\n")
+    os.chown(folder / "opt/tool/run", 1234, 5678)
+    (folder / "opt/tool/run").chmod(0o4755)
+    (folder / "opt/link").symlink_to("tool/run")
+    made = subprocess.run(["tar", "-C", str(folder), "-c", "opt"], capture_output=True, check=True).stdout
+    return subprocess.run(["zstd", "-qc"], input=made, capture_output=True, check=True).stdout
+
+
+def test_add_ons_and_identity_get_onto_the_system(loop: Fixture, image: Job, tmp_path: Path) -> None:
+    job = image.again(ADDONS="tools", IDENTITY="1", VERIFY="read")
+    job.identity = "HOSTNAME='lab7'\n# for "
+    job.addons = {"tools": archive(tmp_path / "tree")}
+    target = loop("target", 40)
+    with StandIn(job) as server:
+        output = client(server, target)
+    assert job.outcome() == ("1", ""), output
+    with disks.partition(target, 2) as node, disks.mounted(node, tmp_path / "m") as mount:
+        told = mount / "etc/pbserv/identity"
+        assert told.read_text() == "HOSTNAME='lab7'\n# for linux"
+        assert (told.stat().st_mode & 0o777, told.stat().st_uid) == (0o600, 0)
+        tool = (mount / "opt/tool/run").stat()
+        assert (tool.st_mode & 0o7777, tool.st_uid, tool.st_gid) == (0o4755, 1234, 5678)
+        assert os.readlink(mount / "opt/link") == "tool/run"
+    with disks.partition(target, 1) as node, disks.mounted(node, tmp_path / "m") as mount:
+        assert not (mount / "etc").exists()
+
+
+def test_windows_gets_its_own_file(loop: Fixture, tmp_path: Path) -> None:
+    source = loop("source", 64, table="label: dos\nstart=2048, size=50MiB, type=7\n")
+    with disks.partition(source, 1) as node:
+        disks.run("mkfs.ntfs", "-Q", "-q", "-F", node)
+        with disks.mounted(node, tmp_path / "m") as mount:
+            (mount / "Windows").mkdir()
+    job = captured(source).again(IDENTITY="1")
+    job.identity = "name "
+    target = loop("target", 64)
+    with StandIn(job) as server:
+        output = client(server, target)
+    assert job.outcome() == ("1", ""), output
+    with disks.partition(target, 1) as node, disks.mounted(node, tmp_path / "m") as mount:
+        assert (mount / "pbserv/identity.txt").read_text() == "name windows"
+
+
+def test_without_a_system_an_identity_is_noted_and_an_add_on_fails(loop: Fixture, image: Job) -> None:
+    target = loop("target", 40, table=TABLE)
+    job = image.again(IDENTITY="1", PARTITIONS="1")
+    with StandIn(job) as server:
+        output = client(server, target)
+    assert job.outcome() == ("1", ""), output
+    assert "no identity file was written" in output
+    job = image.again(ADDONS="tools", PARTITIONS="1")
+    with StandIn(job) as server:
+        client(server, target)
+    ok, reason = job.outcome()
+    assert ok == "0"
+    assert reason.startswith("the image is on the disk, but no partition with a system")
+
+
+def test_scripts_run_around_a_restore(loop: Fixture, image: Job, tmp_path: Path) -> None:
+    target = loop("target", 40)
+    seen = tmp_path / "seen"
+    job = image.again(BEFORE="1", AFTER="1")
+    job.scripts = {
+        "before": f"echo before $PB_ACTION $PB_DISK $(blkid -p -o value -s PTTYPE $PB_DISK) >>{seen}\n",
+        "after": f"echo after $PB_IMAGE $(blkid -p -o value -s PTTYPE $PB_DISK) >>{seen}\n",
+    }
+    with StandIn(job) as server:
+        output = client(server, target)
+    assert job.outcome() == ("1", ""), output
+    assert seen.read_text() == f"before restore {target}\nafter an-image dos\n"
+
+
+def test_a_script_that_fails_before_keeps_the_disk_and_one_after_says_that_it_is_written(
+    loop: Fixture, image: Job
+) -> None:
+    target = loop("target", 40)
+    job = image.again(BEFORE="1")
+    job.scripts = {"before": "echo not today; exit 4\n"}
+    with StandIn(job) as server:
+        client(server, target)
+    assert job.outcome() == ("0", "script before ended with 4: not today")
+    assert not any(boot_bytes(target, 0, 1 << 20))
+    job = image.again(AFTER="1")
+    job.scripts = {"after": "exit 5\n"}
+    with StandIn(job) as server:
+        client(server, target)
+    assert job.outcome() == ("0", "the image is on the disk, but script after ended with 5")
+
+
+def test_scripts_run_around_a_capture(loop: Fixture, tmp_path: Path) -> None:
+    source = loop("source", 34, table=TABLE)
+    for number in (1, 2):
+        with disks.partition(source, number) as node:
+            disks.run("mkfs.ext4", "-q", node)
+    seen = tmp_path / "seen"
+    job = Job("capture", options={"PROTOCOL": "2", "BEFORE": "1", "AFTER": "1"})
+    job.scripts = {"before": f"echo $PB_ACTION >{seen}\n", "after": f"echo after >>{seen}; exit 1\n"}
+    with StandIn(job) as server:
+        client(server, source)
+    assert job.outcome() == ("0", "the image is in the store, but script after ended with 1")
+    assert job.manifest
+    assert seen.read_text() == "capture\nafter\n"
