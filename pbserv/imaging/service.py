@@ -11,7 +11,7 @@ from typing import Final
 from fastapi import APIRouter
 
 from pbserv.errors import StartError
-from pbserv.imaging import client_routes, identity_routes, image_routes, job_routes
+from pbserv.imaging import addon_routes, client_routes, identity_routes, image_routes, job_routes
 from pbserv.imaging.backend import load_backend
 from pbserv.imaging.board import Sight
 from pbserv.imaging.captures import Captures
@@ -132,6 +132,7 @@ class ImagingService:
         )
         routes.include_router(job_routes.router(self._jobs, self._waker, self._registry, self._access))
         routes.include_router(identity_routes.router(self._identities, self._jobs, self._access))
+        routes.include_router(addon_routes.router(self._jobs, self._transfers, self._access))
         return routes
 
     async def start(self, settings: ImagingSettings) -> None:
