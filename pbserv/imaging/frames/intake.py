@@ -429,13 +429,13 @@ class Intake:
         whole.uncompressor.finish()
 
     def _rename(self) -> None:
-        """The index first: an item is never without the index that belongs to it, and a rest is found by its digest."""
+        """The item first: with another size than was noted it is not taken for the old one after a crash."""
         folder = self._folder_fd
+        os.rename(self._base, self.name, src_dir_fd=folder, dst_dir_fd=folder)
         try:
             os.rename(self._base + _INDEX, self.name + _INDEX, src_dir_fd=folder, dst_dir_fd=folder)
         except FileNotFoundError:
             self._unlink(self.name + _INDEX)
-        os.rename(self._base, self.name, src_dir_fd=folder, dst_dir_fd=folder)
         os.fsync(folder)
 
     # files
