@@ -35,21 +35,20 @@ class Uncompressor:
     """Any number of zstd frames one after the other, or bytes as they are."""
 
     def __init__(self, kind: Compression) -> None:
-        self._kind = kind
-        self._maker = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
+        self._maker = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW) if kind == "zstd" else None
         self._frame: zstandard.ZstdDecompressionObj | None = None
         self.taken = 0
 
     def feed(self, data: Buffer) -> Iterator[Buffer]:
         """The uncompressed bytes of ``data``, in pieces; raises BadStream with the byte where it went wrong."""
-        if self._kind == "none":
+        if self._maker is None:
             self.taken += len(data)
             yield data
             return
         made, size = list[bytes](), 0
         view = memoryview(data)
         for at in range(0, len(view), _SLICE):
-            piece = self._uncompress(bytes(view[at : at + _SLICE]))
+            piece = self._uncompress(self._maker, bytes(view[at : at + _SLICE]))
             made.append(piece)
             size += len(piece)
             if size >= _GATHER:
@@ -64,11 +63,11 @@ class Uncompressor:
         if self._frame is not None:
             raise BadStream(f"the body ends inside a zstd frame, after {self.taken} bytes; it is not complete")
 
-    def _uncompress(self, data: bytes) -> bytes:
+    def _uncompress(self, maker: zstandard.ZstdDecompressor, data: bytes) -> bytes:
         made = list[bytes]()
         self.taken += len(data)
         while data:
-            frame = self._frame or self._maker.decompressobj()
+            frame = self._frame or maker.decompressobj()
             try:
                 made.append(frame.decompress(data))
             except zstandard.ZstdError as fault:
