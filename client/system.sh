@@ -54,7 +54,9 @@ lay_over() { # NAME: an add-on image, one archive of files
 		if [ "$SYSTEM" = windows ]; then
 			stream_in "$name" "$kind" "$stored" "$sum" tar -x -f - --no-same-owner --no-same-permissions -C "$ROOT"
 		else
-			stream_in "$name" "$kind" "$stored" "$sum" tar -x -f - -p --numeric-owner --xattrs '--xattrs-include=*' --acls -C "$ROOT"
+			# what is there stays what it is: /lib a link to usr/lib, and the owner and mode of /etc
+			stream_in "$name" "$kind" "$stored" "$sum" tar -x -f - -p --keep-directory-symlink --no-overwrite-dir \
+				--numeric-owner --xattrs '--xattrs-include=*' --acls -C "$ROOT"
 		fi
 	done 5<"$WORK/addon.list"
 	ITEMS=items FACTS=facts

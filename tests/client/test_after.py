@@ -36,6 +36,9 @@ def image(loop: Fixture, tmp_path: Path) -> Job:
             with disks.mounted(node, tmp_path / "m") as mount:
                 for folder in folders:
                     (mount / folder).mkdir()
+                if "usr" in folders:
+                    (mount / "usr/lib").mkdir(mode=0o755)
+                    (mount / "lib").symlink_to("usr/lib")
     return captured(source)
 
 
@@ -46,7 +49,9 @@ def archive(folder: Path) -> bytes:
     os.chown(folder / "opt/tool/run", 1234, 5678)
     (folder / "opt/tool/run").chmod(0o4755)
     (folder / "opt/link").symlink_to("tool/run")
-    made = subprocess.run(["tar", "-C", str(folder), "-c", "opt"], capture_output=True, check=True).stdout
+    (folder / "lib").mkdir(mode=0o700)
+    (folder / "lib/tool.so").touch()
+    made = subprocess.run(["tar", "-C", str(folder), "-c", "opt", "lib"], capture_output=True, check=True).stdout
     return subprocess.run(["zstd", "-qc"], input=made, capture_output=True, check=True).stdout
 
 
@@ -65,6 +70,8 @@ def test_add_ons_and_identity_get_onto_the_system(loop: Fixture, image: Job, tmp
         tool = (mount / "opt/tool/run").stat()
         assert (tool.st_mode & 0o7777, tool.st_uid, tool.st_gid) == (0o4755, 1234, 5678)
         assert os.readlink(mount / "opt/link") == "tool/run"
+        assert os.readlink(mount / "lib") == "usr/lib"
+        assert ((mount / "usr/lib").stat().st_mode & 0o777, (mount / "usr/lib/tool.so").exists()) == (0o755, True)
     with disks.partition(target, 1) as node, disks.mounted(node, tmp_path / "m") as mount:
         assert not (mount / "etc").exists()
 

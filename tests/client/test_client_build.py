@@ -13,6 +13,7 @@ import pytest
 from pbserv.commands import client_build
 from tests.client import disks
 from tests.client.standin import TOKEN, Job, StandIn
+from tests.support.qemu import accelerator
 from tests.support.wheel import build_wheel, install_wheel
 
 QEMU = "qemu-system-x86_64"
@@ -101,7 +102,7 @@ def boot(folder: Path, server: StandIn, *machine: str, until: str = "", timeout_
     port = server.url.rsplit(":", 1)[1]
     line = f"console=tty0 console=ttyS0 pb.url=http://10.0.2.2:{port} pb.token={TOKEN} pb.mac={MAC} pb.delay=1"
     command = [
-        *(QEMU, "-accel", "tcg", "-m", "768", "-nographic", "-no-reboot", "-nodefaults", "-serial", "stdio"),
+        *(QEMU, "-accel", accelerator(), "-m", "768", "-nographic", "-no-reboot", "-nodefaults", "-serial", "stdio"),
         *("-kernel", str(folder / "vmlinuz"), "-initrd", str(folder / "initrd.img")),
         *("-append", f"{line} BOOTIF=01-{MAC.replace(':', '-')}"),
         *("-netdev", "user,id=net", *machine),
@@ -129,36 +130,49 @@ class TestBuilt:
         assert (built / "initrd.img").stat().st_size < 45_000_000
 
     def test_machine_captures_and_another_restores(self, built: Path, tmp_path: Path) -> None:
-        """A SATA disk behind an Intel card is captured; a larger NVMe disk behind a virtio card gets it."""
-        table = "label: dos\nstart=2048, size=40MiB, type=83\n"
-        with disks.loop(tmp_path / "a.img", 64 << 20, table=table) as device, disks.partition(device, 1) as node:
-            disks.run("mkfs.ext4", "-q", node)
-            with disks.mounted(node, tmp_path / "m") as mount:
-                disks.fill(mount, 9)
-                files = disks.hashes(mount)
+        """A SATA disk behind an Intel card is captured in parts; a larger NVMe disk behind a virtio card gets it, has
+        its last file system grown, and everything is read back."""
+        table = "label: dos\nstart=2048, size=40MiB, type=83\nsize=320MiB, type=83\n"
+        files = {}
+        with disks.loop(tmp_path / "a.img", 364 << 20, table=table) as device:
+            for number, maker in ((1, ["mkfs.ext4", "-q"]), (2, ["mkfs.xfs", "-q"])):
+                with disks.partition(device, number) as node:
+                    disks.run(*maker, node)
+                    with disks.mounted(node, tmp_path / "m") as mount:
+                        disks.fill(mount, 8 + number)
+                        files[number] = disks.hashes(mount)
         began = time.monotonic()
         sata = ("-device", "ahci,id=ahci", "-device", "ide-hd,drive=d,bus=ahci.0")
         drive = ("-drive", f"if=none,id=d,format=raw,file={tmp_path / 'a.img'}")
-        with StandIn(job := Job("capture", finish="reboot")) as server:
+        job = Job("capture", finish="reboot", options={"PROTOCOL": "2", "PART_BYTES": str(64 << 20)})
+        with StandIn(job) as server:
             console = boot(built, server, "-device", f"e1000e,netdev=net,mac={MAC}", *drive, *sata)
         assert job.result is not None, console
         assert job.outcome() == ("1", ""), console
         assert job.work["mac"] == MAC
         assert "/dev/sda" in job.work["disks"]
+        assert set(job.parts) == {"p1.ext4.zst", "p2.xfs.zst"}
         print(f"capture by a machine: {time.monotonic() - began:.1f} s, {job.result['seconds']} s of them the client's")
 
         with (tmp_path / "b.img").open("wb") as file:
-            file.truncate(96 << 20)
+            file.truncate(500 << 20)
         drive = ("-drive", f"if=none,id=d,format=raw,file={tmp_path / 'b.img'}")
-        with StandIn(job := Job("restore", finish="poweroff", items=job.items, manifest=job.manifest)) as server:
+        job = job.again(RESIZE="1", VERIFY="read")
+        job.finish = "poweroff"
+        with StandIn(job) as server:
             machine = ("-device", f"virtio-net-pci,netdev=net,mac={MAC}", "-device", "nvme,drive=d,serial=n1")
             console = boot(built, server, *drive, *machine)
         assert job.result is not None, console
         assert job.outcome() == ("1", ""), console
-        with disks.loop(tmp_path / "b.img", 0) as device, disks.partition(device, 1) as node:
-            disks.run("e2fsck", "-fn", node)
-            with disks.mounted(node, tmp_path / "m") as mount:
-                assert disks.hashes(mount) == files
+        assert job.result["verified"] == "read"
+        print(f"restore by a machine: {job.result['seconds']} s, {job.result['waited']} ms of waiting for the server")
+        with disks.loop(tmp_path / "b.img", 0) as device:
+            for number in (1, 2):
+                with disks.partition(device, number) as node:
+                    disks.run(*(["e2fsck", "-fn"] if number == 1 else ["xfs_repair", "-n"]), node)
+                    with disks.mounted(node, tmp_path / "m") as mount:
+                        assert disks.hashes(mount) == files[number]
+                        assert number == 1 or os.statvfs(mount).f_blocks * os.statvfs(mount).f_frsize > 380 << 20
 
     def test_machine_without_a_server_says_why_and_asks_again(self, built: Path) -> None:
         with StandIn(Job("local")) as server:

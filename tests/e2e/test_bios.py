@@ -34,7 +34,7 @@ def test_its_disk_is_captured(lab: Lab, story: Story) -> None:
     seconds = lab.work(story.source, "capture", story.source.mac, IMAGE)
     note("bios: capture, power-on to restart, s", seconds)
     image = next(image for image in lab.server.json("image", "list") if image["name"] == IMAGE)
-    assert {item["kind"] for item in image["items"]} >= {"sfdisk", "boot", "partclone.ext4", "swap"}
+    assert {item["kind"] for item in image["items"]} >= {"sfdisk", "boot", "partclone.ext4", "partclone.vfat", "swap"}
     assert lab.server.statistics() == Statistics(before.requests + 1, before.sent, before.received + 1)
 
 

@@ -146,12 +146,13 @@ def build_disk(path: Path, firmware: Firmware, marker: str, parts: Parts) -> Gue
     layout = _LAYOUTS[firmware]
     subprocess.run(["sfdisk", "--quiet", str(path)], input=layout, text=True, check=True)
     table = partitions(path)
-    root, swap = table[-2], table[-1]
+    root, swap = root_partition(path), table[-1]
     run("mke2fs", "-q", "-F", "-t", "ext4", "-L", "guestroot", "-U", root_uuid, "-d", tree,
         "-E", f"offset={root.start_bytes},root_owner=0:0", path, f"{root.size_bytes // 1024}k")  # fmt: skip
     _write_swap(path, swap, swap_uuid)
     if firmware == "bios":
         _install_bios_loader(path)
+        _fill_data(path, table[1], tree / "srv/files")
     else:
         _install_efi_loader(path, table[0], root_uuid)
     shutil.rmtree(tree)
@@ -197,8 +198,8 @@ def table_text(disk: Path) -> str:
 
 
 def root_partition(disk: Path) -> Partition:
-    """The partition with the guest's ext4 file system."""
-    return partitions(disk)[-2]
+    """The partition with the guest's ext4 file system: the first that is no EFI system partition."""
+    return next(part for part in partitions(disk) if not part.kind.upper().startswith("C12A7328"))
 
 
 def check_ext4(disk: Path) -> str:
@@ -272,7 +273,7 @@ class _extracted:
 
 
 _LAYOUTS = {
-    "bios": "label: dos\nstart=1MiB, size=420MiB, type=83, bootable\nsize=32MiB, type=82\n",
+    "bios": "label: dos\nstart=1MiB, size=380MiB, type=83, bootable\nsize=40MiB, type=c\nsize=32MiB, type=82\n",
     "uefi": "label: gpt\nstart=1MiB, size=40MiB, type=U, name=esp\nsize=380MiB, type=L, name=root\n"
     "size=32MiB, type=S, name=swap\n",
 }
@@ -392,6 +393,16 @@ def _install_bios_loader(disk: Path) -> None:
         target.write(boot[:440])  # the disk signature and the partition table begin at byte 440
     _place(disk, _SECTOR, core)
     core.unlink()
+
+
+def _fill_data(disk: Path, part: Partition, files: Path) -> None:
+    """A second file system beside the root: FAT16 with some of the root's files."""
+    data = disk.with_suffix(".data")
+    blank_disk(data, part.size_bytes)
+    run("mkfs.vfat", "-F", "16", "-n", "DATA", data)
+    run("mcopy", "-s", "-i", data, *sorted(files.iterdir())[:6], "::/")
+    _place(disk, part.start_bytes, data)
+    data.unlink()
 
 
 def _install_efi_loader(disk: Path, part: Partition, root_uuid: str) -> None:
