@@ -89,9 +89,15 @@ class Plan:
 
 def proposal(name: str) -> str:
     """A name that a new image may have, made of a file's or a directory's: windows-10 of `windows 10.img.gz`."""
+    return _FORBIDDEN.sub("-", bare(name)).strip("-_")[:64].rstrip("-_") or "image"
+
+
+def bare(name: str) -> str:
+    """A file's name without what tells its format and compressor, and without the ending of a volume."""
+    name = re.sub(r"\.(?:aa|000)$", "", name)
     while (shorter := _PACKED.sub("", name)) and shorter != name:
         name = shorter
-    return _FORBIDDEN.sub("-", name).strip("-_")[:64].rstrip("-_") or "image"
+    return name
 
 
 def wanted(names: Collection[str]) -> list[str]:

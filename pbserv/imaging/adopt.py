@@ -1,0 +1,165 @@
+"""Files that were dropped into a store become images by themselves, and get OpenGnSys' checksums beside them.
+
+One rule: nothing is visible before all of the file was read once and is of a known format; `NAME.img.lock` stands while
+it is worked on, and who else holds that lock is waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pbserv.imaging.faults import DamagedImage, UnknownImage
+from pbserv.imaging.import_plan import PlannedItem
+from pbserv.imaging.importing import survey
+from pbserv.imaging.inspection import InspectionError
+from pbserv.imaging.layout import StoredImage
+from pbserv.imaging.manifest import DiskFacts, Fact, Manifest, ManifestItem
+from pbserv.imaging.objects import ImageObject, ImageVersion, StoreFacts
+from pbserv.imaging.sum_files import locked, measure, read_sums, remove_own_lock, stale, write_sums
+from pbserv.imaging.sums import LOCK, Sums
+from pbserv.imaging.watch import Dropped, facts_of, image_name
+
+_MEGABYTE = 1_000_000
+
+
+class DropStore(Protocol):
+    """The part of the image stores that is needed here."""
+
+    def object(self, name: str) -> ImageObject: ...
+    def stores(self) -> tuple[StoreFacts, ...]: ...
+    async def take_file(self, store: str, file: Path, name: str, manifest: Manifest) -> StoredImage:
+        """``file`` of that store's directory becomes the next version of the image; see ``linking.link_in``."""
+        ...
+
+    async def verified(self, name: str, version: int, damage: str) -> None:
+        """A version is not served any more where ``damage`` says why."""
+        ...
+
+
+class Log(Protocol):
+    """What is told of files."""
+
+    def transaction(self, event: str, **fields: object) -> None: ...
+    def warning(self, event: str, **fields: object) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the store has of the image already."""
+
+    version: ImageVersion | None = None
+    linked: bool = False
+
+
+class Adopter:
+    """Takes what a Watcher hands on. ``rate_mb`` is asked for each file: so many MB a second are read at most."""
+
+    def __init__(self, stores: DropStore, log: Log, rate_mb: Callable[[], int]) -> None:
+        self._stores = stores
+        self._log = log
+        self._rate_mb = rate_mb
+
+    async def __call__(self, dropped: Dropped) -> None:
+        """Take one file in. Raises PbservError where it must be tried again or is no image."""
+        if await asyncio.to_thread(facts_of, dropped.path) is None:
+            return  # gone already
+        known = await asyncio.to_thread(_known, dropped, self._versions(dropped.name))
+        fresh = not await asyncio.to_thread(stale, dropped.path)
+        if known.linked and fresh:
+            return
+        if not dropped.renamed and known.version is None:
+            self._log.warning(
+                "copied straight to its name",
+                file=str(dropped.path),
+                remedy="copy under another name and rename it then",
+            )
+        item, disk = await asyncio.to_thread(_planned, dropped.path)
+        with locked(dropped.path):
+            made = await asyncio.to_thread(measure, dropped.path, rate_bytes=self._rate_mb() * _MEGABYTE)
+            if fresh:
+                _compare(dropped.path, made)
+            await self._take(dropped, known, manifest_of(item, disk, made), made)
+            await asyncio.to_thread(write_sums, dropped.path, made)
+
+    async def _take(self, dropped: Dropped, known: _Known, manifest: Manifest, made: Sums) -> None:
+        version = known.version
+        same = version is not None and version.image.manifest.items[0].sha256 == made.sha256
+        if version is not None and same and (known.linked or not version.damage):
+            return  # the checksums alone were missing, or the bytes came a second time
+        if version is not None and known.linked:
+            damage = (
+                f"{dropped.path.name} was written to in place, and it is this version; drop the file again, renamed"
+            )
+            await self._stores.verified(dropped.name, version.number, damage)
+            raise DamagedImage(f"image {dropped.name} version {version.number}: {damage}")
+        image = await self._stores.take_file(dropped.store, dropped.path, dropped.name, manifest)
+        self._log.transaction(
+            "image appeared", file=str(dropped.path), image=image.name, version=image.version, bytes=made.size_bytes
+        )
+
+    def _versions(self, name: str) -> tuple[ImageVersion, ...]:
+        try:
+            return self._stores.object(name).versions
+        except UnknownImage:
+            return ()
+
+
+def _known(dropped: Dropped, versions: tuple[ImageVersion, ...]) -> _Known:
+    """The newest version that is this file, else the newest of one item. Blocking."""
+    file = os.stat(dropped.path, follow_symlinks=False)
+    single = [version for version in reversed(versions) if len(version.image.manifest.items) == 1]
+    for version in single:
+        if _inode(dropped, version) == (file.st_dev, file.st_ino):
+            return _Known(version, linked=True)
+    return _Known(single[0] if single else None)
+
+
+def _inode(dropped: Dropped, version: ImageVersion) -> tuple[int, int] | None:
+    item = version.image.manifest.items[0].name
+    try:
+        found = os.lstat(dropped.path.parent / dropped.name / str(version.number) / item)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def manifest_of(item: PlannedItem, disk: DiskFacts, made: Sums) -> Manifest:
+    """Of the one file that was measured."""
+    stored = ManifestItem(item.name, item.kind, item.partition, made.size_bytes, made.sha256, item.plain_bytes)
+    return Manifest(disk, (stored,), tuple(Fact(item.name, key, value) for key, value in item.facts))
+
+
+def remove_own_locks(directory: Path) -> list[str]:
+    """Remove the locks that this server left in a store's directory when it was killed; their names. At start only."""
+    removed = []
+    for name in sorted(os.listdir(directory)):
+        image = name.removesuffix(LOCK)
+        if image != name and image_name(image) is not None and remove_own_lock(directory / image):
+            removed.append(name)
+    return removed
+
+
+def _planned(path: Path) -> tuple[PlannedItem, DiskFacts]:
+    """What the file is, by its content; raises InspectionError. Blocking."""
+    (plan,) = survey(path).plans
+    (item,) = plan.items
+    if item.virtual:
+        raise InspectionError(f"{path}: a disk of a virtual machine ({item.virtual}): pbserv image import takes it")
+    if len(item.volumes) > 1:
+        raise InspectionError(f"{path}: in volumes: pbserv image import joins them")
+    return item, plan.disk
+
+
+def _compare(path: Path, made: Sums) -> None:
+    """Checksums that came along, newer than the file, must be its own; raises DamagedImage."""
+    tail, full = read_sums(path)
+    if tail not in (None, made.tail_md5) or full not in (None, made.full_md5):
+        raise DamagedImage(
+            f"{path}: its checksums beside it are of other bytes; the file is damaged: copy it again, or remove"
+            f" {path.name}.sum and {path.name}.full.sum"
+        )

@@ -1,0 +1,95 @@
+"""A file of the store's directory becomes the next version of an image, by a second name. Blocking; for worker threads.
+
+One rule: the version has the very bytes that were measured; a link costs no room, and where the system refuses one the
+bytes are copied and measured again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pbserv.imaging.changes import Signing
+from pbserv.imaging.durable import CREATE, filesystem_faults
+from pbserv.imaging.faults import ChecksumMismatch, StoreFull
+from pbserv.imaging.layout import Layout, StoredImage, incoming_name
+from pbserv.imaging.manifest import Manifest, print_manifest
+from pbserv.imaging.version_facts import VersionFacts
+
+_BLOCK = 1 << 20
+_NO_LINK = (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.EACCES, errno.ENOTSUP)
+"""EPERM: the kernel's fs.protected_hardlinks, where the file belongs to somebody else."""
+
+
+def link_in(layout: Layout, file: Path, image: str, manifest: Manifest, signing: Signing) -> StoredImage:
+    """``file``, a plain file in the root of ``layout``, becomes the one item of ``manifest``; the new version.
+
+    Raises StoreFull, StoreFault, ChecksumMismatch; nothing is left behind then.
+    """
+    (item,) = manifest.items
+    incoming = incoming_name(image)
+    folder = layout.make_incoming(image, incoming)
+    counted = 0
+    try:
+        with filesystem_faults(f"image {image}: taking {file.name}"):
+            if not _linked(layout, file, folder, item.name, item.stored_bytes):
+                layout.usage.charge(item.stored_bytes)
+                counted = item.stored_bytes
+                _copied(file, folder, item.name, item.sha256)
+            if os.stat(item.name, dir_fd=folder, follow_symlinks=False).st_size != item.stored_bytes:
+                raise ChecksumMismatch(f"{file}: was replaced while it was taken; it is looked at again")
+            os.fsync(folder)
+        at = datetime.now(UTC)
+        digest = hashlib.sha256(print_manifest(manifest).encode()).hexdigest()
+        made = layout.publish(
+            incoming,
+            folder,
+            image,
+            manifest,
+            VersionFacts(creator=signing.creator, created=at),
+            lambda about, number: signing.signed(about, number, digest, at),
+        )
+        layout.usage.count(layout.size_of(image, made.version) - counted)
+        return made
+    except BaseException:
+        layout.usage.count(-counted)
+        layout.remove_incoming(incoming)
+        raise
+    finally:
+        os.close(folder)
+
+
+def _linked(layout: Layout, file: Path, folder: int, name: str, size: int) -> bool:
+    usage = layout.usage
+    if usage.quota_bytes and usage.used_bytes + size > usage.quota_bytes:
+        raise StoreFull(
+            f"{file}: {size} bytes more would cross the quota of the image store; purge versions or raise it"
+        )
+    try:
+        os.link(file, name, dst_dir_fd=folder, follow_symlinks=False)
+    except OSError as fault:
+        if fault.errno in _NO_LINK:
+            return False
+        raise
+    return True
+
+
+def _copied(file: Path, folder: int, name: str, sha256: str) -> None:
+    made = hashlib.sha256()
+    source = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    with contextlib.ExitStack() as closing:
+        closing.callback(os.close, source)
+        target = os.open(name, CREATE, 0o640, dir_fd=folder)
+        closing.callback(os.close, target)
+        while block := os.read(source, _BLOCK):
+            made.update(block)
+            view = memoryview(block)
+            while view:
+                view = view[os.write(target, view) :]
+        os.fsync(target)
+    if made.hexdigest() != sha256:
+        raise ChecksumMismatch(f"{file}: was written to while it was copied; it is looked at again")

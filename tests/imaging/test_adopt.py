@@ -1,0 +1,264 @@
+"""Files dropped into a store's directory become images by themselves, and damaged, locked or changed ones do not."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from pbserv.errors import PbservError
+from pbserv.imaging import linking
+from pbserv.imaging.adopt import Adopter, remove_own_locks
+from pbserv.imaging.faults import ChecksumMismatch, DamagedImage, StoreFull, UnknownImage
+from pbserv.imaging.inspection import InspectionError
+from pbserv.imaging.layout import StoredImage
+from pbserv.imaging.linking import link_in
+from pbserv.imaging.manifest import Manifest
+from pbserv.imaging.store import Store
+from pbserv.imaging.store_rules import StoreRules
+from pbserv.imaging.sum_files import Locked
+from pbserv.imaging.watch import Dropped, Watcher
+from tests.imaging import trees
+from tests.imaging.trees import MIB, Part
+
+
+class Shop(Store):
+    """A store that takes files of its directory."""
+
+    async def take_file(self, store: str, file: Path, name: str, manifest: Manifest) -> StoredImage:
+        work = partial(link_in, self._layout, file, name, manifest, self._signing("drop"))
+        made = await asyncio.to_thread(work)
+        self._add(made)
+        return made
+
+
+class Told:
+    """A log that is looked at."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def transaction(self, event: str, **fields: object) -> None:
+        self.lines.append(event)
+
+    def warning(self, event: str, **fields: object) -> None:
+        self.lines.append(f"{event}: {fields}")
+
+
+@asynccontextmanager
+async def opened(root: Path, **rules: int) -> AsyncIterator[Shop]:
+    store = Shop(root, rules=StoreRules(floor_bytes=0, **rules))
+    await store.start()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@pytest.fixture(scope="module")
+def part(tmp_path_factory: pytest.TempPathFactory) -> Part:
+    return trees.disk(tmp_path_factory.mktemp("disk"), "dos", ("ext4",)).parts[0]
+
+
+@pytest.fixture(scope="module")
+def image(part: Part) -> bytes:
+    return trees.packed(trees.saved(part), "lzop")
+
+
+async def adopt(store: Store, path: Path, told: Told | None = None, *, renamed: bool = True) -> None:
+    await Adopter(store, told or Told(), lambda: 100_000)(Dropped("main", path, path.name.split(".")[0], renamed))  # type: ignore[arg-type]
+
+
+def drop(root: Path, content: bytes, name: str = "lab.img") -> Path:
+    (root / "copy").write_bytes(content)
+    return (root / "copy").rename(root / name)
+
+
+def sums_of(path: Path) -> tuple[str, str]:
+    script = 'tail -c1M "$1" | md5sum -b | cut -f1 -d" "; md5sum -b "$1" | cut -f1 -d" "'
+    tail, full = subprocess.run(["bash", "-c", script, "-", str(path)], capture_output=True, text=True).stdout.split()
+    return tail, full
+
+
+def stored(root: Path, store: Store, name: str = "lab") -> Path:
+    served = store.info(name)
+    return root / name / str(served.version) / served.manifest.items[0].name
+
+
+async def test_a_dropped_file_is_an_image(tmp_path: Path, image: bytes, part: Part) -> None:
+    async with opened(tmp_path) as store:
+        told = Told()
+        path = drop(tmp_path, image)
+        await adopt(store, path, told)
+        served = store.info("lab")
+        (item,) = served.manifest.items
+        assert (item.name, item.kind, item.partition) == ("part.extfs.lzo", "partclone.extfs", 0)
+        assert served.manifest.fact(item.name, "compressor") == "lzop"
+        assert (served.facts.creator, served.version) == ("drop", 1)
+        assert store.object("lab").state == "enabled"
+        assert os.path.samefile(path, stored(tmp_path, store))
+        assert (
+            (tmp_path / "lab.img.sum").read_text().strip(),
+            (tmp_path / "lab.img.full.sum").read_text().strip(),
+        ) == (sums_of(path))
+        assert told.lines == ["image appeared"]
+        assert store.facts().used_bytes >= len(image)
+        await adopt(store, path, told)  # after a start everything is handed on again
+        assert store.versions("lab") == (1,)
+        assert not (tmp_path / "lab.img.lock").exists()
+    async with opened(tmp_path) as store:
+        assert store.info("lab") == served
+        await adopt(store, path)
+        assert store.versions("lab") == (1,)
+
+
+async def test_a_file_renamed_over_it_is_the_next_version(tmp_path: Path, image: bytes, part: Part) -> None:
+    async with opened(tmp_path) as store:
+        await adopt(store, drop(tmp_path, image))
+        first = stored(tmp_path, store)
+        path = drop(tmp_path, trees.packed(trees.saved(part), "gzip"))
+        await adopt(store, path)
+        assert store.info("lab").version == 2
+        assert store.info("lab").manifest.items[0].name == "part.extfs.gz"
+        assert first.read_bytes() == image
+        assert (tmp_path / "lab.img.sum").read_text().strip() == sums_of(path)[0]
+        await adopt(store, drop(tmp_path, path.read_bytes()))  # the same bytes again are no version
+        assert store.versions("lab") == (1, 2)
+
+
+async def test_checksums_that_are_missing_are_made_again(tmp_path: Path, image: bytes) -> None:
+    async with opened(tmp_path) as store:
+        path = drop(tmp_path, image)
+        await adopt(store, path)
+        (tmp_path / "lab.img.sum").unlink()
+        await adopt(store, path)
+        assert (tmp_path / "lab.img.sum").read_text().strip() == sums_of(path)[0]
+        assert store.versions("lab") == (1,)
+
+
+async def test_a_file_written_to_in_place_is_damage(tmp_path: Path, image: bytes) -> None:
+    async with opened(tmp_path) as store:
+        path = drop(tmp_path, image)
+        await adopt(store, path)
+        later = path.stat().st_mtime_ns + 10**9
+        with path.open("r+b") as file:
+            file.seek(len(image) - 100)
+            file.write(b"damage")
+        os.utime(path, ns=(later, later))
+        with pytest.raises(DamagedImage, match="written to in place"):
+            await adopt(store, path, renamed=False)
+        with pytest.raises(UnknownImage, match="written to in place"):
+            store.info("lab")
+        await adopt(store, drop(tmp_path, image))  # dropped again, as the sentence says
+        assert store.info("lab").version == 2
+
+
+async def test_who_else_holds_the_lock_is_waited_for(tmp_path: Path, image: bytes) -> None:
+    async with opened(tmp_path) as store:
+        path = drop(tmp_path, image)
+        (tmp_path / "lab.img.lock").touch()
+        with pytest.raises((Locked, InspectionError), match=r"lab\.img\.lock"):
+            await adopt(store, path)
+        assert store.versions("lab") == ()
+        assert remove_own_locks(tmp_path) == []
+        (tmp_path / "lab.img.lock").write_bytes(b"pbserv\n")
+        (tmp_path / "other.lock").write_bytes(b"pbserv\n")
+        assert remove_own_locks(tmp_path) == ["lab.img.lock"]
+        await adopt(store, path)
+        assert store.versions("lab") == (1,)
+
+
+async def test_what_is_no_image_stays_invisible(tmp_path: Path, image: bytes) -> None:
+    async with opened(tmp_path) as store:
+        for content, why in (
+            (b"nothing that is known" * 100, "no image that is known"),
+            (b"", "empty"),
+            (image[:200], "copy it again"),
+            (b"QFI\xfb\0\0\0\3" + bytes(12) + b"\0\0\0\x10" + bytes(8) + bytes(200), "image"),
+        ):
+            path = drop(tmp_path, content)
+            with pytest.raises(PbservError, match=why):
+                await adopt(store, path)
+            assert store.all() == ()
+            assert sorted(entry.name for entry in tmp_path.iterdir()) == [".incoming", ".store", "lab.img"]
+
+
+async def test_checksums_that_came_along_must_be_its_own(tmp_path: Path, image: bytes) -> None:
+    async with opened(tmp_path) as store:
+        path = drop(tmp_path, image)
+        for ending in (".sum", ".full.sum"):
+            (tmp_path / f"lab.img{ending}").write_text("0" * 32 + "\n")
+        with pytest.raises(DamagedImage, match="of other bytes"):
+            await adopt(store, path)
+        assert store.all() == ()
+        os.utime(path)  # newer than they are: they are of the file before
+        await adopt(store, path)
+        assert (tmp_path / "lab.img.sum").read_text().strip() == sums_of(path)[0]
+
+
+async def test_a_full_quota_and_a_refused_link(tmp_path: Path, image: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(tmp_path, quota_bytes=1000) as store:
+        with pytest.raises(StoreFull, match="quota"):
+            await adopt(store, drop(tmp_path, image))
+        assert os.listdir(tmp_path / ".incoming") == []
+        store.rules = StoreRules(floor_bytes=0)
+
+        def refused(*_arguments: object, **_options: object) -> None:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        monkeypatch.setattr(linking.os, "link", refused)
+        path = drop(tmp_path, image)
+        await adopt(store, path)
+        assert stored(tmp_path, store).read_bytes() == image
+        assert not os.path.samefile(path, stored(tmp_path, store))
+        await adopt(store, path)
+        (tmp_path / "lab.img.sum").unlink()
+        await adopt(store, path)  # it is known by its bytes then
+        assert store.versions("lab") == (1,)
+
+
+async def test_a_file_that_is_exchanged_while_it_is_taken(tmp_path: Path, image: bytes) -> None:
+    class Late(Shop):
+        async def take_file(self, store: str, file: Path, name: str, manifest: Manifest) -> StoredImage:
+            drop(tmp_path, bytes(10))
+            return await super().take_file(store, file, name, manifest)
+
+    store = Late(tmp_path, rules=StoreRules(floor_bytes=0))
+    await store.start()
+    try:
+        with pytest.raises(ChecksumMismatch, match="replaced while it was taken"):
+            await adopt(store, drop(tmp_path, image))
+        assert store.all() == ()
+        assert os.listdir(tmp_path / ".incoming") == []
+        assert store.facts().used_bytes == 0
+    finally:
+        await store.close()
+
+
+async def test_from_the_rename_to_the_served_image(tmp_path: Path, image: bytes) -> None:
+    """Watcher, adopter and store together; a raw file copied straight to its name comes later, with a warning."""
+    async with opened(tmp_path) as store:
+        told = Told()
+        watcher = Watcher(Adopter(store, told, lambda: 100_000), told, still_s=0.2)  # type: ignore[arg-type]
+        watcher.watch({"main": tmp_path})
+        async with asyncio.TaskGroup() as tasks, asyncio.timeout(60):
+            running = tasks.create_task(watcher.run())
+            while not watcher._watches:
+                await asyncio.sleep(0)
+            drop(tmp_path, image)
+            (tmp_path / "straight.img").write_bytes(bytes(MIB))
+            (tmp_path / "straight.img").write_bytes(image)
+            while told.lines.count("image appeared") < 2 or list(tmp_path.glob("*.lock")):
+                await asyncio.sleep(0.02)
+            running.cancel()
+        assert {one.name: one.served is not None for one in store.all()} == {"lab": True, "straight": True}
+        assert any(line.startswith("copied straight to its name") for line in told.lines)
+        await store.delete("lab")
+        assert sorted(entry.name for entry in tmp_path.iterdir() if "lab" in entry.name) == []
