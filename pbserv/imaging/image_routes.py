@@ -16,7 +16,7 @@ from pbserv import httpetags as etags
 from pbserv.httpapi import faults
 from pbserv.httpetags import NOT_MODIFIED, IfMatch, Seen
 from pbserv.httppages import PAGED, Limit, cut
-from pbserv.imaging import store_routes, version_routes
+from pbserv.imaging import store_routes, upload_routes, version_routes
 from pbserv.imaging.backend import VersionedBackend
 from pbserv.imaging.coverage import Coverage
 from pbserv.imaging.faults import InvalidRequest
@@ -45,6 +45,7 @@ def router(
         _operations(desk),
         _items(desk),
         *version_routes.routers(desk),
+        *upload_routes.routers(desk),
         *store_routes.routers(desk),
     ):
         routes.include_router(part)

@@ -12,7 +12,7 @@ MAX_BODY_BYTES: Final = 256 * 1024
 MAX_FILE_BYTES: Final = 16 * 1024 * 1024
 _FILES: Final = ("/api/v1/devices/import", "/api/v1/apply")
 """What takes a file of many devices or a whole policy. These look at the token before they read the body."""
-_UPLOADS: Final = ("/api/v1/images/", "/client/v1/")
+_UPLOADS: Final = ("/api/v1/images/", "/api/v1/uploads/", "/client/v1/")
 """PUT there is for image bytes: they are streamed to the store, which has limits of its own, after the token."""
 
 

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import uvicorn
 
+from pbserv.conf.places import StorePlace
 from pbserv.imaging.coverage import Coverage
 from pbserv.imaging.image_routes import router
 from pbserv.imaging.slot import BackendSlot
 from pbserv.imaging.statistics import RequestRecord, Statistics
-from pbserv.imaging.store import Store
+from pbserv.imaging.stores import Stores, StoresSettings
 from pbserv.log import ServiceLog
 from pbserv.registry.access import Access, Caller
 from pbserv.registry.records import Role
@@ -49,7 +50,7 @@ class EventLines:
 @dataclass
 class Running:
     url: str
-    store: Store
+    store: Stores
     statistics: Statistics
     coverage: Coverage
     requests: list[RequestRecord] = field(default_factory=list)
@@ -87,8 +88,9 @@ def loopback_socket() -> socket.socket:
 async def serving(root: Path, *, allow_overwrite: bool = False, free_floor_bytes: int = 0, idle_timeout_s: float = 60.0,
                   backend: BackendSlot | None = None) -> AsyncIterator[Running]:  # fmt: skip
     """``backend``: what is served in place of the store below ``root``."""
-    store = Store(root, allow_overwrite=allow_overwrite, free_floor_bytes=free_floor_bytes,
-                  idle_timeout_s=idle_timeout_s)  # fmt: skip
+    place = StorePlace("main", root)
+    settings = StoresSettings((place,), allow_overwrite=allow_overwrite, free_floor_bytes=free_floor_bytes)
+    store = Stores(settings, idle_timeout_s)
     requests: list[RequestRecord] = []
     events = EventLines()
     statistics, coverage = Statistics(requests.append), Coverage()

@@ -1,0 +1,182 @@
+"""Uploads in parts over HTTP: one that breaks off goes on where it stood, also after the server was restarted.
+
+One rule: a part is taken whole or not at all, and sending it again changes nothing; the image appears with the commit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Final
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from starlette.requests import ClientDisconnect
+
+from pbserv.httpapi import ApiError, faults, peer_address
+from pbserv.imaging.backend import Session
+from pbserv.imaging.faults import InUse, InvalidRequest, UploadBroken
+from pbserv.imaging.guard import CHANGE
+from pbserv.imaging.image_desk import Desk, api, who
+from pbserv.imaging.image_views import ImageModel, image_model
+from pbserv.imaging.manifest import MAX_BYTES
+from pbserv.imaging.transfer import announced_checksum, content_length
+from pbserv.imaging.upload_bodies import (
+    Checksum,
+    CompleteBody,
+    CompleteModel,
+    Kind,
+    PartModel,
+    PartNumber,
+    UploadBody,
+    UploadModel,
+    UploadNumber,
+    UploadsModel,
+    upload_model,
+)
+
+TAG: Final = "uploads"
+PART_BYTES: Final = 64 * 1024 * 1024
+"""The most that a part may have before it is compressed."""
+MAX_PART_BODY: Final = PART_BYTES + PART_BYTES // 64
+"""Bytes of a part as it travels: what cannot be compressed grows a little."""
+_MAX_COMMITTED: Final = 1024
+_MANIFEST: Final = {
+    "requestBody": {"required": True, "content": {"text/plain": {"schema": {"type": "string", "maxLength": MAX_BYTES}}}}
+}
+_PART: Final = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+def routers(desk: Desk) -> tuple[APIRouter, ...]:
+    """Questions, operations, and the steps within one."""
+    return _questions(desk), _beginning(desk), _parts(desk), _ends(desk)
+
+
+def _questions(desk: Desk) -> APIRouter:
+    routes = api(TAG, desk.looking(), 422)
+
+    @routes.get("/uploads", summary="Uploads that have begun and are not committed")
+    async def uploads() -> UploadsModel:
+        return UploadsModel(uploads=[upload_model(each, PART_BYTES) for each in desk.store.sessions()])
+
+    @routes.get("/uploads/{upload}", summary="How far an upload is: go on with next_part", responses=faults(410))
+    async def upload(upload: UploadNumber) -> UploadModel:
+        return upload_model(desk.store.session(upload), PART_BYTES)
+
+    return routes
+
+
+def _beginning(desk: Desk) -> APIRouter:
+    routes = api(TAG, desk.operations(), 400, 404, 409, 413, 422)
+
+    @routes.post("/images/{name}/uploads", status_code=201, summary="Begin an upload in parts",
+                 name="upload", responses=faults(507))  # fmt: skip
+    async def begin(request: Request, name: str, body: UploadBody, response: Response) -> UploadModel:
+        """Then PUT the parts of each item, complete each item, and commit with the manifest."""
+        session = desk.store.open_session(
+            name, store=body.store, overwrite=body.overwrite, size_bytes=body.bytes,
+            owner=who(desk.allow(request, CHANGE)), asis=body.asis,
+        )  # fmt: skip
+        request.state.result, request.state.detail = "started", f"upload {session.number}"
+        response.headers["Location"] = f"/api/v1/uploads/{session.number}"
+        return upload_model(session, PART_BYTES)
+
+    return routes
+
+
+def _parts(desk: Desk) -> APIRouter:
+    routes = api(TAG, desk.changing(), 400, 409, 410, 413, 422)
+
+    @routes.put("/uploads/{upload}/items/{item}/parts/{number}", summary="One part of an item; needs X-Checksum-SHA256",
+                responses=faults(408, 507), openapi_extra=_PART)  # fmt: skip
+    async def part(request: Request, upload: UploadNumber, item: str, number: PartNumber, kind: Kind = "file",
+                   checksum: Checksum = None) -> PartModel:  # fmt: skip
+        """Zstandard frames, or bytes as they are. The same part again is fine; another one under its number is 409."""
+        session = _own(desk, upload)
+        digest = announced_checksum(request)
+        if digest is None:
+            raise InvalidRequest(f"upload {upload} item {item[:80]!r} part {number}: X-Checksum-SHA256 is needed")
+        _check_length(content_length(request))
+        async with aclosing(_bounded(request, session.image)) as chunks:
+            done = await session.part(item, kind, number, chunks, digest)
+        return PartModel(next_part=done.next_part, received_bytes=done.received_bytes)
+
+    @routes.post("/uploads/{upload}/items/{item}/complete", summary="All parts of an item are there")
+    async def complete(upload: UploadNumber, item: str, body: CompleteBody) -> CompleteModel:
+        stored = await _own(desk, upload).complete(item, body.parts, body.bytes)
+        return CompleteModel(name=stored.name, stored_bytes=stored.size_bytes, sha256=stored.sha256)
+
+    return routes
+
+
+def _ends(desk: Desk) -> APIRouter:
+    routes, committed = api(TAG, desk.changing(), 400, 409, 410, 422), _Committed()
+
+    @routes.post("/uploads/{upload}/commit", status_code=201, summary="Make the image visible by its manifest",
+                 responses=faults(413, 507), openapi_extra=_MANIFEST)  # fmt: skip
+    async def commit(request: Request, upload: UploadNumber) -> ImageModel:
+        """A manifest that does not fit changes nothing and may be sent again; so may one that was committed already."""
+        known = committed.get(upload)
+        if known is not None:
+            return image_model(desk.image(known))
+        began = time.monotonic()
+        text = (await request.body()).decode("utf-8", "replace")
+        image = await _own(desk, upload).commit(text)
+        committed.add(upload, image.name)
+        desk.transfers.received(image, peer_address(request), began)
+        return image_model(desk.image(image.name))
+
+    @routes.delete("/uploads/{upload}", status_code=204, summary="Give an upload up; what came is removed")
+    async def discard(upload: UploadNumber) -> None:
+        await _own(desk, upload).discard()
+
+    return routes
+
+
+class _Committed:
+    """What uploads of this run of the process became: an answer may be lost, and the question come again."""
+
+    def __init__(self) -> None:
+        self._images: OrderedDict[str, str] = OrderedDict()
+
+    def get(self, upload: str) -> str | None:
+        return self._images.get(upload)
+
+    def add(self, upload: str, image: str) -> None:
+        self._images[upload] = image
+        if len(self._images) > _MAX_COMMITTED:
+            self._images.popitem(last=False)
+
+
+def _own(desk: Desk, upload: str) -> Session:
+    """An upload that was begun here: those of jobs are their devices' alone. Raises DraftGone or InUse."""
+    session = desk.store.session(upload)
+    if session.owner.startswith("job:"):
+        raise InUse(
+            f"upload {upload} of image {session.image} belongs to job {session.owner[4:]}; to end it, cancel its work: "
+            "pbserv work cancel NUMBER"
+        )
+    return session
+
+
+def _check_length(length: int | None) -> None:
+    if length is not None and length > MAX_PART_BODY:
+        raise ApiError(413, f"a part of {length} bytes: at most {MAX_PART_BODY} travel in one; send smaller ones")
+
+
+async def _bounded(request: Request, image: str) -> AsyncGenerator[bytes, None]:
+    received = 0
+    try:
+        async for chunk in request.stream():
+            received += len(chunk)
+            _check_length(received)
+            yield chunk
+    except ClientDisconnect:
+        raise UploadBroken(f"image {image}: the connection ended in the middle of a part; send it again") from None
