@@ -5,12 +5,12 @@ One rule: a refusal names image, version and state, and what would have to come 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from pbserv.imaging.about import About, VersionAbout
-from pbserv.imaging.faults import UnknownImage, WrongState
+from pbserv.imaging.faults import InUse, UnknownImage, WrongState
 from pbserv.imaging.states import VersionState, beyond, may, rollback, ways
 
 
@@ -61,3 +61,16 @@ def check_purge(name: str, about: About, version: int | None, damaged: Collectio
     for number, found in sorted(about.versions.items()):
         if version in (None, number) and found.state is not VersionState.RETIRED and number not in damaged:
             raise WrongState(f"image {name} version {number} is {found.state.value}; retire it first, then purge it")
+
+
+def retired_before(about: About, before: datetime) -> tuple[int, ...]:
+    """The versions that have been retired since then, oldest first."""
+    retired = ((number, found) for number, found in about.versions.items() if found.state is VersionState.RETIRED)
+    return tuple(sorted(number for number, found in retired if found.since is not None and found.since < before))
+
+
+def refuse_users(name: str, version: int | None, users: Sequence[str]) -> None:
+    """Raises InUse that names them, when there are any."""
+    if users:
+        what = f"image {name}" + (f" version {version}" if version is not None else "")
+        raise InUse(f"{what} is in use: {', '.join(users[:20])}{' and more' if len(users) > 20 else ''}")

@@ -210,6 +210,35 @@ class PbservConf(ConfModel):
             return self.state_directory / "registry.db"
         return self.registry_url.get_secret_value()
 
+    image_compression: Annotated[
+        int,
+        Key(
+            "ImageCompression",
+            Integer(1, 19),
+            "The level of zstd with which the server compresses the frames of new images.",
+            extension=True,
+        ),
+    ] = 3
+    image_workers: Annotated[
+        int,
+        Key(
+            "ImageWorkers",
+            Integer(0, 64),
+            "The threads that cut, compress and verify images; 0: one for each processor core. Changes with a restart.",
+            extension=True,
+        ),
+    ] = 0
+    retired_days: Annotated[
+        int,
+        Key(
+            "RetiredDays",
+            Integer(0, 3650),
+            "After how long a retired version of an image is purged by itself; 0: never.",
+            unit="days",
+            extension=True,
+        ),
+    ] = 0
+
     @property
     def stores(self) -> tuple[StorePlace, ...]:
         """The image stores; at least one."""

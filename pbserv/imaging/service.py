@@ -20,10 +20,11 @@ from pbserv.imaging.config import PbservConf
 from pbserv.imaging.coverage import Coverage
 from pbserv.imaging.identities import IdentityDesk
 from pbserv.imaging.jobs import History, Jobs
+from pbserv.imaging.keeper import Keeper
 from pbserv.imaging.ports import Policy
 from pbserv.imaging.slot import BackendSlot
 from pbserv.imaging.statistics import RequestRecord, Statistics
-from pbserv.imaging.stores import StoresSettings
+from pbserv.imaging.stores import Stores, StoresSettings
 from pbserv.imaging.transfer import Transfers
 from pbserv.imaging.waker import Waker
 from pbserv.log import ServiceLog
@@ -76,6 +77,7 @@ class ImagingService:
         self._identities = IdentityDesk(registry, history, tokens.key("identity"))
         self._waker = Waker(registry, history, log, self._jobs.running_now)
         self._registry = registry
+        self._keeper = Keeper(registry, policy, self._captures, log)
         registry.subscribe(self._captures.device_changed)
         registry.subscribe(self._waker.device_changed)
 
@@ -111,6 +113,7 @@ class ImagingService:
             await self._jobs.running_now.flush()
             if self.running:
                 await self._waker.turn()
+                await self._keeper.turn()
             await asyncio.sleep(FLUSH_EVERY_S)
 
     def router(self) -> APIRouter:
@@ -130,7 +133,7 @@ class ImagingService:
                 self._has_identity,
             )
         )
-        routes.include_router(job_routes.router(self._jobs, self._waker, self._registry, self._access))
+        routes.include_router(job_routes.router(self._jobs, self._captures, self._waker, self._registry, self._access))
         routes.include_router(identity_routes.router(self._identities, self._jobs, self._access))
         routes.include_router(addon_routes.router(self._jobs, self._transfers, self._access))
         return routes
@@ -141,11 +144,14 @@ class ImagingService:
         if fault:
             raise StartError(fault)
         conf = settings.conf
-        await self._store.put(
-            load_backend(
-                conf.library_name, conf.state_directory, allow_overwrite=conf.allow_overwrite, stores=_stores(conf)
-            )
+        backend = load_backend(
+            conf.library_name, conf.state_directory, allow_overwrite=conf.allow_overwrite, stores=_stores(conf)
         )
+        if isinstance(backend, Stores):
+            self._keeper.wire(backend)
+        await self._store.put(backend)
+        await self._keeper.started()
+        self._keeper.retired_days = conf.retired_days
         self._settings = settings
         self._jobs.running_now.queue.adopt(limits_of(self._store))
         for damage in self._store.damages:
@@ -170,6 +176,7 @@ class ImagingService:
     def adopt(self, settings: ImagingSettings) -> None:
         self._settings = settings
         self._store.allow_overwrite = settings.conf.allow_overwrite
+        self._keeper.retired_days = settings.conf.retired_days
         self._jobs.running_now.queue.adopt(limits_of(self._store))
 
     def figures(self) -> Mapping[str, str | int | Mapping[str, int]]:
@@ -201,6 +208,8 @@ def _stores(conf: PbservConf) -> StoresSettings:
         allow_overwrite=conf.allow_overwrite,
         auto_enable=conf.auto_enable,
         upload_directories=conf.upload_directories,
+        level=conf.image_compression,
+        workers=conf.image_workers,
     )
 
 

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from pbserv.errors import StartError
 from pbserv.imaging.about import About, AboutChange, checked
-from pbserv.imaging.changes import Signing, check_move, check_purge, rolled_back
+from pbserv.imaging.changes import Signing, check_move, check_purge, refuse_users, rolled_back
 from pbserv.imaging.draft import IDLE_TIMEOUT_S, Draft
 from pbserv.imaging.durable import filesystem_faults
 from pbserv.imaging.faults import (
@@ -25,7 +25,6 @@ from pbserv.imaging.faults import (
     Forbidden,
     ImageExists,
     ImagingFault,
-    InUse,
     StoreClosed,
     UnknownImage,
     UnknownStore,
@@ -37,7 +36,7 @@ from pbserv.imaging.locks import Locks
 from pbserv.imaging.manifest import check_image_name, check_new_name
 from pbserv.imaging.objects import ImageObject, ImageVersion, StoreFacts
 from pbserv.imaging.opened import OpenItem, open_index
-from pbserv.imaging.reconcile import Keep, Remove, plan
+from pbserv.imaging.reconcile import Keep, Remove, Tell, plan
 from pbserv.imaging.reframe import Reframer
 from pbserv.imaging.states import VersionState, served
 from pbserv.imaging.store_rules import DEFAULT_FREE_FLOOR, RunningJobs, StoreRules, Users, no_jobs, nobody
@@ -71,6 +70,7 @@ class Store:
         self.users: Users = nobody
         self.jobs: RunningJobs = no_jobs
         self.leftovers: tuple[Remove, ...] = ()
+        self.untold: tuple[Tell, ...] = ()
         self.damages: tuple[Damage, ...] = ()
         self.locks = Locks()
         self._layout = Layout(root, free_floor_bytes, name=name, nested=nested)
@@ -136,6 +136,7 @@ class Store:
         actions = plan(incoming, self.made_by_jobs(), await self.jobs(), _now())
         keep = [action.name for action in actions if isinstance(action, Keep)]
         self.leftovers = tuple(action for action in actions if isinstance(action, Remove))
+        self.untold = tuple(action for action in actions if isinstance(action, Tell))
         try:
             await self._work(writers, partial(self._layout.remove_leftovers, keep))
         except OSError as error:
@@ -172,7 +173,7 @@ class Store:
         """Let go of the directory at once; who reads from an open item goes on. For a store that is not ``busy``."""
         if self._writers is not None:
             self._writers.shutdown(wait=False)
-        self._writers = self._readers = None
+        self._writers = self._readers = self._uploads = self._reframer = None
         self._layout.close()
 
     @property
@@ -331,7 +332,7 @@ class Store:
         self.object(name)
         states = self._states(name)
         if to is VersionState.RETIRED and served(states) == version and served({**states, version: to}) is None:
-            self._refuse_users(name, None, await self.users(name, None))
+            refuse_users(name, None, (*await self.users(name, None), *self.locks.users(name, None)))
         await self._change(name, lambda about: check_move(name, about, version, to).moved({version: to}, by, _now()))
         return self._object(name)
 
@@ -354,7 +355,7 @@ class Store:
         found = self.object(name)
         damaged = {text.partition("/")[2] for text in (damage.path for damage in found.damages)}
         check_purge(name, found.about, version, {int(text) for text in damaged if text.isdigit()})
-        self._refuse_users(name, version, await self.users(name, version))
+        refuse_users(name, version, (*await self.users(name, version), *self.locks.users(name, version)))
         with self.locks.taken(name, version, "is being purged"):
             if version is None:
                 await self._remove(name)
@@ -369,7 +370,7 @@ class Store:
             raise UnknownImage(f"there is no image {name!r}")
         if self._uploading(name):
             raise UploadRunning(f"image {name}: a new version is being uploaded; wait for it before deleting")
-        self._refuse_users(name, None, await self.users(name, None))
+        refuse_users(name, None, (*await self.users(name, None), *self.locks.users(name, None)))
         with self.locks.taken(name, None, "is being deleted"):
             await self._remove(name)
 
@@ -427,12 +428,6 @@ class Store:
         writers = self._running(self._writers)
         changing = asyncio.get_running_loop().run_in_executor(writers, self._layout.change_about, name, change)
         return await asyncio.shield(changing)
-
-    def _refuse_users(self, name: str, version: int | None, users: Sequence[str]) -> None:
-        held = (*users, *self.locks.users(name, version))
-        if held:
-            what = f"image {name}" + (f" version {version}" if version is not None else "")
-            raise InUse(f"{what} is in use: {', '.join(held[:20])}{' and more' if len(held) > 20 else ''}")
 
     async def _remove(self, name: str, version: int | None = None) -> None:
         if self._uploading(name) and version is None:

@@ -6,20 +6,32 @@ second list could disagree with them.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from pbserv.conf.places import StorePlace
 from pbserv.errors import StartError
 from pbserv.imaging.about import About, AboutChange
+from pbserv.imaging.changes import retired_before
 from pbserv.imaging.draft import IDLE_TIMEOUT_S, Draft
-from pbserv.imaging.faults import DraftGone, Forbidden, ImageExists, StoreClosed, UnknownStore
+from pbserv.imaging.faults import (
+    DraftGone,
+    Forbidden,
+    ImageExists,
+    InUse,
+    StoreClosed,
+    UnknownImage,
+    UnknownStore,
+    UploadRunning,
+)
 from pbserv.imaging.frames.reader import OpenIndex
 from pbserv.imaging.layout import Damage, StoredImage
 from pbserv.imaging.manifest import check_image_name
 from pbserv.imaging.objects import ImageObject, StoreFacts
 from pbserv.imaging.opened import OpenItem
-from pbserv.imaging.reconcile import Remove
+from pbserv.imaging.reconcile import Remove, Tell
 from pbserv.imaging.reframe import DEFAULT_LEVEL, Reframer
 from pbserv.imaging.states import VersionState
 from pbserv.imaging.store import Store
@@ -98,6 +110,11 @@ class Stores:
     def leftovers(self) -> tuple[Remove, ...]:
         """What the start removed, and why."""
         return tuple(action for store in self._stores for action in store.leftovers)
+
+    @property
+    def untold(self) -> tuple[Tell, ...]:
+        """What the registry did not know at the start: versions that running jobs had committed."""
+        return tuple(action for store in self._stores for action in store.untold)
 
     @property
     def allow_overwrite(self) -> bool:
@@ -259,6 +276,16 @@ class Stores:
 
     async def purge(self, name: str, version: int | None = None) -> None:
         await self._of(name).purge(name, version)
+
+    async def sweep(self, before: datetime) -> tuple[str, ...]:
+        """Purge what was retired before ``before`` and is not in use; what went, as ``image NAME version N``."""
+        gone: list[str] = []
+        for image in self.all():
+            for number in retired_before(image.about, before):
+                with suppress(InUse, UnknownImage, UploadRunning):
+                    await self.purge(image.name, number)
+                    gone.append(f"image {image.name} version {number}")
+        return tuple(gone)
 
     async def delete(self, name: str) -> None:
         await self._of(name).delete(name)

@@ -216,10 +216,21 @@ def test_success_without_an_image_is_not_believed(server: Installed, device: str
     )  # fmt: skip
 
 
-def test_a_capture_whose_uploads_an_imaging_restart_lost_is_told_at_once(server: Installed, device: str) -> None:
+def test_a_capture_goes_on_after_a_restart_of_imaging(server: Installed, device: str) -> None:
     client = client_of(server, queue(server, "capture", "interrupted"))
     client.begin()
     client.call("PUT", "items/table", content=TABLE)
+    server.ok("restart", "imaging")
+    assert client.call("PUT", "items/p1", content=P1).status_code == 200
+    server.ok("restart", "imaging")
+    assert client.call("POST", "commit", content=manifest(table=TABLE, p1=P1)).text == "COMMITTED\n"
+    server.ok("restart", "imaging")
+    assert client.call("POST", "commit", content=manifest(table=TABLE, p1=P1)).text == "COMMITTED\n"
+
+
+def test_a_capture_of_which_nothing_had_arrived_is_told_to_start_again(server: Installed, device: str) -> None:
+    client = client_of(server, queue(server, "capture", "early"))
+    client.begin()
     server.ok("restart", "imaging")
     lost = client.call("PUT", "items/p1", content=P1)
     assert lost.status_code == 410

@@ -1,0 +1,74 @@
+"""What the stores and the registry tell each other: who needs an image, which jobs run, what a start found.
+
+One rule: the stores know nothing of jobs, work or bundles; what they ask is answered here, anew each time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from pbserv.imaging.captures import Captures
+from pbserv.imaging.faults import StoreClosed
+from pbserv.imaging.ports import Policy
+from pbserv.imaging.stores import Stores
+from pbserv.log import ServiceLog
+from pbserv.registry.records import BundleKind
+from pbserv.registry.registry import Registry
+
+_SWEEP_EVERY_S: Final = 3600.0
+
+
+class Keeper:
+    """One for the imaging service. ``retired_days`` 0: retired versions are purged by hand only."""
+
+    def __init__(self, registry: Registry, policy: Policy, captures: Captures, log: ServiceLog) -> None:
+        self._registry = registry
+        self._policy = policy
+        self._captures = captures
+        self._log = log
+        self._stores: Stores | None = None
+        self._swept = float("-inf")
+        self.retired_days = 0
+
+    def wire(self, stores: Stores) -> None:
+        """Before ``stores`` are started: let them ask."""
+        stores.users, stores.jobs = self.users, self.jobs
+        self._stores, self._swept = stores, float("-inf")
+
+    async def started(self) -> None:
+        """The stores run: tell the registry what it missed, go on with captures, log what was removed."""
+        if self._stores is None:
+            return
+        for told in self._stores.untold:
+            await self._registry.set_job_version(told.job, told.version)
+            self._log.critical("job learned its image", job=told.job, image=told.image, version=told.version)
+        running = await self._registry.running_jobs()
+        self._captures.resume([job for job in running if job.kind is BundleKind.CAPTURE])
+        for gone in self._stores.leftovers:
+            self._log.warning("leftover removed", path=gone.name, reason=gone.why)
+        for session in self._stores.sessions():
+            self._log.transaction("upload goes on", image=session.image, upload=session.number, owner=session.owner)
+
+    async def turn(self) -> None:
+        """Now and then: purge what has been retired for long enough."""
+        if self._stores is None or not self.retired_days or time.monotonic() - self._swept < _SWEEP_EVERY_S:
+            return
+        self._swept = time.monotonic()
+        with suppress(StoreClosed):  # the service stops
+            for line in await self._stores.sweep(datetime.now(UTC) - timedelta(days=self.retired_days)):
+                self._log.transaction("purged", what=line, reason=f"retired for {self.retired_days} days", result="ok")
+
+    async def jobs(self) -> Mapping[int, int | None]:
+        """The jobs that run, with the version that the registry knows of each."""
+        return {job.id: job.version for job in await self._registry.running_jobs()}
+
+    async def users(self, image: str, version: int | None) -> Sequence[str]:
+        """Who needs this version, or with None the image as such: jobs, work, bundles that devices can get."""
+        if version is None:
+            return [*await self._registry.image_users(image), *self._policy.uses_image(image)]
+        running = await self._registry.running_jobs()
+        return [f"job {job.id} of {job.mac}" for job in running if (job.image, job.version) == (image, version)]
