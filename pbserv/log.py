@@ -1,7 +1,7 @@
 """The log of one service: the manual's levels 0 to 4, one line per event, a file that is capped in size.
 
 One rule: below its level a call compares one integer and formats nothing. Values that came from the network are
-escaped, so that no client can write a line of its own. structlog runs the processors; its global state is not touched.
+escaped, so that no client can write a line of its own. JSON and faults are structlog's, without its global state.
 
 In the event loop completed transactions may be written a moment later, many with one write: answers go first.
 """
@@ -247,13 +247,20 @@ class _Pipe(structlog.BoundLoggerBase):
     """structlog's processor chain for one service and one format; returns the line instead of writing it."""
 
     def __init__(self, service: str, format: Literal["text", "json"]) -> None:
-        render: Any = structlog.processors.JSONRenderer() if format == "json" else _render_text
-        super().__init__(None, [structlog.processors.format_exc_info, _plain_values, _head, render], {})
+        chain: Any = [structlog.processors.format_exc_info, _plain_values, _head, structlog.processors.JSONRenderer()]
+        super().__init__(None, chain if format == "json" else chain[:1], {})
         self._service = service
+        self._text = format == "text"
 
     def render(self, level: int, event: str, fields: Mapping[str, object], moment: float | None = None) -> str:
         """One line; ``moment`` None: now."""
-        shown = dict(fields) if _OWN.isdisjoint(fields) else {k + "_" * (k in _OWN): v for k, v in fields.items()}
+        if not _OWN.isdisjoint(fields):
+            fields = {k + "_" * (k in _OWN): v for k, v in fields.items()}
+        if self._text:
+            if "exc_info" in fields:
+                fields = structlog.processors.format_exc_info(None, "", dict(fields))
+            return _text(self._service, level, event, fields, time.time() if moment is None else moment)
+        shown = dict(fields)
         shown["service"] = self._service
         shown["time"] = time.time() if moment is None else moment
         (line,), _ = self._process_event(LEVEL_NAMES[level], event, shown)
@@ -275,12 +282,14 @@ def _plain(value: Any) -> Any:
 
 def _head(_logger: object, method: str, fields: MutableMapping[str, Any]) -> dict[str, Any]:
     """Put time, level, service and event first; time is local with its offset, to the millisecond."""
-    moment = fields.pop("time")
+    now, service, event = _stamp(fields.pop("time")), fields.pop("service"), fields.pop("event")
+    return {"time": now, "level": method, "service": service, "event": event, **fields}
+
+
+def _stamp(moment: float) -> str:
     whole = int(moment)
     before, offset = _second(whole)
-    now = f"{before}.{int((moment - whole) * 1000):03d}{offset}"
-    service, event = fields.pop("service"), fields.pop("event")
-    return {"time": now, "level": method, "service": service, "event": event, **fields}
+    return f"{before}.{int((moment - whole) * 1000):03d}{offset}"
 
 
 @lru_cache(maxsize=1)
@@ -290,10 +299,17 @@ def _second(moment: int) -> tuple[str, str]:
     return text[:19], text[19:]
 
 
-def _render_text(_logger: object, _method: str, fields: MutableMapping[str, Any]) -> str:
-    """``TIME service level: event key=value ...``"""
-    head = f"{fields.pop('time')} {fields.pop('service')} {fields.pop('level')}: {escape(fields.pop('event'))}"
-    return " ".join((head, *(f"{escape(name)}={quote(value)}" for name, value in fields.items())))
+def _text(service: str, level: int, event: str, fields: Mapping[str, Any], moment: float) -> str:
+    """``TIME service level: event key=value ...``. In one go: every file that is sent writes a line."""
+    parts = [f"{_stamp(moment)} {service} {LEVEL_NAMES[level]}: {escape(event)}"]
+    for name, value in fields.items():
+        if type(value) is str:
+            parts.append(f"{escape(name)}={_quoted(value)}")
+        elif type(value) is int:
+            parts.append(f"{escape(name)}={value}")
+        elif value is not None:
+            parts.append(f"{escape(name)}={quote(_plain(value))}")
+    return f"{' '.join(parts)}\n"
 
 
 def _encode(line: str) -> bytes:

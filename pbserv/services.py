@@ -37,6 +37,7 @@ from pbserv.web import boot_files_routes, health_routes, journal_routes, metrics
 from pbserv.web.app import create_app
 from pbserv.web.requests_counted import Requests
 from pbserv.web.server import WebServer, WebSettings
+from pbserv.web.shortcut import Shortcut
 from pbserv.web.tls import TlsSettings
 
 Spawn = Callable[[str, Coroutine[Any, Any, None]], "asyncio.Task[None]"]
@@ -119,6 +120,8 @@ def wire(
         requests,
     )
     is_running: Callable[[str], bool] = lambda name: not name or running[name].running  # noqa: E731
+    tftp_runs: Callable[[], bool] = lambda: tftp.running  # noqa: E731
+    shortcut = Shortcut(tftp, policy, ranges.plan, logs.pbserv, tftp_runs, requests)
     app = create_app(
         [
             ("policy", boot_routes.router(policy, registry, tokens)),
@@ -139,7 +142,7 @@ def wire(
         tls_required=lambda: web.tls_required,
         requests=requests,
     )
-    web = WebServer(app, spawn, lambda: imaging.busy)
+    web = WebServer(app, spawn, lambda: imaging.busy, shortcut)
 
     def web_fault() -> str:
         return web.fault or "the HTTP server is not running"

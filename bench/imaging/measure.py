@@ -152,12 +152,12 @@ def _answers(process: subprocess.Popen[bytes], port: int) -> bool:
     while time.monotonic() < until and process.poll() is None:
         wire = http.client.HTTPConnection(serve.HOST, port, timeout=5)
         try:
-            wire.request("GET", "/healthz")
-            wire.getresponse().read()
+            wire.request("GET", "/readyz")  # a peer that knows no such file is ready too
+            if wire.getresponse().status != http.HTTPStatus.SERVICE_UNAVAILABLE:
+                return True
         except OSError:
-            time.sleep(0.05)
-        else:
-            return True
+            pass
         finally:
             wire.close()
+        time.sleep(0.05)
     return False

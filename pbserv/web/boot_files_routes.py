@@ -94,13 +94,43 @@ def client_router(
     return routes
 
 
+class Ending:
+    """The log line and the device's journal."""
+
+    def __init__(self, clients: Clients, log: ServiceLog) -> None:
+        self._clients = clients
+        self._log = log
+
+    def tell(
+        self,
+        peer: str,
+        method: str,
+        shown: str,
+        status: int,
+        content_range: str | None,
+        began: float,
+        outcome: str,
+        size_bytes: int,
+        *,
+        last: bool,
+    ) -> None:
+        """``last``: with this the client has the end of the file; ``began`` by ``time.monotonic``."""
+        good = outcome == "completed"
+        tell = self._log.transaction if last and good else self._log.request if good else self._log.warning
+        tell("boot file", client=peer, method=method, file=shown, status=status, bytes=size_bytes, range=content_range,
+             result=outcome, seconds=round(time.monotonic() - began, 3))  # fmt: skip
+        if last or not good:
+            self._clients.fetched(peer, shown, outcome, size_bytes)
+
+
 class _Desk:
-    """What both kinds of files have in common: the answer, the log line, the device's journal."""
+    """What both kinds of files have in common: the answer, and how its end is told."""
 
     def __init__(self, clients: Clients, plan: PlanRange, log: ServiceLog) -> None:
         self._clients = clients
         self._plan = plan
         self._log = log
+        self._told = Ending(clients, log)
 
     def give(self, request: Request, name: bytes, source: Source) -> Response:
         """Takes ``source`` over."""
@@ -111,27 +141,24 @@ class _Desk:
         body = request.method == "GET" and plan.status in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT)
         # Who reads a file like a disk, in many ranges, has got it with the last one.
         last = body and plan.end == source.size_bytes
-        media_type = _MEDIA_TYPES.get(os.path.splitext(_shown(name))[1].lower(), _ANY_FILE)
-        return FileSender(source, plan, media_type, body=body, ended=self._ending(request, name, plan, last=last))
+        return FileSender(
+            source, plan, media_type_of(shown_name(name)), body=body, ended=self._ending(request, name, plan, last=last)
+        )
 
     def _ending(self, request: Request, name: bytes, plan: RangePlan, *, last: bool) -> Callable[[str, int], None]:
         began = time.monotonic()
-        peer, shown = peer_address(request), _shown(name)
+        peer, shown = peer_address(request), shown_name(name)
 
         def ended(outcome: str, size_bytes: int) -> None:
-            good = outcome == "completed"
-            tell = self._log.transaction if last and good else self._log.request if good else self._log.warning
-            tell("boot file", client=peer, method=request.method, file=shown, status=int(plan.status),
-                 bytes=size_bytes, range=plan.content_range, result=outcome,
-                 seconds=round(time.monotonic() - began, 3))  # fmt: skip
-            if last or not good:
-                self._clients.fetched(peer, shown, outcome, size_bytes)
+            self._told.tell(
+                peer, request.method, shown, int(plan.status), plan.content_range, began, outcome, size_bytes, last=last
+            )
 
         return ended
 
     def refused(self, request: Request, name: bytes, status: int, outcome: str, reason: str) -> ApiError:
         """Told like the end of a transfer; the caller raises what this returns."""
-        peer, shown = peer_address(request), _shown(name)
+        peer, shown = peer_address(request), shown_name(name)
         self._log.warning("boot file", client=peer, method=request.method, file=shown, status=status,
                           result=outcome, reason=reason)  # fmt: skip
         self._clients.fetched(peer, shown, outcome, 0)
@@ -147,7 +174,12 @@ def _name(request: Request) -> bytes:
     return name
 
 
-def _shown(name: bytes) -> str:
+def media_type_of(shown: str) -> str:
+    return _MEDIA_TYPES.get(os.path.splitext(shown)[1].lower(), _ANY_FILE)
+
+
+def shown_name(name: bytes) -> str:
+    """As it stands in logs."""
     text = name.decode("utf-8", "backslashreplace")[:200]
     return "".join(c if c.isprintable() else "?" for c in text)
 

@@ -20,14 +20,18 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from pbserv.errors import StartError
 from pbserv.net.tcp import listen, sharing
 from pbserv.service import Reload
+from pbserv.web.front import FIRST_REQUEST_S, Front
 from pbserv.web.pumps import Pumps
 from pbserv.web.sendfile import ZeroCopy
+from pbserv.web.shortcut import Shortcut
 from pbserv.web.tls import Pair, TlsSettings, new_context, pair_of
 
 Spawn = Callable[[str, Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 STOP_GRACE_S = 5
-FIRST_REQUEST_S = 15
 BUSY_LOOK_S = 2.0
+ACCEPTORS = 32
+"""uvloop takes one new connection from a socket in each round of its loop: those that wait while a thousand others are
+served would wait for seconds. So it gets this many descriptors of the same socket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +54,14 @@ class _Protocol(H11Protocol):
         super().__init__(*args, **named)
         self.app = self._files = ZeroCopy(self.app, self, self.pumps)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._files.disconnected()
-
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.loop.call_later(FIRST_REQUEST_S, self._expect_request)
+        self._first = self.loop.call_later(FIRST_REQUEST_S, self._expect_request)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._first.cancel()
+        self._files.disconnected()
 
     def _expect_request(self) -> None:
         if self.cycle is None and not self.transport.is_closing():
@@ -95,7 +100,7 @@ class WebServer:
     name = "web"
     title = "pbserv HTTP server"
 
-    def __init__(self, app: FastAPI, spawn: Spawn, busy: Callable[[], bool]) -> None:
+    def __init__(self, app: FastAPI, spawn: Spawn, busy: Callable[[], bool], shortcut: Shortcut | None = None) -> None:
         """``busy``: whether devices are at work, to whom an address that is given up must still answer."""
         self._busy = busy
         self._app = app
@@ -108,7 +113,9 @@ class WebServer:
         self.fingerprint = ""
         self._retired: list[_Listening] = []
         self._pumps = Pumps()
-        self._protocol = type("_Protocol", (_Protocol,), {"pumps": self._pumps})
+        self._protocol: type[asyncio.Protocol] = type("_Protocol", (_Protocol,), {"pumps": self._pumps})
+        if shortcut is not None:
+            self._protocol = type("_Front", (Front,), {"behind": self._protocol, "shortcut": shortcut})
 
     @property
     def running(self) -> bool:
@@ -197,7 +204,8 @@ class WebServer:
         return _Listening(address, port, raw, _Server(config), context)
 
     def _run(self, listening: _Listening) -> None:
-        listening.task = self._spawn("web", listening.server.serve(sockets=[listening.socket]))
+        more = [listening.socket.dup() for _ in range(ACCEPTORS - 1)]
+        listening.task = self._spawn("web", listening.server.serve(sockets=[listening.socket, *more]))
 
     def swap(self, settings: WebSettings, http: _Listening | None, https: _Listening | None, pair: Pair | None) -> None:
         """New requests may go to the new sockets; the old ones serve on while devices are at work that know no other.
