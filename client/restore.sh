@@ -16,7 +16,9 @@ read_manifest() { # fetches it and checks that this script understands every lin
 		case "$kind" in
 		sfdisk | boot | raw | swap) ;;
 		partclone.*) command -v partclone.restore >/dev/null || die 'partclone is not installed here' ;;
-		file) die "item $name is an opaque file: this image cannot be restored to a disk" ;;
+		ntfsclone) command -v ntfsclone >/dev/null || die 'ntfsclone is not installed here' ;;
+		partimage | fsarchiver) die "item $name was made by $kind, which is not here: convert the image on the server" ;;
+		file | tree | kernel | initrd) die "item $name is of kind $kind: this image cannot be restored to a disk" ;;
 		*) die "item $name is of unknown kind $kind" ;;
 		esac
 		[ "${#sum}" = 64 ] || die "item $name has no checksum"
@@ -115,6 +117,7 @@ restore_item() { # NAME KIND NUMBER STORED SHA256
 	stage restore "$1"
 	case "$2" in
 	partclone.*) stream_in "$1" "$2" "$4" "$5" partclone.restore -q -f 1 -L "$WORK/partclone.log" -s - -o "$NODE" ;;
+	ntfsclone) stream_in "$1" "$2" "$4" "$5" ntfsclone --restore-image --overwrite "$NODE" - ;;
 	raw) stream_in "$1" "$2" "$4" "$5" dd of="$NODE" bs=1048576 iflag=fullblock conv=fsync,notrunc ;;
 	swap)
 		swap_uuid=$(sed -n 's/^UUID=//p' "$WORK/items/$1") swap_label=$(sed -n 's/^LABEL=//p' "$WORK/items/$1")

@@ -24,6 +24,15 @@ def client(server: StandIn, *devices: str, shell: list[str] | None = None, env: 
     return f"{done.stdout}{done.stderr}exit {done.returncode}"
 
 
+def start(server: StandIn, *devices: str) -> subprocess.Popen[bytes]:
+    """The script at work, in a process group of its own."""
+    options = [word for device in devices for word in ("--disk", device)]
+    command = ["dash", str(SCRIPT), "--url", server.url, "--token", TOKEN, "--mac", "52:54:00:00:00:01", "--no-reboot"]
+    return subprocess.Popen(
+        [*command, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+
+
 def make_file_system(device: str, number: int, command: list[str], folder: Path, seed: int) -> dict[str, str]:
     """Makes it, fills it, returns the content hashes."""
     with disks.partition(device, number) as node:

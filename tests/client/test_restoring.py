@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 
 from tests.client import disks
 from tests.client.disks import MEBIBYTE
-from tests.client.machine import Fixture, boot_bytes, client, contents, make_file_system, write_bytes
+from tests.client.machine import Fixture, boot_bytes, client, contents, make_file_system, start, write_bytes
+from tests.client.site import until
 from tests.client.standin import Job, StandIn
 
 pytestmark = [
@@ -292,6 +294,57 @@ def test_an_image_of_a_partition_compressed_by_another_tool(loop: Fixture, two: 
     restored(job.again(TARGET_PARTITION="1"), target)
     with disks.partition(target, 1) as node:
         disks.run("e2fsck", "-fn", node)
+
+
+def test_a_file_system_on_the_whole_disk_grows_with_it(loop: Fixture, tmp_path: Path) -> None:
+    source = loop("source", 48)
+    disks.run("mkfs.ext4", "-q", source)
+    target = loop("target", 96)
+    restored(captured(source).again(RESIZE="1", VERIFY="read"), target)
+    assert size_of("ext4", target, tmp_path / "m") > 80 * MEBIBYTE
+
+
+def test_an_image_of_ntfsclone(loop: Fixture, tmp_path: Path) -> None:
+    source = loop("source", 40, table="label: dos\nstart=2048, size=32MiB, type=7\n")
+    with disks.partition(source, 1) as node:
+        disks.run(*MAKERS["ntfs"], node)
+        with disks.mounted(node, tmp_path / "m") as mount:
+            disks.fill(mount, 81)
+            files = disks.hashes(mount)
+        data = subprocess.run(["ntfsclone", "-q", "-s", "-o", "-", node], capture_output=True, check=True).stdout
+    lines = [
+        "pbserv-image 1",
+        "disk 0 512 none bios",
+        f"item w ntfsclone 0 {len(data)} {hashlib.sha256(data).hexdigest()} 0",
+    ]
+    job = Job("restore", items={"w": data}, manifest="\n".join([*lines, "fact w compressor none"]) + "\n")
+    target = loop("target", 64, table="label: dos\nstart=2048, size=40MiB, type=7\n")
+    restored(job.again(TARGET_PARTITION="1"), target)
+    assert contents(target, 1, tmp_path / "m") == files
+
+
+@pytest.mark.parametrize("action", ["restore", "capture"])
+def test_a_client_that_is_killed_leaves_nothing_that_counts(loop: Fixture, two: Job, action: str) -> None:
+    """SIGKILL for it and all it started, as a power cut; the next job does the work."""
+    target = loop("target", 128)
+    restored(two.again(), target)
+    if action == "restore":
+        job = two.again()
+        job.hold = "p2.ext4.zst"
+    else:
+        job = Job("capture", options={"PROTOCOL": "2", "PART_BYTES": str(MEBIBYTE)})
+        job.part_faults = {2: ["503"] * 100}
+    with StandIn(job) as server:
+        running = start(server, target)
+        until(lambda: any(said["stage"] == action for said in job.progress), 60)
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+    assert job.result is None
+    if action == "capture":
+        assert job.manifest == ""
+        captured(target)
+        return
+    restored(two.again(VERIFY="read"), target)
 
 
 def test_the_time_spent_waiting_for_the_server_is_told(loop: Fixture, two: Job) -> None:
