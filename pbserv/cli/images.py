@@ -298,6 +298,64 @@ def image_download(
     command.download(context.obj, image, directory, version, item or [], as_json)
 
 
+@app.command("upload")
+def image_upload(
+    context: typer.Context,
+    image: Image,
+    source: Annotated[
+        Path, typer.Argument(metavar="FILE", help="a file, or a directory that pbserv image download made")
+    ],
+    store: Annotated[
+        str, typer.Option(metavar="STORE", help="Where to; none: where the image is, or the first store.")
+    ] = "",
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Make a new version of an image that exists (needs AllowImageOverwrite)."),
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the upload of this image that broke off, if there is one.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Store a file, or what was downloaded of an image, as a version of IMAGE, byte by byte as it is.
+
+    It goes in parts of 64 MiB. A part whose connection breaks is sent again by itself; an upload that was given up in
+    the middle goes on with --resume, also after a restart of the server.
+
+    \b
+    Examples:
+      pbserv image upload tools rescue.iso
+      pbserv image upload classroom /mnt/usb/classroom --overwrite
+    """
+    from pbserv.commands import image_upload as command
+
+    command.upload(
+        context.obj, image, source, store=store, overwrite=overwrite, resume=resume, as_json=as_json
+    )  # fmt: skip
+
+
+@app.command("uploads")
+def image_uploads(
+    context: typer.Context,
+    discard: Annotated[
+        str | None, typer.Option("--discard", metavar="UPLOAD", help="Give this one up; what came is removed.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List uploads that have begun and are not committed, or give one up.
+
+    \b
+    Example:
+      pbserv image uploads --discard 0123456789abcdef
+    """
+    from pbserv.commands import image_upload as command
+
+    if discard is None:
+        command.listed(context.obj, as_json)
+    else:
+        command.discard(context.obj, discard, as_json)
+
+
 @app.command("info")
 def image_info(
     path: Annotated[
