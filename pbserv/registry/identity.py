@@ -6,6 +6,7 @@ transaction that nobody writes beside.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +26,8 @@ from pbserv.registry.store import Store, now
 BY_HAND: Final = ""
 """The pool of what administrators gave themselves."""
 _V: Final = PoolValueRow.__table__.c
+_ROWS: Final = 5_000
+"""Of one statement, a few milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +144,10 @@ async def _write_values(session: AsyncSession, mac: str, before: IdentityRecord,
     for pool, old in before.given:
         if old not in wanted.keep:
             await session.execute(delete(PoolValueRow).where(_V.pool == pool, _V.value == old))
+    taken: dict[str, set[str]] = {BY_HAND: set()}
     for claims, none_left in zip(wanted.claims, wanted.none_left, strict=True):
         for claim in claims:
-            value = await _free(session, claim)
+            value = await _free(session, claim, taken)
             if value is not None:
                 row = {"pool": claim.pool, "value": value, "mac": mac, "given": now()}
                 await session.execute(insert(PoolValueRow), [row])
@@ -152,16 +156,31 @@ async def _write_values(session: AsyncSession, mac: str, before: IdentityRecord,
             raise ConflictError(none_left.replace("{holder}", await _holder(session, claims)))
 
 
-async def _free(session: AsyncSession, claim: Claim) -> str | None:
-    """The first value that no device has. Values that differ in case alone are the same."""
+async def _free(session: AsyncSession, claim: Claim, taken: dict[str, set[str]]) -> str | None:
+    """The first value that no device has. Values that differ in case alone are the same. ``taken``: of pools that were
+    asked already."""
+    if claim.pool not in taken:
+        taken[claim.pool] = await _given_by(session, claim.pool)
+    given = taken[claim.pool]
     waiting = iter(claim.values)
     while some := list(islice(waiting, AT_ONCE)):
-        query = select(_V.value).where(_V.pool == claim.pool, _V.value.in_(some))
-        taken = {value.lower() for value in (await session.scalars(query)).all()}
         for value in some:
-            if value.lower() not in taken and await _who_has(session, value) is None:
+            if value.lower() not in given and await _who_has(session, value) is None:
                 return value
+        await asyncio.sleep(0)  # a large pool takes its time; packets are answered in between
     return None
+
+
+async def _given_by(session: AsyncSession, pool: str) -> set[str]:
+    """All values that a pool gave, in small letters; some at a time."""
+    found: set[str] = set()
+    last: str | None = ""
+    while last is not None:
+        query = select(_V.value).where(_V.pool == pool, _V.value > last).order_by(_V.value).limit(_ROWS)
+        some = (await session.scalars(query)).all()
+        found.update(value.lower() for value in some)
+        last = some[-1] if len(some) == _ROWS else None
+    return found
 
 
 async def _who_has(session: AsyncSession, value: str) -> tuple[str, str] | None:
