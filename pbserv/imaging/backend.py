@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import re
-from collections.abc import AsyncIterable, Awaitable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from types import ModuleType
@@ -24,10 +24,12 @@ from pbserv.imaging.draft import ItemProgress, PartDone, StoredItem
 from pbserv.imaging.frames.reader import OpenIndex
 from pbserv.imaging.layout import Damage, StoredImage
 from pbserv.imaging.objects import ImageObject, StoreFacts
+from pbserv.imaging.scrub import ScrubOrder
 from pbserv.imaging.states import VersionState
 from pbserv.imaging.store import DEFAULT_NAME
 from pbserv.imaging.store_rules import DEFAULT_FREE_FLOOR
 from pbserv.imaging.stores import Stores, StoresSettings
+from pbserv.imaging.tasks import Report
 
 IMAGES_DIRECTORY = "images"
 _DEFAULT_OBJECT = "backend"
@@ -187,13 +189,16 @@ class VersionedBackend(ImagingBackend, Protocol):
 
     def session_of_job(self, job: int) -> Session | None: ...
 
+    async def scrub(self, order: ScrubOrder, report: Report, tell: Callable[[str], None]) -> str:
+        """Verify what is stored, repair what can be; ``tell`` gets a line for each damage."""
+
     def made_by_job(self, job: int) -> StoredImage | None:
         """The version that a job committed, as the disk tells."""
 
 
 _VERSIONED = (
     "stores", "all", "object", "register", "change", "move", "rollback", "purge", "index", "open_session", "sessions",
-    "session", "session_of_job", "made_by_job",
+    "session", "session_of_job", "made_by_job", "scrub",
 )  # fmt: skip
 
 

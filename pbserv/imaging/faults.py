@@ -57,6 +57,12 @@ class UnknownStore(ImagingFault):
     status = HTTPStatus.NOT_FOUND
 
 
+class UnknownTask(ImagingFault):
+    """No task of that number runs or ended not long ago."""
+
+    status = HTTPStatus.NOT_FOUND
+
+
 class ImageExists(ImagingFault):
     """The name is taken and overwriting was not asked for."""
 

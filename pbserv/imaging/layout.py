@@ -255,7 +255,7 @@ class Layout:
         except (OSError, ImagingFault) as error:
             raise DamagedImage(f"{ABOUT_FILE}: {error}; mend or remove that file, then start imaging again") from error
 
-    def open_item(self, image: StoredImage, item: str) -> FileIO:
+    def open_item(self, image: StoredImage, item: str, *, check_size: bool = True) -> FileIO:
         """An item's bytes for reading; they stay readable when the image is deleted. Raises DamagedImage."""
         expected = image.sizes[item]
         try:
@@ -267,13 +267,21 @@ class Layout:
         except OSError as error:
             raise DamagedImage(f"image {image.name} version {image.version} item {item}: {error.strerror}") from error
         facts = os.fstat(file.fileno())
-        if not stat.S_ISREG(facts.st_mode) or facts.st_size != expected:
+        if not stat.S_ISREG(facts.st_mode) or (check_size and facts.st_size != expected):
             file.close()
             raise DamagedImage(
                 f"image {image.name} version {image.version} item {item}: not a file of {expected} bytes any more"
             )
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
         return file
+
+    def patch_item(self, image: StoredImage, item: str) -> FileIO:
+        """An item for reading and writing in place: for repairs alone. Raises OSError."""
+        with (
+            opened_directory(image.name, self._root_fd) as image_fd,
+            opened_directory(str(image.version), image_fd) as version_fd,
+        ):
+            return FileIO(os.open(item, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=version_fd), "r+b")
 
     def open_index(self, image: StoredImage, item: str) -> FileIO | None:
         """The index of an item's frames for reading; None when it has none. Raises DamagedImage."""

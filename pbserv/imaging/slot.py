@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pbserv.imaging.about import About, AboutChange
 from pbserv.imaging.backend import ImageDraft, ImagingBackend, ItemSource, Session, VersionedBackend, is_versioned
 from pbserv.imaging.faults import NotSupported, StoreClosed
 from pbserv.imaging.frames.reader import OpenIndex
 from pbserv.imaging.layout import Damage, StoredImage
 from pbserv.imaging.objects import ImageObject, StoreFacts
+from pbserv.imaging.scrub import ScrubOrder
 from pbserv.imaging.states import VersionState
 from pbserv.imaging.stores import Stores, StoresSettings
+from pbserv.imaging.tasks import Report
 from pbserv.service import Reload
 
 
@@ -136,3 +140,6 @@ class BackendSlot:
 
     def made_by_job(self, job: int) -> StoredImage | None:
         return self._versioned.made_by_job(job)
+
+    async def scrub(self, order: ScrubOrder, report: Report, tell: Callable[[str], None]) -> str:
+        return await self._versioned.scrub(order, report, tell)

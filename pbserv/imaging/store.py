@@ -73,7 +73,7 @@ class Store:
         self.untold: tuple[Tell, ...] = ()
         self.damages: tuple[Damage, ...] = ()
         self.locks = Locks()
-        self._layout = Layout(root, free_floor_bytes, name=name, nested=nested)
+        self.layout = Layout(root, free_floor_bytes, name=name, nested=nested)
         self._rules = rules or StoreRules(allow_overwrite=allow_overwrite, floor_bytes=free_floor_bytes)
         self._idle_timeout_s = idle_timeout_s
         self._shared = reframer
@@ -94,7 +94,7 @@ class Store:
     @rules.setter
     def rules(self, rules: StoreRules) -> None:
         self._rules = rules
-        self._layout.usage.quota_bytes, self._layout.usage.floor_bytes = rules.quota_bytes, rules.floor_bytes
+        self.layout.usage.quota_bytes, self.layout.usage.floor_bytes = rules.quota_bytes, rules.floor_bytes
 
     @property
     def allow_overwrite(self) -> bool:
@@ -112,9 +112,9 @@ class Store:
         self._writers = ThreadPoolExecutor(_WRITERS, "pbserv-image-writer")
         self._readers = ThreadPoolExecutor(_READERS, "pbserv-image-reader")
         try:
-            await self._work(self._writers, self._layout.open)
+            await self._work(self._writers, self.layout.open)
             missing = VersionState.ENABLED if self._rules.auto_enable else VersionState.VALIDATED
-            found = await self._work(self._writers, partial(self._layout.scan, missing))
+            found = await self._work(self._writers, partial(self.layout.scan, missing))
             self._images = {}
             for image in found.images:
                 self._images.setdefault(image.name, {})[image.version] = image
@@ -122,7 +122,7 @@ class Store:
             self._damaged_names = {damage.path.partition("/")[0] for damage in found.damages}
             self._reframer = self._shared or Reframer(idle_timeout_s=self._idle_timeout_s)
             self._uploads = Uploads(
-                self.name, self._layout, self._reframer, self._writers,
+                self.name, self.layout, self._reframer, self._writers,
                 newest=self._newest, signing=self._signing, committed=self._add,
             )  # fmt: skip
             await self._reconcile(self._writers, self._uploads)
@@ -132,13 +132,13 @@ class Store:
 
     async def _reconcile(self, writers: ThreadPoolExecutor, uploads: Uploads) -> None:
         """Remove what a crash left, go on with the uploads of jobs that still run and of people."""
-        incoming = await self._work(writers, self._layout.incoming)
+        incoming = await self._work(writers, self.layout.incoming)
         actions = plan(incoming, self.made_by_jobs(), await self.jobs(), _now())
         keep = [action.name for action in actions if isinstance(action, Keep)]
         self.leftovers = tuple(action for action in actions if isinstance(action, Remove))
         self.untold = tuple(action for action in actions if isinstance(action, Tell))
         try:
-            await self._work(writers, partial(self._layout.remove_leftovers, keep))
+            await self._work(writers, partial(self.layout.remove_leftovers, keep))
         except OSError as error:
             raise StartError(f"image store {self.root}: cannot remove leftovers: {error.strerror}") from error
         sessions = {one.name: one.session for one in incoming if one.session is not None}
@@ -167,14 +167,14 @@ class Store:
             if pool is not None:
                 await asyncio.to_thread(pool.shutdown)
         self._writers = self._readers = None
-        self._layout.close()
+        self.layout.close()
 
     def release(self) -> None:
         """Let go of the directory at once; who reads from an open item goes on. For a store that is not ``busy``."""
         if self._writers is not None:
             self._writers.shutdown(wait=False)
         self._writers = self._readers = self._uploads = self._reframer = None
-        self._layout.close()
+        self.layout.close()
 
     @property
     def busy(self) -> str:
@@ -202,11 +202,11 @@ class Store:
     @property
     def names(self) -> frozenset[str]:
         """Every name that is taken here: by versions, by registration, by damage."""
-        return frozenset(self._images.keys() | self._layout.abouts.keys() | self._damaged_names)
+        return frozenset(self._images.keys() | self.layout.abouts.keys() | self._damaged_names)
 
     def holds(self, name: str) -> bool:
         """Whether the name is taken here."""
-        return name in self._images or name in self._layout.abouts or name in self._damaged_names
+        return name in self._images or name in self.layout.abouts or name in self._damaged_names
 
     def object(self, name: str) -> ImageObject:
         """An image with all its versions; raises InvalidName or UnknownImage."""
@@ -241,7 +241,7 @@ class Store:
         if image.manifest.item(item) is None:
             raise UnknownImage(f"image {name} version {image.version} has no item {item[:80]!r}")
         readers = self._running(self._readers)
-        opening = asyncio.get_running_loop().run_in_executor(readers, self._layout.open_item, image, item)
+        opening = asyncio.get_running_loop().run_in_executor(readers, self.layout.open_item, image, item)
         try:
             file = await asyncio.shield(opening)
         except asyncio.CancelledError:
@@ -251,7 +251,7 @@ class Store:
 
     async def index(self, image: StoredImage, item: str) -> OpenIndex | None:
         """The index of an item's frames, None when it has none (an older pbserv's). Raises DamagedImage."""
-        return await self._work(self._running(self._readers), partial(open_index, self._layout, image, item))
+        return await self._work(self._running(self._readers), partial(open_index, self.layout, image, item))
 
     def begin(
         self, name: str, *, overwrite: bool | None = None, size_bytes: int = 0, creator: str = "", asis: bool = True
@@ -291,7 +291,7 @@ class Store:
             )
         if name in self._deleting:
             raise UploadRunning(f"image {name} is being deleted; try again when that is done")
-        self._layout.usage.check(size_bytes)
+        self.layout.usage.check(size_bytes)
         return self._uploads
 
     def _newest(self, name: str) -> StoredImage | None:
@@ -308,7 +308,7 @@ class Store:
         new = checked(about)
 
         def change(now: About) -> About:
-            if name in self._layout.abouts or name in self._damaged_names:
+            if name in self.layout.abouts or name in self._damaged_names:
                 raise ImageExists(f"image {name} exists; change it, or take another name")
             return new
 
@@ -381,8 +381,8 @@ class Store:
             name=self.name,
             directory=self.root,
             quota_bytes=rules.quota_bytes,
-            used_bytes=self._layout.usage.used_bytes,
-            free_bytes=self._layout.usage.free_bytes,
+            used_bytes=self.layout.usage.used_bytes,
+            free_bytes=self.layout.usage.free_bytes,
             floor_bytes=rules.floor_bytes,
             keep=rules.keep,
             restores=rules.restores,
@@ -396,7 +396,7 @@ class Store:
         return (self.facts(),)
 
     def _object(self, name: str) -> ImageObject:
-        about = self._layout.abouts.get(name, About())
+        about = self.layout.abouts.get(name, About())
         return ImageObject(
             name=name,
             store=self.name,
@@ -410,7 +410,7 @@ class Store:
 
     def _states(self, name: str) -> dict[int, VersionState]:
         """Of the versions whose files are there and whole."""
-        about = self._layout.abouts.get(name, About())
+        about = self.layout.abouts.get(name, About())
         return {number: about.version(number).state for number in sorted(self._images.get(name, ()))
                 if (name, number) not in self._broken}  # fmt: skip
 
@@ -426,7 +426,7 @@ class Store:
 
     async def _change(self, name: str, change: Callable[[About], About]) -> About:
         writers = self._running(self._writers)
-        changing = asyncio.get_running_loop().run_in_executor(writers, self._layout.change_about, name, change)
+        changing = asyncio.get_running_loop().run_in_executor(writers, self.layout.change_about, name, change)
         return await asyncio.shield(changing)
 
     async def _remove(self, name: str, version: int | None = None) -> None:
@@ -442,9 +442,9 @@ class Store:
         with filesystem_faults(f"image {name}: deleting it"):
             try:
                 if version is None:
-                    self._layout.delete(name)
+                    self.layout.delete(name)
                 else:
-                    self._layout.purge(name, version)
+                    self.layout.purge(name, version)
             except FileNotFoundError:
                 raise UnknownImage(f"there is no image {name!r} any more") from None
 

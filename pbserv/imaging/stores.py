@@ -6,6 +6,7 @@ second list could disagree with them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -33,9 +34,11 @@ from pbserv.imaging.objects import ImageObject, StoreFacts
 from pbserv.imaging.opened import OpenItem
 from pbserv.imaging.reconcile import Remove, Tell
 from pbserv.imaging.reframe import DEFAULT_LEVEL, Reframer
+from pbserv.imaging.scrub import ScrubOrder, scrub
 from pbserv.imaging.states import VersionState
 from pbserv.imaging.store import Store
 from pbserv.imaging.store_rules import DEFAULT_FREE_FLOOR, RunningJobs, StoreRules, Users, no_jobs, nobody
+from pbserv.imaging.tasks import Report
 from pbserv.imaging.uploads import session_of_job
 
 
@@ -293,6 +296,12 @@ class Stores:
     def stores(self) -> tuple[StoreFacts, ...]:
         """All stores as they are now, in the order of the configuration."""
         return tuple(store.facts() for store in self._stores)
+
+    async def scrub(self, order: ScrubOrder, report: Report, tell: Callable[[str], None]) -> str:
+        """Verify what is stored and repair what can be; the sentence of the result. See ``scrub.scrub``."""
+        if order.store:
+            self.store(order.store)
+        return await scrub(self._stores, order, report, tell)
 
     def store(self, name: str) -> Store:
         """One store; raises UnknownStore."""

@@ -1,0 +1,94 @@
+"""Replaces a damaged frame by the same frame of another item, where a store has it. Blocking, for worker threads.
+
+One rule: bytes are written only after their digest was compared, and compared again after they were written.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+
+from pbserv.imaging.faults import ImagingFault
+from pbserv.imaging.frames.index import Record, digest_of
+from pbserv.imaging.frames.reader import FrameDamage, OpenIndex, read_exactly
+from pbserv.imaging.layout import StoredImage
+from pbserv.imaging.opened import open_index
+from pbserv.imaging.store import Store
+
+_Place = tuple[Store, StoredImage, str]
+
+
+class Repairer:
+    """For one damaged item; it looks for the same frames in all versions of ``stores``."""
+
+    def __init__(self, stores: Sequence[Store], store: Store, image: StoredImage, item: str) -> None:
+        self._stores = stores
+        self._here: _Place = (store, image, item)
+
+    def repair(self, damages: Sequence[FrameDamage]) -> list[tuple[FrameDamage, str]]:
+        """Each frame that could be repaired, and from where: ``image NAME version N item X``."""
+        store, image, item = self._here
+        index = open_index(store.layout, image, item)
+        if index is None:
+            return []
+        try:
+            lost = {damage: index.index.record(damage.frame) for damage in damages
+                    if damage.frame < index.index.header.frames}  # fmt: skip
+            found: list[tuple[FrameDamage, str]] = []
+            for place in self._places():
+                for damage, source in self._from(place, lost):
+                    del lost[damage]
+                    found.append((damage, source))
+                if not lost:
+                    break
+            return sorted(found, key=lambda one: one[0].frame)
+        finally:
+            index.close()
+
+    def _places(self) -> Iterator[_Place]:
+        """Other items with frames; those of the same name in the same image first, as they are most alike."""
+        _, image, item = self._here
+        every = [
+            (store, version.image, other.name)
+            for store in self._stores
+            for one in store.all()
+            for version in one.versions
+            for other in version.image.manifest.items
+            if (version.image.name, version.number, other.name) != (image.name, image.version, item)
+        ]
+        yield from sorted(every, key=lambda place: (place[1].name != image.name, place[2] != item, -place[1].version))
+
+    def _from(self, place: _Place, lost: dict[FrameDamage, Record]) -> list[tuple[FrameDamage, str]]:
+        store, image, item = place
+        with suppress(ImagingFault, OSError):
+            index = open_index(store.layout, image, item)
+            if index is None:
+                return []
+            try:
+                with store.layout.open_item(image, item) as file:
+                    mended = [damage for damage, record in lost.items() if self._mend(index, file.fileno(), record)]
+            finally:
+                index.close()
+            return [(damage, f"image {image.name} version {image.version} item {item}") for damage in mended]
+        return []
+
+    def _mend(self, index: OpenIndex, fd: int, lost: Record) -> bool:
+        same = index.index.find(lost.identity)
+        if same is None or same.digest != lost.digest or same.stored_bytes != lost.stored_bytes:
+            return False
+        with suppress(ImagingFault, OSError):
+            data = read_exactly(fd, same.stored_bytes, same.offset)
+            if digest_of(data) == lost.digest:
+                return self._write(data, lost)
+        return False
+
+    def _write(self, data: bytes, lost: Record) -> bool:
+        store, image, item = self._here
+        with store.layout.patch_item(image, item) as file:
+            at = 0
+            while at < len(data):
+                at += os.pwrite(file.fileno(), data[at:], lost.offset + at)
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            return digest_of(read_exactly(file.fileno(), lost.stored_bytes, lost.offset)) == lost.digest
