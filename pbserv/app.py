@@ -137,6 +137,8 @@ class Process:
         self._supervisor.spawn_forever("journal", journal.run)
         self._supervisor.spawn_forever("sightings", self._parts.policy.run)
         self._supervisor.spawn_forever("progress of jobs", self._parts.imaging.run)
+        self._supervisor.spawn_forever("tasks on images", self._parts.imaging.tasks.own)
+        self._supervisor.spawn_forever("files in stores", self._parts.imaging.watcher.run)
         self._supervisor.spawn_forever("expiry", Expiry(registry, journal, self._logs.policy).run)
         self._supervisor.spawn_forever("strangers", Strangers(registry, self._parts.policy, self._logs.policy).run)
         control = ControlServer(

@@ -12,7 +12,7 @@ import typer.core
 import typer.main
 
 from pbserv import __version__
-from pbserv.cli import bundles, devices, groups, identity, images, menus, policy, stores, tokens, work
+from pbserv.cli import bundles, devices, groups, identity, importing, jobs, menus, policy, stores, tokens, work
 from pbserv.cli.shared import AsJson
 from pbserv.errors import PbservError
 
@@ -57,7 +57,8 @@ for name, group in (
     ("menu", menus.app),
     ("policy", policy.app),
     ("work", work.app),
-    ("image", images.app),
+    ("job", jobs.app),
+    ("image", importing.app),
     ("store", stores.app),
     ("token", tokens.app),
     ("client", client_app),

@@ -19,6 +19,8 @@ PLACE = "path below TFTPDirectory, or a URL"
 class KindName(enum.StrEnum):
     RESTORE = "restore"
     MULTICAST = "multicast"
+    CACHE = "cache"
+    DEPLOY = "deploy"
     CAPTURE = "capture"
     SCRIPT = "script"
     MAINTENANCE = "maintenance"
@@ -135,6 +137,10 @@ def bundle_set(
     dry_run: Annotated[
         bool | None, typer.Option("--dry-run/--no-dry-run", help="Check everything, write nothing.")
     ] = None,
+    before: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File on this host with a shell script to run before it.")
+    ] = None,
+    after: Annotated[Path | None, typer.Option(metavar="FILE", help="The same, after it.")] = None,
     priority: Annotated[
         int | None, typer.Option(metavar="N", help="Who gets a place in the queue first, -100 to 100.")
     ] = None,
@@ -162,7 +168,8 @@ def bundle_set(
         "answer": objects.text_of(answer), "meta": objects.text_of(meta), "report": report and report.value,
         "retries": retries, "version": version, "partitions": partitions or None, "target_partition": target_partition,
         "resize": resize, "verify": verify and verify.value, "addons": addons or None, "efi_entry": efi_entry,
-        "store": store, "dry_run": dry_run, "priority": priority, "wake": wake,
+        "store": store, "dry_run": dry_run, "before": objects.text_of(before), "after": objects.text_of(after),
+        "priority": priority, "wake": wake,
     }  # fmt: skip
     objects.put(context.obj, "bundle", name, given, as_json)
 

@@ -117,6 +117,27 @@ def device_forget(context: typer.Context, mac: Mac, as_json: AsJson = False) -> 
     devices.forget(context.obj, mac, as_json)
 
 
+@app.command("images")
+def device_images(context: typer.Context, mac: Mac, as_json: AsJson = False) -> None:
+    """Show which images a device was given and which were taken of it: when, how verified, how long."""
+    from pbserv.commands import jobs
+
+    jobs.images_of_device(context.obj, mac, as_json)
+
+
+@app.command("wake")
+def device_wake(context: typer.Context, mac: Mac, as_json: AsJson = False) -> None:
+    """Wake a device over the network (wake-on-LAN): its firmware has to allow that.
+
+    \b
+    Example:
+      pbserv device wake 52:54:00:12:34:56
+    """
+    from pbserv.commands import jobs
+
+    jobs.wake(context.obj, mac, as_json)
+
+
 @app.command("set")
 def device_set(
     context: typer.Context,

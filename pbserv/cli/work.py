@@ -34,8 +34,30 @@ Priority = Annotated[
     int | None,
     typer.Option(metavar="N", help="Who gets a place in the queue first, -100 to 100; none: 0 or the bundle's."),
 ]
+Version = Annotated[int, typer.Option(metavar="N", help="Version of the image; none: the one that is served.")]
 Wake = Annotated[bool, typer.Option("--wake", help="Wake the device over the network (wake-on-LAN).")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and say what would be done; write nothing.")]
+
+Partitions = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--partition",
+        metavar="N",
+        help="Only this one of the image; the table of the disk stays. May be repeated.",
+    ),
+]
+TargetPartition = Annotated[
+    int, typer.Option(metavar="N", help="The partition of the disk that one partition of the image goes into.")
+]
+Resize = Annotated[bool, typer.Option("--resize", help="Fit the last partition to the disk.")]
+Verify = Annotated[
+    VerifyName, typer.Option(help="While it is written (stream), or by reading the disk back, too (read).")
+]
+Addons = Annotated[
+    list[str] | None,
+    typer.Option("--addon", metavar="IMAGE", help="A file tree to lay over the restored system. May be repeated."),
+]
+NoEntry = Annotated[bool, typer.Option("--no-efi-entry", help="Make no boot entry in the firmware of UEFI machines.")]
 
 
 @app.command("restore")
@@ -47,27 +69,13 @@ def work_restore(
     finish: Finish = FinishName.REBOOT,
     expires: Expires = None,
     retries: Retries = None,
-    version: Annotated[int, typer.Option(metavar="N", help="Version of the image; none: the one that is served.")] = 0,
-    partition: Annotated[
-        list[int] | None,
-        typer.Option(
-            metavar="N", help="Only this partition of the image; the table of the disk stays. May be repeated."
-        ),
-    ] = None,
-    target_partition: Annotated[
-        int, typer.Option(metavar="N", help="The partition of the disk that one partition of the image goes into.")
-    ] = 0,
-    resize: Annotated[bool, typer.Option("--resize", help="Fit the last partition to the disk.")] = False,
-    verify: Annotated[
-        VerifyName, typer.Option(help="While it is written (stream), or by reading the disk back, too (read).")
-    ] = VerifyName.STREAM,
-    addon: Annotated[
-        list[str] | None,
-        typer.Option(metavar="IMAGE", help="A file tree to lay over the restored system. May be repeated."),
-    ] = None,
-    no_efi_entry: Annotated[
-        bool, typer.Option("--no-efi-entry", help="Make no boot entry in the firmware of UEFI machines.")
-    ] = False,
+    version: Version = 0,
+    partition: Partitions = None,
+    target_partition: TargetPartition = 0,
+    resize: Resize = False,
+    verify: Verify = VerifyName.STREAM,
+    addon: Addons = None,
+    no_efi_entry: NoEntry = False,
     dry_run: DryRun = False,
     priority: Priority = None,
     wake: Wake = False,
@@ -87,6 +95,77 @@ def work_restore(
     mac, image = _words(words, group)
     body = {
         "mac": mac, "group": group, "kind": "restore", "image": image, "target_disk": disk, "finish": finish.value,
+        "expires": expires, "retries": retries, "version": version, "partitions": partition or [],
+        "target_partition": target_partition, "resize": resize, "verify": verify.value, "addons": addon or [],
+        "efi_entry": not no_efi_entry, "dry_run": dry_run, "priority": priority, "wake": wake,
+    }  # fmt: skip
+    work.order(context.obj, body, as_json)
+
+
+@app.command("cache")
+def work_cache(
+    context: typer.Context,
+    words: Annotated[list[str], typer.Argument(metavar="[MAC] IMAGE", help="device and image; with --group the image")],
+    group: ForGroup = None,
+    finish: Finish = FinishName.REBOOT,
+    expires: Expires = None,
+    retries: Retries = None,
+    version: Version = 0,
+    priority: Priority = None,
+    wake: Wake = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put IMAGE into the cache that the device keeps, at its next network boot. Nothing else of its disk changes.
+
+    \b
+    Examples:
+      pbserv work cache --group "lab 1" classroom --finish poweroff --wake
+      pbserv work deploy --group "lab 1" classroom
+    """
+    from pbserv.commands import work
+
+    mac, image = _words(words, group)
+    body = {
+        "mac": mac, "group": group, "kind": "cache", "image": image, "finish": finish.value, "expires": expires,
+        "retries": retries, "version": version, "priority": priority, "wake": wake,
+    }  # fmt: skip
+    work.order(context.obj, body, as_json)
+
+
+@app.command("deploy")
+def work_deploy(
+    context: typer.Context,
+    words: Annotated[list[str], typer.Argument(metavar="[MAC] IMAGE", help="device and image; with --group the image")],
+    group: ForGroup = None,
+    disk: Disk = "",
+    finish: Finish = FinishName.REBOOT,
+    expires: Expires = None,
+    retries: Retries = None,
+    version: Version = 0,
+    partition: Partitions = None,
+    target_partition: TargetPartition = 0,
+    resize: Resize = False,
+    verify: Verify = VerifyName.STREAM,
+    addon: Addons = None,
+    no_efi_entry: NoEntry = False,
+    dry_run: DryRun = False,
+    priority: Priority = None,
+    wake: Wake = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write IMAGE to the device's disk by way of the cache that it keeps: what is there already is not sent again.
+
+    Without a cache, or with one that is too small, it is a restore.
+
+    \b
+    Example:
+      pbserv work deploy --group "lab 1" classroom --wake
+    """
+    from pbserv.commands import work
+
+    mac, image = _words(words, group)
+    body = {
+        "mac": mac, "group": group, "kind": "deploy", "image": image, "target_disk": disk, "finish": finish.value,
         "expires": expires, "retries": retries, "version": version, "partitions": partition or [],
         "target_partition": target_partition, "resize": resize, "verify": verify.value, "addons": addon or [],
         "efi_entry": not no_efi_entry, "dry_run": dry_run, "priority": priority, "wake": wake,

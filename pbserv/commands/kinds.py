@@ -11,6 +11,8 @@ from pbserv.registry.records import BundleKind
 ABOUT: Final = {
     BundleKind.RESTORE: "write an image to a disk",
     BundleKind.MULTICAST: "write an image to the disks of many devices; for now each restores alone, over unicast",
+    BundleKind.CACHE: "put an image into the cache that the device keeps, and leave its disk as it is",
+    BundleKind.DEPLOY: "write an image to a disk by way of that cache: what is in it already is not sent again",
     BundleKind.CAPTURE: "take an image of a disk",
     BundleKind.SCRIPT: "run a shell script on the imaging client",
     BundleKind.MAINTENANCE: "a shell on the imaging client",

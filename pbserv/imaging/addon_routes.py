@@ -17,9 +17,8 @@ from pbserv.imaging.layout import StoredImage
 from pbserv.imaging.manifest import print_manifest
 from pbserv.imaging.transfer import Transfers
 from pbserv.registry.access import Access, Caller
-from pbserv.registry.records import BundleKind, Job
+from pbserv.registry.records import RESTORES, Job
 
-_RESTORES = (BundleKind.RESTORE, BundleKind.MULTICAST)
 _Number = Annotated[int, Path(ge=1, lt=2**63)]
 _Name = Annotated[str, Path(max_length=64)]
 
@@ -37,7 +36,7 @@ def router(jobs: Jobs, transfers: Transfers, access: Access) -> APIRouter:
         """The version that is served now. Raises ConflictError, ApiError, UnknownImage."""
         job = await jobs.running(job_id, who.work or 0)
         named = (await jobs.work(job.work_id)).options.addons
-        if job.kind not in _RESTORES or name not in named:
+        if job.kind not in RESTORES or name not in named:
             raise ApiError(409, f"job {job_id} has no add-on {name!r}; its work names: {', '.join(named) or 'none'}")
         return job, transfers.store.info(name)
 

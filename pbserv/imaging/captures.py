@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from pbserv.imaging.backend import ImageDraft, Session, VersionedBackend
 from pbserv.imaging.faults import DraftGone, NotSupported
 from pbserv.imaging.layout import StoredImage
 from pbserv.registry.records import Device, Job
+
+PART_BYTES: Final = 64 * 1024 * 1024
+"""Of a part before it is compressed; a device has room for two of them."""
 
 
 @dataclass(slots=True)
@@ -24,6 +28,7 @@ class _Capture:
     draft: ImageDraft | None = None
     image: StoredImage | None = None
     session: Session | None = None
+    store: str = ""
 
 
 class Captures:
@@ -33,10 +38,20 @@ class Captures:
         self._store = store
         self._captures: dict[int, _Capture] = {}
 
-    def begin(self, job: Job, *, overwrite: bool) -> None:
-        """A device begins; whatever an earlier job of it had uploaded is given up."""
+    @property
+    def part_bytes(self) -> int:
+        """Of one part of an item, before it is compressed; 0: the store takes whole items alone."""
+        try:
+            self._store.sessions()
+        except NotSupported:
+            return 0
+        return PART_BYTES
+
+    def begin(self, job: Job, *, overwrite: bool, store: str = "") -> None:
+        """A device begins; whatever an earlier job of it had uploaded is given up. ``store``: where a new image goes;
+        empty: into the first."""
         self._drop(lambda capture: capture.mac == job.mac)
-        self._captures[job.id] = _Capture(job.mac, job.work_id, overwrite)
+        self._captures[job.id] = _Capture(job.mac, job.work_id, overwrite, store=store)
 
     def resume(self, jobs: Sequence[Job]) -> None:
         """At the start: go on with what the jobs that still run had uploaded, or even committed, before it."""
@@ -55,7 +70,9 @@ class Captures:
         if capture.draft is None:
             overwrite = capture.overwrite and bool(self._store.versions(job.image))
             try:
-                capture.session = self._store.open_session(job.image, overwrite=overwrite, owner=f"job:{job.id}")
+                capture.session = self._store.open_session(
+                    job.image, store=capture.store, overwrite=overwrite, owner=f"job:{job.id}"
+                )
                 capture.draft = capture.session
             except NotSupported:
                 capture.draft = self._store.begin(job.image, overwrite=overwrite)

@@ -13,7 +13,7 @@ from pbserv.imaging.faults import Forbidden, ImageExists, InvalidRequest, NotRes
 from pbserv.imaging.manifest import Manifest
 from pbserv.imaging.queue import Limits, StoreLimit
 from pbserv.registry.options import NO_OPTIONS, WorkOptions
-from pbserv.registry.records import BundleKind
+from pbserv.registry.records import FETCHES, BundleKind
 
 _DISK: Final = re.compile(r"/dev/[\w./:-]{1,120}|(by-id|serial|model|size):[\w .:+/-]{1,120}", re.ASCII)
 _NO_CONTENT: Final = ("sfdisk", "boot", "swap")
@@ -28,7 +28,7 @@ def check_order(
     """The version that a restore gets, None for a capture. Raises an ImagingFault with the reason."""
     if options.unreadable:
         raise InvalidRequest(options.unreadable)
-    if kind is BundleKind.RESTORE:
+    if kind in FETCHES:
         return _check_restore(store, image, options)
     _check_store(store, options.store)
     try:

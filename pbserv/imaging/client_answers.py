@@ -5,6 +5,7 @@ One rule: an older client gets the keys that it knows, or work that these say co
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 from pbserv.imaging.states import ImageKind
@@ -16,7 +17,6 @@ PROTOCOL: Final = 2
 OLDEST: Final = 1
 """That of a client which does not say."""
 REMEDY: Final = "this needs a newer imaging client: pbserv client build --force"
-_RESTORES: Final = (BundleKind.RESTORE, BundleKind.MULTICAST)
 
 
 def protocol_of(said: str) -> int:
@@ -26,8 +26,9 @@ def protocol_of(said: str) -> int:
     )
 
 
-def beyond(options: WorkOptions) -> str:
-    """Why a client of the oldest protocol cannot do work with these options; empty: it can.
+def beyond(kind: BundleKind, options: WorkOptions, scripts: Collection[str] = ()) -> str:
+    """Why a client of the oldest protocol cannot do work of this kind, with these options and scripts around it; empty:
+    it can.
 
     ``store`` and ``version`` are the server's business; no boot entry is what such a client makes anyway.
     """
@@ -35,20 +36,27 @@ def beyond(options: WorkOptions) -> str:
         "partitions": options.partitions, "target_partition": options.target_partition, "resize": options.resize,
         "verify = read": options.verify == "read", "dry_run": options.dry_run, "addons": options.addons,
     }  # fmt: skip
-    wanted = [name for name, value in asked.items() if value]
+    wanted = [f"work of kind {kind}"] if kind in (BundleKind.CACHE, BundleKind.DEPLOY) else []
+    wanted += [name for name, value in asked.items() if value]
+    wanted += [f"script {name}" for name in scripts]
     return f"{', '.join(wanted)}: {REMEDY}" if wanted else ""
 
 
 def work_answer(
-    protocol: int, work: Work, job: Job, *, kind: ImageKind | None = None, part_bytes: int = 0, identity: bool = False
-) -> dict[str, str]:
+    protocol: int, work: Work, job: Job, *, kind: ImageKind | None = None, part_bytes: int = 0, identity: bool = False,
+    scripts: Collection[str] = (),
+) -> dict[str, str]:  # fmt: skip
     """The answer to the question for work. ``kind``: of the image; ``part_bytes``: of an upload, 0: whole items;
-    ``identity``: there is image-safe data for the device."""
+    ``identity``: there is image-safe data for the device; ``scripts``: ``before`` and ``after``, where there are."""
     answer = _first(work.kind, job.id, work.image, work.target_disk, work.finish)
     answer["BUNDLE"] = work.bundle
     answer |= _second(protocol, job, work.options, kind, part_bytes)
     if protocol >= PROTOCOL:
-        answer["IDENTITY"] = _flag(identity)
+        answer |= {
+            "IDENTITY": _flag(identity),
+            "BEFORE": _flag("before" in scripts),
+            "AFTER": _flag("after" in scripts),
+        }
     return answer
 
 
@@ -62,7 +70,7 @@ def order_answer(
 
 def _first(kind: BundleKind, job: int, image: str, target_disk: str, finish: Finish) -> dict[str, str]:
     """What clients of every protocol know."""
-    action = BundleKind.RESTORE if kind in _RESTORES else kind
+    action = BundleKind.RESTORE if kind is BundleKind.MULTICAST else kind
     return {
         "ACTION": action.value, "JOB": str(job), "IMAGE": image, "TARGET_DISK": target_disk, "FINISH": finish.value,
     }  # fmt: skip

@@ -6,39 +6,40 @@ One rule: the token of a piece of work opens the jobs of that work and nothing e
 from __future__ import annotations
 
 import shlex
-import time
 from collections.abc import Awaitable, Callable, Coroutine
 from http import HTTPStatus
-from typing import Annotated, Any, Final  # Any: FastAPI's own signature of a route handler
+from typing import Annotated, Any, Final, Literal  # Any: FastAPI's own signature of a route handler
 
 from fastapi import APIRouter, Depends, Form, Path, Request
 from fastapi.responses import PlainTextResponse, Response
 from fastapi.routing import APIRoute
 
 from pbserv.httpapi import ApiError, bearer, peer_address
+from pbserv.imaging import client_uploads
 from pbserv.imaging.captures import Captures
 from pbserv.imaging.checks import check_disk, check_order, store_of
 from pbserv.imaging.client_answers import PROTOCOL, beyond, order_answer, protocol_of, work_answer
+from pbserv.imaging.client_uploads import work_of
 from pbserv.imaging.coverage import Recipient
-from pbserv.imaging.faults import ImagingFault
+from pbserv.imaging.faults import ImagingFault, WrongPart
 from pbserv.imaging.inventory import read_machine
-from pbserv.imaging.jobs import Jobs, Report
+from pbserv.imaging.jobs import Jobs, Report, scripts_of
 from pbserv.imaging.layout import StoredImage
-from pbserv.imaging.manifest import MAX_BYTES, print_manifest
+from pbserv.imaging.manifest import print_manifest
 from pbserv.imaging.ports import Policy
 from pbserv.imaging.queue import Waiting
 from pbserv.imaging.reports import image_list, image_report
 from pbserv.imaging.states import kind_of
-from pbserv.imaging.transfer import Transfers, receive_item
+from pbserv.imaging.transfer import Transfers
 from pbserv.registry.access import Access, Caller
-from pbserv.registry.records import BundleKind, Job, Work
+from pbserv.registry.records import FETCHES, RESTORES, BundleKind, Job, Work
 from pbserv.registry.registry import Progress, WorkOrder
 from pbserv.types import MacAddress
 
 MAX_LOG_CHARACTERS = 64 * 1024
 MAX_TOLD: Final = 32 * 1024
 """Characters of one thing that a client tells of its machine; the list of its disks is the longest."""
-_RESTORES: Final = (BundleKind.RESTORE, BundleKind.MULTICAST)
+_AROUND: Final = ("before", "after")
 Text = Annotated[str, Form()]
 Count = Annotated[int, Form(ge=0, le=2**63 - 1)]
 Number = Annotated[int, Path(ge=1, lt=2**63)]
@@ -65,6 +66,8 @@ class _FaultRoute(APIRoute):
                 return await handle(request)
             except Busy as fault:
                 return PlainTextResponse(f"error: {fault}\n", fault.status, {"Retry-After": str(fault.retry_s)})
+            except WrongPart as fault:
+                return PlainTextResponse(f"error: {fault}; next={fault.next_part}\n", fault.status)
             except ImagingFault as fault:
                 return PlainTextResponse(f"error: {fault}\n", fault.status)
 
@@ -90,7 +93,8 @@ def router(
     _work_routes(routes, jobs, captures, transfers, policy, has_identity, caller)
     _report_routes(routes, jobs, captures, caller)
     _maintenance_routes(routes, jobs, captures, transfers, token_of, caller)
-    _image_routes(routes, jobs, captures, transfers, caller)
+    _image_routes(routes, jobs, transfers, caller)
+    client_uploads.add(routes, jobs, captures, transfers, caller)
     return routes
 
 
@@ -105,7 +109,7 @@ def _work_routes(
         What the client tells of its machine besides ``mac`` becomes labels of the device. ``client``: the protocol that
         it speaks; nothing: the first one.
         """
-        order = await jobs.work(_work_of(who))
+        order = await jobs.work(work_of(who))
         protocol = protocol_of(client)
         image, refusal = _find_image(order, transfers, protocol)
         version = None if image is None else image.version
@@ -118,15 +122,30 @@ def _work_routes(
         machine = read_machine(await _told(request))
         policy.learn(order.mac, machine.labels, serial=machine.serial, asset=machine.asset, uuid=machine.uuid)
         if order.kind is BundleKind.CAPTURE:
-            captures.begin(given.job, overwrite=order.overwrite)
+            captures.begin(given.job, overwrite=order.overwrite, store=order.options.store)
         kind = None if image is None else kind_of(image.manifest)
-        identity = order.kind in _RESTORES and await has_identity(order.mac)
-        return _shell(**work_answer(protocol, order, given.job, kind=kind, identity=identity))
+        identity = order.kind in RESTORES and await has_identity(order.mac)
+        return _shell(
+            **work_answer(
+                protocol, order, given.job, kind=kind, part_bytes=captures.part_bytes, identity=identity,
+                scripts=_around(order),
+            )
+        )  # fmt: skip
 
     @routes.get("/jobs/{job_id}/script")
     async def script(job_id: Number, who: Caller = caller) -> str:
         """The shell script of a job whose ACTION is script."""
-        return await jobs.script(job_id, _work_of(who))
+        return await jobs.script(job_id, work_of(who))
+
+    @routes.get("/jobs/{job_id}/scripts/{which}")
+    async def around(job_id: Number, which: Literal["before", "after"], who: Caller = caller) -> str:
+        """The shell script to run before or after a restore or capture, where BEFORE or AFTER is 1."""
+        return await jobs.script_around(job_id, work_of(who), which)
+
+
+def _around(order: Work) -> list[str]:
+    """The scripts around the work that there are: before, after."""
+    return [name for name in scripts_of(order) if name in _AROUND]
 
 
 async def _told(request: Request) -> dict[str, str]:
@@ -139,9 +158,9 @@ def _find_image(order: Work, transfers: Transfers, protocol: int) -> tuple[Store
     """The image to restore, or why the work cannot be done: by this server now, or by a client this old."""
     if order.options.unreadable:
         return None, order.options.unreadable
-    if protocol < PROTOCOL and (refusal := beyond(order.options)):
+    if protocol < PROTOCOL and (refusal := beyond(order.kind, order.options, _around(order))):
         return None, refusal
-    if order.kind not in _RESTORES:
+    if order.kind not in FETCHES:
         return None, ""
     try:
         return transfers.store.info(order.image, order.options.version or None), ""
@@ -163,7 +182,7 @@ def _report_routes(routes: APIRouter, jobs: Jobs, captures: Captures, caller: An
     ) -> str:
         """Every two seconds; ``waited``: milliseconds in which the device waited for the server. CANCEL: stop."""
         told = Progress(stage[:64], item[:64], done, total, rate)
-        keep_on = await jobs.progress(job_id, _work_of(who), told, waited)
+        keep_on = await jobs.progress(job_id, work_of(who), told, waited)
         return "CONTINUE\n" if keep_on else "CANCEL\n"
 
     @routes.post("/jobs/{job_id}/result")
@@ -176,7 +195,7 @@ def _report_routes(routes: APIRouter, jobs: Jobs, captures: Captures, caller: An
             ok == "1", reason[:1000], log[-MAX_LOG_CHARACTERS:], verified if verified in ("stream", "read") else "",
             waited, plan[:MAX_LOG_CHARACTERS],
         )  # fmt: skip
-        await jobs.finish(job_id, _work_of(who), report)
+        await jobs.finish(job_id, work_of(who), report)
         captures.end(job_id)
         return "OK\n"
 
@@ -191,7 +210,7 @@ def _maintenance_routes(
     ) -> str:  # fmt: skip
         """What somebody in imaging maintenance wants done: restore or capture, answered like ``/work`` with a job of
         its own; or auto, which ends the maintenance and answers the TOKEN of the work that is assigned."""
-        within = await jobs.maintenance(job_id, _work_of(who))
+        within = await jobs.maintenance(job_id, work_of(who))
         if action == "auto":
             assigned = jobs.assigned(within)
             if isinstance(assigned, str):
@@ -201,7 +220,7 @@ def _maintenance_routes(
             return _shell(ACTION="auto", TOKEN=token_of(made.id), BUNDLE=made.bundle)
         if action not in ("restore", "capture"):
             raise ApiError(422, "action is restore, capture or auto")
-        within = await jobs.with_images(job_id, _work_of(who))
+        within = await jobs.with_images(job_id, work_of(who))
         kind = BundleKind(action)
         check_disk(disk)
         version = check_order(transfers.store, kind, image, overwrite=overwrite == "1")
@@ -215,32 +234,31 @@ def _maintenance_routes(
         if kind is BundleKind.CAPTURE:
             captures.begin(job, overwrite=overwrite == "1")
         of_image = kind_of(transfers.store.info(image, version).manifest) if kind is BundleKind.RESTORE else None
-        return _shell(**order_answer(protocol_of(client), job, disk, kind=of_image))
+        return _shell(**order_answer(protocol_of(client), job, disk, kind=of_image, part_bytes=captures.part_bytes))
 
     @routes.get("/jobs/{job_id}/images")
     async def images(job_id: Number, who: Caller = caller) -> str:
         """For imaging maintenance: the images that there are, one a line."""
-        await jobs.with_images(job_id, _work_of(who))
+        await jobs.with_images(job_id, work_of(who))
         return image_list(transfers.store.list())
 
     @routes.get("/jobs/{job_id}/images/{name}")
     async def image(job_id: Number, name: str, who: Caller = caller) -> str:
         """For imaging maintenance: what is known of an image, in lines for people."""
-        await jobs.with_images(job_id, _work_of(who))
+        await jobs.with_images(job_id, work_of(who))
         return image_report(transfers.store.info(name))
 
 
 def _check_assigned(transfers: Transfers, order: WorkOrder) -> None:
     """Raises an ImagingFault for an image that is not there, or that is there already."""
-    kind = BundleKind.RESTORE if order.kind in _RESTORES else order.kind
-    if kind in (BundleKind.RESTORE, BundleKind.CAPTURE):
-        check_order(transfers.store, kind, order.image, overwrite=order.overwrite, options=order.options)
+    if order.kind in FETCHES or order.kind is BundleKind.CAPTURE:
+        check_order(transfers.store, order.kind, order.image, overwrite=order.overwrite, options=order.options)
 
 
-def _image_routes(routes: APIRouter, jobs: Jobs, captures: Captures, transfers: Transfers, caller: Any) -> None:
+def _image_routes(routes: APIRouter, jobs: Jobs, transfers: Transfers, caller: Any) -> None:
     async def restoring(job_id: Number, who: Caller) -> Job:
-        job = await jobs.running(job_id, _work_of(who))
-        if job.kind not in _RESTORES:
+        job = await jobs.running(job_id, work_of(who))
+        if job.kind not in FETCHES:
             raise ApiError(409, f"job {job_id} is a {job.kind}, not a restore")
         return job
 
@@ -259,40 +277,6 @@ def _image_routes(routes: APIRouter, jobs: Jobs, captures: Captures, transfers: 
             jobs.running_now.sent(job.id, sent_bytes)
 
         return await transfers.item_response(request, image, name, Recipient.job(job.id), ended=ended)
-
-    @routes.put("/jobs/{job_id}/items/{name}")
-    async def upload(request: Request, job_id: Number, name: str, who: Caller = caller) -> str:
-        job = await jobs.uploading(job_id, _work_of(who))
-        stored = await receive_item(request, captures.draft(job), name)
-        return f"{stored.size_bytes} {stored.sha256}\n"
-
-    @routes.post("/jobs/{job_id}/commit")
-    async def commit(request: Request, job_id: Number, who: Caller = caller) -> str:
-        began = time.monotonic()
-        text = await _small_body(request)
-        job = await jobs.uploading(job_id, _work_of(who))
-        if job.version is not None:  # the first answer was lost on its way
-            return "COMMITTED\n"
-        image, now = await captures.commit(job, text)
-        if now:
-            transfers.received(image, job.mac, began)
-        await jobs.committed(job, image.version)
-        return "COMMITTED\n"
-
-
-async def _small_body(request: Request) -> str:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BYTES:
-            raise ApiError(413, f"a manifest has at most {MAX_BYTES} bytes")
-    return body.decode("utf-8", "replace")
-
-
-def _work_of(who: Caller) -> int:
-    if who.work is None:
-        raise ApiError(401, "the token of this device's work is needed")
-    return who.work
 
 
 def _mac(text: str) -> str:

@@ -13,12 +13,13 @@ from pydantic import BaseModel, Field
 
 from pbserv.httpapi import BEARER, faults, guarded
 from pbserv.httpjobs import JobView, job_view
+from pbserv.imaging.captures import Captures
 from pbserv.imaging.identity_api import MacPath
 from pbserv.imaging.jobs import Jobs
 from pbserv.imaging.queue import Ask, Waiting
 from pbserv.imaging.waker import Waker
 from pbserv.registry.access import Access
-from pbserv.registry.records import Job, Role, WorkState
+from pbserv.registry.records import RESTORES, Job, Role, WorkState
 from pbserv.registry.registry import Registry
 
 Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
@@ -51,10 +52,10 @@ class QueueView(BaseModel):
 
 
 class DeviceImage(BaseModel):
-    """One time that an image was written to a device or taken of it."""
+    """One time that an image was written to a device, taken of it, or put into its cache."""
 
     job: int
-    direction: Literal["restore", "capture"]
+    direction: Literal["restore", "capture", "cache"]
     image: str
     version: int | None
     store: str
@@ -82,13 +83,13 @@ class WakeView(BaseModel):
     faults: list[str]
 
 
-def router(jobs: Jobs, waker: Waker, registry: Registry, access: Access) -> APIRouter:
+def router(jobs: Jobs, captures: Captures, waker: Waker, registry: Registry, access: Access) -> APIRouter:
     """All routes about jobs that are not lists of them."""
     routes = APIRouter(prefix="/api/v1", dependencies=[Depends(BEARER)])
     viewer = APIRouter(route_class=guarded(access, Role.VIEWER), responses=faults(401, 403, 422))
     operator = APIRouter(route_class=guarded(access, Role.OPERATOR), responses=faults(401, 403, 422))
     _looking(viewer, jobs, registry)
-    _changing(operator, jobs, waker, registry)
+    _changing(operator, jobs, captures, waker, registry)
     routes.include_router(viewer)
     routes.include_router(operator)
     return routes
@@ -121,12 +122,15 @@ def _looking(routes: APIRouter, jobs: Jobs, registry: Registry) -> None:
         return DeviceImages(mac=device.mac, current=next(done, None), history=found)
 
 
-def _changing(routes: APIRouter, jobs: Jobs, waker: Waker, registry: Registry) -> None:
+def _changing(routes: APIRouter, jobs: Jobs, captures: Captures, waker: Waker, registry: Registry) -> None:
     @routes.post("/jobs/{job_id}/cancel", tags=[*_TAGS], responses=faults(404, 409),
                  summary="Stop a job: with its work, or alone when it was ordered on the device")  # fmt: skip
     async def cancel(job_id: Number) -> JobView:
         """The device learns it at its next report, within seconds."""
-        return job_view(await jobs.cancel(job_id))
+        job = await jobs.cancel(job_id)
+        if job.state is not WorkState.RUNNING:  # it was cancelled alone: what it uploaded holds the image's name
+            captures.end(job.id)
+        return job_view(job)
 
     @routes.post("/devices/{mac}/wake", tags=["devices"], responses=faults(404),
                  summary="Wake a device over the network (wake-on-LAN)")  # fmt: skip
@@ -152,7 +156,7 @@ def _waiting(each: Waiting, since: datetime) -> QueuedView:
 def _of_job(job: Job) -> DeviceImage:
     view = job_view(job)
     return DeviceImage(
-        job=job.id, direction="capture" if job.kind.value == "capture" else "restore", image=job.image,
+        job=job.id, direction="restore" if job.kind in RESTORES else job.kind.value, image=job.image,
         version=job.version, store=job.store, state=job.state, reason=job.reason, started=job.started,
         finished=job.finished, seconds=view.seconds, verified=job.verified,
     )  # fmt: skip

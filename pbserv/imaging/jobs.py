@@ -14,13 +14,14 @@ from pbserv.imaging.ports import Policy
 from pbserv.imaging.queue import Waiting
 from pbserv.imaging.running import Figures, Running
 from pbserv.log import ServiceLog
-from pbserv.registry.records import CLIENT_KINDS, BundleKind, Job, Work, WorkState
+from pbserv.registry.records import CLIENT_KINDS, RESTORES, BundleKind, Job, Work, WorkState
 from pbserv.registry.registry import ConflictError, Progress, Registry, WorkOrder
 
 UNICAST: Final = "done as a restore of this device alone: this server has no multicast sessions yet"
 """What is said of work of kind multicast."""
+_AROUND: Final = RESTORES | {BundleKind.CAPTURE}
+"""Kinds of jobs that have scripts around them."""
 DRY_RUN: Final = "dry run: nothing was written"
-_RESTORES: Final = (BundleKind.RESTORE, BundleKind.MULTICAST)
 
 
 class History(Protocol):
@@ -171,10 +172,18 @@ class Jobs:
         if job.kind is not BundleKind.SCRIPT:
             raise ConflictError(f"job {job_id} is a {job.kind}, not a script")
         work = await self._registry.work(work_id)
-        text = json.loads(work.document or "{}").get("script")
+        text = scripts_of(work).get("script")
         if not text:
             raise ConflictError(f"work {work_id} has no script in it; cancel it: pbserv work cancel {work_id}")
-        return str(text).replace("\r\n", "\n").rstrip("\n") + "\n"
+        return text
+
+    async def script_around(self, job_id: int, work_id: int, which: str) -> str:
+        """The script ``before`` or ``after`` a running job; raises ConflictError where its work has none."""
+        job = await self.running(job_id, work_id)
+        text = scripts_of(await self._registry.work(work_id)).get(which) if job.kind in _AROUND else None
+        if not text:
+            raise ConflictError(f"job {job_id} has no script {which}")
+        return text
 
     async def of_work(self, job_id: int, work_id: int) -> Job:
         """The job, when it belongs to the caller's work; raises ConflictError or NotFoundError."""
@@ -229,7 +238,7 @@ class Jobs:
             report = replace(report, reason=UNICAST)
         closed = await self._close(job, report)
         whole = not (dry or options.partitions or options.target_partition)
-        if report.ok and whole and job.kind in _RESTORES and job.version is not None:
+        if report.ok and whole and job.kind in RESTORES and job.version is not None:
             self._policy.learn(job.mac, {"image": job.image, "image_version": str(job.version)})
         return closed
 
@@ -252,6 +261,13 @@ class Jobs:
         tell("job", device=job.mac, job=job.id, kind=job.kind.value, image=job.image, result=closed.state.value,
              reason=why, seconds=round(seconds, 1), version=job.version, verified=report.verified or None)  # fmt: skip
         return closed
+
+
+def scripts_of(work: Work) -> dict[str, str]:
+    """The scripts of the bundle as it was when the work was made, with line ends as sh wants them; those it has."""
+    said = json.loads(work.document or "{}")
+    texts = {name: str(said.get(name) or "") for name in ("script", "before", "after")}
+    return {name: text.replace("\r\n", "\n").rstrip("\n") + "\n" for name, text in texts.items() if text.strip()}
 
 
 def _not_for(work: Work, mac: str) -> str:

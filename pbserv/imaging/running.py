@@ -18,13 +18,13 @@ from pbserv.imaging.board import Board, Sight
 from pbserv.imaging.ports import Policy
 from pbserv.imaging.queue import Admitted, Ask, Direction, Queue, Waiting
 from pbserv.log import ServiceLog
-from pbserv.registry.records import BundleKind, Device, Job, Work, WorkState
+from pbserv.registry.records import FETCHES, BundleKind, Device, Job, Work, WorkState
 from pbserv.registry.registry import ConflictError, Progress, Registry, first_line
 from pbserv.types import Instant
 
 SILENT_AFTER_S: Final = 120.0
 DIRECTIONS: Final[dict[BundleKind, Direction]] = {
-    BundleKind.RESTORE: "restore", BundleKind.MULTICAST: "restore", BundleKind.CAPTURE: "capture",
+    **dict.fromkeys(FETCHES, "restore"), BundleKind.CAPTURE: "capture",
 }  # fmt: skip
 """Kinds of jobs that move images; others need no slot."""
 

@@ -55,6 +55,8 @@ class Report(enum.StrEnum):
 _NEEDED: Final[dict[BundleKind, tuple[str, ...]]] = {
     BundleKind.RESTORE: ("image",),
     BundleKind.MULTICAST: ("image",),
+    BundleKind.CACHE: ("image",),
+    BundleKind.DEPLOY: ("image",),
     BundleKind.CAPTURE: ("image",),
     BundleKind.SCRIPT: ("script",),
     BundleKind.MAINTENANCE: (),
@@ -73,10 +75,13 @@ _CLIENT: Final = ("finish", "arguments", "priority", "wake")
 _RESTORING: Final = (
     "target_disk", "version", "partitions", "target_partition", "resize", "verify", "addons", "efi_entry", "dry_run",
 )  # fmt: skip
+_AROUND: Final = ("before", "after")
 _MAY: Final[dict[BundleKind, tuple[str, ...]]] = {
-    BundleKind.RESTORE: (*_RESTORING, *_CLIENT),
-    BundleKind.MULTICAST: (*_RESTORING, "clients", "wait_min", *_CLIENT),
-    BundleKind.CAPTURE: ("target_disk", "overwrite", "store", "dry_run", *_CLIENT),
+    BundleKind.RESTORE: (*_RESTORING, *_AROUND, *_CLIENT),
+    BundleKind.MULTICAST: (*_RESTORING, *_AROUND, "clients", "wait_min", *_CLIENT),
+    BundleKind.CACHE: ("version", *_CLIENT),
+    BundleKind.DEPLOY: (*_RESTORING, *_AROUND, *_CLIENT),
+    BundleKind.CAPTURE: ("target_disk", "overwrite", "store", "dry_run", *_AROUND, *_CLIENT),
     BundleKind.SCRIPT: _CLIENT,
     BundleKind.MAINTENANCE: _CLIENT,
     BundleKind.LINUX: ("initrd", "arguments", "report"),
@@ -135,8 +140,9 @@ class Bundle:
     ``partitions`` names; ``resize``: the last partition is fitted to the disk; ``verify``: while it is written
     (stream), or by reading it back, too (read); ``addons``: file trees laid over the restored system; ``efi_entry``:
     whether a UEFI boot entry is made. ``store``: where a captured image goes. ``dry_run``: every check, and nothing is
-    written. ``priority``: -100 to 100, the higher gets a place in the queue first. ``wake``: when work of it is
-    ordered, the device is woken over the network.
+    written. ``before`` and ``after``: shell scripts that the imaging client runs around it. ``priority``: -100 to 100,
+    the higher gets a place in the queue first. ``wake``: when work of it is ordered, the device is woken over the
+    network.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = Strict
@@ -171,6 +177,8 @@ class Bundle:
     efi_entry: bool = True
     store: str = ""
     dry_run: bool = False
+    before: str = ""
+    after: str = ""
     priority: int = 0
     wake: bool = False
 
@@ -187,7 +195,7 @@ class Bundle:
             raise ValueError(f"url {self.url!r}: write http://, https:// or tftp:// with host and path")
         if self.target_disk and not _DISK.fullmatch(self.target_disk):
             raise ValueError("target_disk: write /dev/X, by-id:NAME, serial:S, model:M or size:BYTES")
-        if max(len(self.script), len(self.answer), len(self.meta)) > MAX_TEXT:
+        if max(map(len, (self.script, self.answer, self.meta, self.before, self.after))) > MAX_TEXT:
             raise ValueError(f"a script or answer file has at most {MAX_TEXT} characters")
         if not (0 <= self.retries <= 100 and 0 <= self.clients <= 10_000 and 0 <= self.wait_min <= 1_440):
             raise ValueError("retries is 0 to 100, clients 0 to 10000, wait_min 0 to 1440")

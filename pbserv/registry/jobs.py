@@ -16,13 +16,12 @@ from pbserv.registry.identity import mark_imaged
 from pbserv.registry.models import JobRow, WorkRow
 from pbserv.registry.options import WorkOptions
 from pbserv.registry.orders import Progress
-from pbserv.registry.records import ACTIVE_WORK, BundleKind, Job, WorkState
+from pbserv.registry.records import ACTIVE_WORK, RESTORES, BundleKind, Job, WorkState
 from pbserv.registry.store import Store, now
 from pbserv.registry.works import close
 
 _JOB: Final = typing.cast(Table, JobRow.__table__)
 _PROGRESS: Final = ("stage", "item", "bytes_done", "bytes_total", "rate")
-_RESTORES: Final = (BundleKind.RESTORE, BundleKind.MULTICAST)
 
 
 class Jobs(Store):
@@ -90,9 +89,13 @@ class Jobs(Store):
         async with self._read() as session:
             return _job(_found(await session.get(JobRow, job_id), job_id))
 
-    async def jobs(self, *, mac: str | None = None, limit: int = 100, after: int = 0) -> list[Job]:
+    async def jobs(
+        self, *, mac: str | None = None, state: WorkState | None = None, limit: int = 100, after: int = 0
+    ) -> list[Job]:
         """Newest first, those older than number ``after``."""
         query = select(JobRow).order_by(JobRow.id.desc()).limit(limit)
+        if state is not None:
+            query = query.where(JobRow.state == state)
         if mac is not None:
             query = query.where(JobRow.mac == mac)
         if after:
@@ -207,7 +210,7 @@ class Jobs(Store):
                         .where(JobRow.work_id == work.id, JobRow.state == WorkState.RUNNING, JobRow.id != row.id)
                         .values(state=WorkState.FAILED.value, reason=f"job {row.id} ended", finished=now())
                     )
-                if ok and row.kind in _RESTORES and not (work and WorkOptions.read(work.options).dry_run):
+                if ok and row.kind in RESTORES and not (work and WorkOptions.read(work.options).dry_run):
                     await mark_imaged(change.session, row.mac, row.image, row.version)
                 change.touch(row.mac)
             return _job(row)

@@ -23,6 +23,8 @@ class BundleKind(enum.StrEnum):
 
     RESTORE = "restore"
     MULTICAST = "multicast"
+    CACHE = "cache"
+    DEPLOY = "deploy"
     CAPTURE = "capture"
     SCRIPT = "script"
     MAINTENANCE = "maintenance"
@@ -38,9 +40,11 @@ class BundleKind(enum.StrEnum):
     NOTHING = "nothing"
 
 
-CLIENT_KINDS = frozenset(
-    (BundleKind.RESTORE, BundleKind.MULTICAST, BundleKind.CAPTURE, BundleKind.SCRIPT, BundleKind.MAINTENANCE)
-)
+RESTORES = frozenset((BundleKind.RESTORE, BundleKind.MULTICAST, BundleKind.DEPLOY))
+"""What writes an image to the disk of a device; ``deploy`` by way of the cache that the device keeps."""
+FETCHES = RESTORES | {BundleKind.CACHE}
+"""What reads images of the server; ``cache`` only fills the cache of the device."""
+CLIENT_KINDS = FETCHES | {BundleKind.CAPTURE, BundleKind.SCRIPT, BundleKind.MAINTENANCE}
 """What the imaging client does. All else is done by the loader alone."""
 
 

@@ -28,13 +28,18 @@ def _job(kind: BundleKind, version: int | None = 3) -> Job:
 def test_a_client_of_today_is_told_all() -> None:
     options = WorkOptions(partitions=(1, 3), verify="read", dry_run=True, addons=("a", "b"), efi_entry=False)
     answer = work_answer(
-        2, _work(BundleKind.MULTICAST, options), _job(BundleKind.MULTICAST), kind=ImageKind.DISK, identity=True
+        2,
+        _work(BundleKind.MULTICAST, options),
+        _job(BundleKind.MULTICAST),
+        kind=ImageKind.DISK,
+        identity=True,
+        scripts=["after"],
     )
     assert answer == {
         "ACTION": "restore", "JOB": "7", "IMAGE": "image", "TARGET_DISK": "/dev/sda", "FINISH": "reboot", "BUNDLE": "",
         "PROTOCOL": "2", "VERSION": "3", "KIND": "disk", "PARTITIONS": "1 3", "TARGET_PARTITION": "", "VERIFY": "read",
         "RESIZE": "0", "DRY_RUN": "1", "EFI_ENTRY": "0", "ADDONS": "a b", "CACHE": "",
-        "IDENTITY": "1",
+        "IDENTITY": "1", "BEFORE": "0", "AFTER": "1",
     }  # fmt: skip
     capture = work_answer(2, _work(BundleKind.CAPTURE, WorkOptions()), _job(BundleKind.CAPTURE, None), part_bytes=64)
     assert (capture["PART_BYTES"], capture["VERSION"], capture["KIND"]) == ("64", "", "")
@@ -61,12 +66,14 @@ def test_an_older_client_is_told_what_it_knows() -> None:
     ],
 )
 def test_what_an_older_client_cannot_do_has_its_name_and_the_remedy(options: WorkOptions, word: str) -> None:
-    assert word in beyond(options)
-    assert "pbserv client build --force" in beyond(options)
+    assert word in beyond(BundleKind.RESTORE, options)
+    assert "pbserv client build --force" in beyond(BundleKind.RESTORE, options)
 
 
 def test_what_it_can_do_is_not_refused() -> None:
-    assert beyond(WorkOptions(version=2, store="main", efi_entry=False)) == ""
+    assert beyond(BundleKind.RESTORE, WorkOptions(version=2, store="main", efi_entry=False)) == ""
+    assert "work of kind cache" in beyond(BundleKind.CACHE, WorkOptions())
+    assert "script after" in beyond(BundleKind.CAPTURE, WorkOptions(), ["after"])
 
 
 @given(st.text(max_size=12))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from pbserv.imaging.queue import Limits, StoreLimit
 from pbserv.imaging.waker import EVERY_S, TIMES, Waker
@@ -323,3 +325,97 @@ async def test_devices_that_report_write_nothing(tmp_path: Path) -> None:
         await site.imaging._jobs.running_now.flush()
         jobs = await site.registry.running_jobs()
         assert (len(jobs), {job.bytes_done for job in jobs}) == (80, {2})
+
+
+def stream(size: int) -> bytes:
+    """Bytes of a raw item that do not repeat."""
+    return hashlib.shake_128(b"disk").digest(size)
+
+
+async def test_a_capture_comes_in_parts(tmp_path: Path) -> None:
+    async with working(tmp_path) as site:
+        await site.device(MAC)
+        wire = await site.order(MAC, kind="capture", image="parts", store="main")
+        told = await wire.ask()
+        assert (told["ACTION"], told["PART_BYTES"]) == ("capture", str(64 * 1024 * 1024))
+        plain, digests, size = [stream(200_000), stream(100_000)], "", 0
+        place = f"/jobs/{wire.job}/items/p1"
+        for number, data in enumerate(plain, 1):
+            body = zstandard.compress(data)
+            headers = {"X-Checksum-SHA256": hashlib.sha256(body).hexdigest(), "Content-Encoding": "zstd"}
+            for _ in range(2):  # its answer was lost
+                answer = await wire.call("PUT", f"{place}/parts/{number}?kind=raw", content=body, headers=headers)
+                size_so_far = size + len(body)
+                assert answer.text == f"{number + 1} {size_so_far} {headers['X-Checksum-SHA256']}\n", answer.text
+            size, digests = size_so_far, digests + headers["X-Checksum-SHA256"]
+        wrong = await wire.call("PUT", f"{place}/parts/5?kind=raw", content=body, headers=headers)
+        assert (wrong.status_code, "next=3" in wrong.text) == (409, True), wrong.text
+        bare = await wire.call("PUT", f"{place}/parts/3?kind=raw", content=body)
+        assert (bare.status_code, "X-Checksum-SHA256" in bare.text) == (400, True)
+        form = {"parts": "2", "bytes": "300000"}
+        stored = (await wire.call("POST", f"{place}/complete", data=form)).text
+        assert stored == f"{size} {hashlib.sha256(digests.encode()).hexdigest()}\n"
+        manifest = f"pbserv-image 1\ndisk 1048576 512 dos bios\nitem p1 raw 1 {stored.strip()} 300000\n"
+        assert (await wire.call("POST", f"/jobs/{wire.job}/commit", content=manifest)).text == "COMMITTED\n"
+        await wire.result(ok=1)
+        again = await site.order(MAC, kind="restore", image="parts")
+        await again.ask()
+        content = (await again.call("GET", f"/jobs/{again.job}/items/p1")).content
+        assert zstandard.ZstdDecompressor().decompressobj(read_across_frames=True).decompress(content) == b"".join(
+            plain
+        )
+
+
+async def test_a_cancelled_order_frees_the_name_of_its_image(tmp_path: Path) -> None:
+    async with working(tmp_path) as site:
+        await site.image()
+        await site.device(MAC)
+        await site.api("POST", "/apply", {"objects": {"bundle": {"m": {"kind": "maintenance"}}}})
+        wire = await site.order(MAC, bundle="m")
+        await wire.ask()
+        form = {"action": "capture", "image": "half", "client": "2"}
+        for _ in range(2):
+            ordered = read(await wire.call("POST", f"/jobs/{wire.job}/order", data=form))
+            assert (await wire.call("PUT", f"/jobs/{ordered['JOB']}/items/p1", content=ITEM)).status_code == 200
+            await site.api("POST", f"/jobs/{ordered['JOB']}/cancel")
+
+
+async def test_scripts_around_a_restore(tmp_path: Path) -> None:
+    async with working(tmp_path) as site:
+        await site.image()
+        await site.device(MAC)
+        bundle = {"kind": "restore", "image": "classroom", "before": "echo one\r\necho two\r\n\r\n"}
+        await site.api("POST", "/apply", {"objects": {"bundle": {"b": bundle}}})
+        wire = await site.order(MAC, bundle="b")
+        assert "script before" in (await wire.ask(client=""))["REASON"], "an older client would leave them out"
+        await site.api("POST", "/work/2/retry")
+        told = await wire.ask()
+        assert (told["BEFORE"], told["AFTER"]) == ("1", "0")
+        assert (await wire.call("GET", f"/jobs/{wire.job}/scripts/before")).text == "echo one\necho two\n"
+        assert (await wire.call("GET", f"/jobs/{wire.job}/scripts/after")).status_code == 409
+        assert (await wire.call("GET", f"/jobs/{wire.job}/scripts/other")).status_code == 422
+
+
+async def test_filling_the_cache_and_deploying_from_it(tmp_path: Path) -> None:
+    async with working(tmp_path) as site:
+        await site.image()
+        await site.device(MAC)
+        body = {"mac": MAC, "kind": "cache", "image": "classroom", "resize": True}
+        assert "resize" in (await site.api("POST", "/work", body, 422))["error"]
+        await site.api("POST", "/work", {"mac": MAC, "kind": "deploy", "image": "none"}, 404)
+        for kind in ("cache", "deploy"):
+            wire = await site.order(MAC, kind=kind, image="classroom")
+            assert f"work of kind {kind}" in (await wire.ask(client=""))["REASON"]
+            [work] = await site.api("GET", "/work")
+            await site.api("POST", f"/work/{work['id']}/retry")
+            told = await wire.ask()
+            assert (told["ACTION"], told["VERSION"]) == (kind, "1")
+            assert (await wire.call("GET", f"/jobs/{wire.job}/manifest")).text.startswith("pbserv-image 1")
+            assert (await wire.call("GET", f"/jobs/{wire.job}/items/p1")).content == ITEM
+            await wire.result(ok=1, verified="stream")
+            seen = await site.api("GET", f"/devices/{MAC}/images")
+            assert (seen["history"][0]["direction"], seen["current"] is None) == (
+                ("cache", True) if kind == "cache" else ("restore", False)
+            )
+        identity = await site.api("GET", f"/devices/{MAC}/identity")
+        assert identity["just_imaged"] is True

@@ -27,6 +27,8 @@ from pbserv.registry.records import BundleKind, Finish
 VALID: dict[BundleKind, dict[str, Any]] = {
     BundleKind.RESTORE: {"image": "win11", "target_disk": "serial:S1", "finish": Finish.POWEROFF, "arguments": "quiet"},
     BundleKind.MULTICAST: {"image": "win11", "clients": 5, "wait_min": 15},
+    BundleKind.CACHE: {"image": "win11", "version": 3, "finish": Finish.POWEROFF},
+    BundleKind.DEPLOY: {"image": "win11", "partitions": (1, 2), "before": "true\n", "verify": "read"},
     BundleKind.CAPTURE: {"image": "win11", "overwrite": True, "target_disk": "/dev/nvme0n1"},
     BundleKind.SCRIPT: {"script": "true\n", "finish": Finish.NONE},
     BundleKind.MAINTENANCE: {"arguments": "quiet"},

@@ -106,7 +106,7 @@ class WorkBody(Body):
     mac: MacText | None = None
     group: Name | None = None
     bundle: Name | None = None
-    kind: Literal["restore", "multicast", "capture"] | None = None
+    kind: Literal["restore", "multicast", "capture", "cache", "deploy"] | None = None
     image: str = Field("", max_length=200)
     target_disk: str = Field("", max_length=200)
     finish: Finish = Finish.REBOOT

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from fastapi import Query, Request, Response
 
@@ -21,7 +21,7 @@ from pbserv.policy.documents import decode
 from pbserv.policy.model import Bundle
 from pbserv.policy.orders import options_of, order_of
 from pbserv.registry.orders import WorkOrder
-from pbserv.registry.records import CLIENT_KINDS, BundleKind
+from pbserv.registry.records import CLIENT_KINDS, FETCHES, BundleKind, WorkState
 
 _TAGS: Final[list[str | Enum]] = ["work"]
 _NEVER_WORK: Final = (BundleKind.LOCAL, BundleKind.NOTHING)
@@ -30,7 +30,7 @@ _OPTIONS: Final = (
 )  # fmt: skip
 _BARE: Final = ("kind", "image", "target_disk", "finish", "overwrite", *_OPTIONS)
 """What work has of its own when it is not a bundle's."""
-_OF_DISKS: Final = (BundleKind.RESTORE, BundleKind.MULTICAST, BundleKind.CAPTURE)
+JobState = Literal["running", "done", "failed", "cancelled"]
 Before = Annotated[int, Query(ge=0, le=MAX_NUMBER, description="older than this number; 0: from the newest on")]
 
 
@@ -57,11 +57,14 @@ def _reading(routers: Routers, desk: Desk) -> None:
         request: Request,
         response: Response,
         mac: Annotated[MacText | None, Query()] = None,
+        state: JobState | None = None,
         after: Before = 0,
         limit: Limit = 100,
     ) -> list[JobView]:
         device = await desk.find(mac) if mac else None
-        found = await desk.registry.jobs(mac=device.mac if device else mac, limit=limit + 1, after=after)
+        found = await desk.registry.jobs(
+            mac=device.mac if device else mac, state=state and WorkState(state), limit=limit + 1, after=after
+        )
         page = cut(found, limit, lambda job: job.id, request, response)
         return [job_view(each, desk.images.live(each.id)) for each in page]
 
@@ -118,9 +121,8 @@ async def _order(desk: Desk, body: WorkBody) -> WorkOrder:
         )
     if bundle.kind is BundleKind.CAPTURE and body.group is not None:
         raise ApiError(422, "an image is taken of one device: say which (mac)")
-    if bundle.kind in _OF_DISKS:
-        of_image = BundleKind.RESTORE if bundle.kind is BundleKind.MULTICAST else bundle.kind
-        desk.images.check_work(of_image, bundle.image, overwrite=bundle.overwrite, options=options_of(bundle))
+    if bundle.kind in FETCHES or bundle.kind is BundleKind.CAPTURE:
+        desk.images.check_work(bundle.kind, bundle.image, overwrite=bundle.overwrite, options=options_of(bundle))
     made = order_of("", bundle)
     if body.bundle is None:
         made = replace(made, bundle="", document="")

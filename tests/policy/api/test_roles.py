@@ -19,6 +19,7 @@ _OPERATOR = {
     ("POST", "/devices/{mac}/split"), ("POST", "/groups/{name}/members"), ("POST", "/work"),
     ("POST", "/work/{work_id}/cancel"), ("POST", "/work/{work_id}/retry"),
     ("PUT", "/devices/{mac}/identity"), ("PATCH", "/devices/{mac}/identity"), ("DELETE", "/devices/{mac}/identity"),
+    ("POST", "/jobs/{job_id}/cancel"), ("POST", "/devices/{mac}/wake"),
     ("POST", "/devices/{mac}/identity/just-imaged"), ("POST", "/devices/{mac}/identity/fill"),
 }  # fmt: skip
 """All that is no mere question and that an operator may do."""

@@ -1,0 +1,112 @@
+"""What a device that captures sends: items whole or in parts, and the manifest that makes them an image.
+
+One rule: bytes are taken for a job that runs and whose work is active; a dry run sends none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated, Any, Final  # Any: a dependency of FastAPI
+
+from fastapi import APIRouter, Form, Path, Query, Request
+from starlette.requests import ClientDisconnect
+
+from pbserv.httpapi import ApiError
+from pbserv.imaging.captures import PART_BYTES, Captures
+from pbserv.imaging.faults import InvalidRequest, UploadBroken
+from pbserv.imaging.jobs import Jobs
+from pbserv.imaging.manifest import MAX_BYTES
+from pbserv.imaging.transfer import Transfers, announced_checksum, content_length, receive_item
+from pbserv.registry.access import Caller
+
+MAX_PART_BODY: Final = PART_BYTES + PART_BYTES // 64
+"""Zstandard makes what cannot be compressed a little longer."""
+_MOST: Final = 2**31 - 1
+JobNumber = Annotated[int, Path(ge=1, lt=2**63)]
+PartNumber = Annotated[int, Path(ge=1, le=_MOST, description="1 for the first part of each item")]
+ItemKind = Annotated[str, Query(max_length=64, description="of the item, as in the manifest")]
+
+
+def add(routes: APIRouter, jobs: Jobs, captures: Captures, transfers: Transfers, caller: Any) -> None:
+    """``caller``: the dependency that gives the device with its work."""
+
+    @routes.put("/jobs/{job_id}/items/{name}")
+    async def upload(request: Request, job_id: JobNumber, name: str, who: Caller = caller) -> str:
+        """A whole item; the answer is its size and SHA-256."""
+        job = await jobs.uploading(job_id, work_of(who))
+        stored = await receive_item(request, captures.draft(job), name)
+        return f"{stored.size_bytes} {stored.sha256}\n"
+
+    @routes.put("/jobs/{job_id}/items/{name}/parts/{number}")
+    async def part(
+        request: Request, job_id: JobNumber, name: str, number: PartNumber, kind: ItemKind, who: Caller = caller
+    ) -> str:
+        """A part of an item; the answer is the number of the next one, the bytes so far, and what the part's SHA-256
+        is. X-Checksum-SHA256 is needed. The same part again is fine; 409 names the one that is wanted: ``next=N``."""
+        job = await jobs.uploading(job_id, work_of(who))
+        digest = announced_checksum(request)
+        if digest is None:
+            raise InvalidRequest(f"item {name[:64]!r} part {number}: X-Checksum-SHA256 is needed")
+        _check_length(content_length(request))
+        async with aclosing(_bounded(request, job.image)) as chunks:
+            done = await captures.session(job).part(name, kind, number, chunks, digest)
+        return f"{done.next_part} {done.received_bytes} {done.sha256}\n"
+
+    @routes.post("/jobs/{job_id}/items/{name}/complete")
+    async def complete(
+        job_id: JobNumber, name: str, parts: Annotated[int, Form(ge=0, le=_MOST)],
+        plain: Annotated[int, Form(alias="bytes", ge=0, le=2**63 - 1)], who: Caller = caller,
+    ) -> str:  # fmt: skip
+        """All parts of an item came, of so many uncompressed ``bytes``; the answer is what its line of the manifest
+        says: its size, and the SHA-256 of the parts' digests in a row."""
+        job = await jobs.uploading(job_id, work_of(who))
+        stored = await captures.session(job).complete(name, parts, plain)
+        return f"{stored.size_bytes} {stored.sha256}\n"
+
+    @routes.post("/jobs/{job_id}/commit")
+    async def commit(request: Request, job_id: JobNumber, who: Caller = caller) -> str:
+        """The manifest: the image becomes visible. Repeating it is harmless."""
+        began = time.monotonic()
+        text = await _small_body(request)
+        job = await jobs.uploading(job_id, work_of(who))
+        if job.version is not None:  # the first answer was lost on its way
+            return "COMMITTED\n"
+        image, now = await captures.commit(job, text)
+        if now:
+            transfers.received(image, job.mac, began)
+        await jobs.committed(job, image.version)
+        return "COMMITTED\n"
+
+
+def work_of(who: Caller) -> int:
+    """The work whose token the caller has; raises ApiError 401."""
+    if who.work is None:
+        raise ApiError(401, "the token of this device's work is needed")
+    return who.work
+
+
+def _check_length(length: int | None) -> None:
+    if length is not None and length > MAX_PART_BODY:
+        raise ApiError(413, f"a part of {length} bytes: at most {MAX_PART_BODY} travel in one; send smaller ones")
+
+
+async def _bounded(request: Request, image: str) -> AsyncGenerator[bytes, None]:
+    received = 0
+    try:
+        async for chunk in request.stream():
+            received += len(chunk)
+            _check_length(received)
+            yield chunk
+    except ClientDisconnect:
+        raise UploadBroken(f"image {image}: the connection ended in the middle of a part; send it again") from None
+
+
+async def _small_body(request: Request) -> str:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BYTES:
+            raise ApiError(413, f"a manifest has at most {MAX_BYTES} bytes")
+    return body.decode("utf-8", "replace")
