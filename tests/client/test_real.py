@@ -1,0 +1,123 @@
+"""The client and the real server: file systems there and back, damage in the store, a server that is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.client import disks
+from tests.client.disks import MEBIBYTE
+from tests.client.machine import Fixture, boot_bytes, contents, make_file_system
+from tests.client.site import MAC, Site, until
+from tests.support.process import Installed
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.timeout(280),
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root rights: loop devices"),
+]
+KINDS = {
+    1: ["mkfs.vfat", "-F", "16"],
+    2: ["mkfs.ext4", "-q"],
+    3: ["mkfs.ntfs", "-Q", "-q", "-F"],
+    4: ["mkfs.btrfs", "-q"],
+    5: ["mkfs.xfs", "-q"],
+}
+CHECKS = {
+    1: ["fsck.vfat", "-n"], 2: ["e2fsck", "-fn"], 3: ["ntfsresize", "-i", "-f"], 4: ["btrfs", "check"],
+    5: ["xfs_repair", "-n"],
+}  # fmt: skip
+TABLE = "label: gpt\nstart=2048, size=20MiB\nsize=24MiB\nsize=24MiB\nsize=120MiB\nsize=310MiB\n"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+    """One of our own: it gets killed."""
+    installed = Installed(tmp_path_factory.mktemp("own-server"))
+    installed.ok("start")
+    installed.ok("device", "accept", MAC)
+    yield installed
+    installed.finish()
+
+
+@pytest.fixture
+def own(server: Installed, tmp_path: Path) -> Site:
+    """The device and that server."""
+    return Site(server, tmp_path)
+
+
+def work(site: Site, kind: str, image: str, **options: object) -> int:
+    """Ordered for the device; the number of the work."""
+    body = {"mac": MAC, "kind": kind, "image": image, **options}
+    return int(site.api("POST", "/work", body)["work"]["id"])
+
+
+def test_five_file_systems_there_and_back(own: Site, loop: Fixture, tmp_path: Path) -> None:
+    """Read back bit by bit where blocks are used, clean for the tools of each, every file as it was."""
+    source = loop("source", 502, table=TABLE)
+    files = {
+        number: make_file_system(source, number, command, tmp_path / f"m{number}", 90 + number)
+        for number, command in KINDS.items()
+    }
+    number = work(own, "capture", "five")
+    output = own.run("--disk", source)
+    assert output.endswith("exit 0"), output
+    job = own.work(number)["jobs"][0]
+    assert (job["state"], job["version"]) == ("done", 1)
+
+    number = work(own, "restore", "five", verify="read", resize=True)
+    target = loop("target", 560)
+    output = own.run("--disk", target)
+    assert output.endswith("exit 0"), output
+    for number, command in CHECKS.items():
+        with disks.partition(target, number) as node:
+            disks.run(*command, node)
+        assert contents(target, number, tmp_path / f"m{number}") == files[number]
+    assert disks.extent(target, 5)[1] > 360 * 2048
+
+
+def test_a_damaged_byte_in_the_store_is_never_a_success(own: Site, loop: Fixture, tmp_path: Path) -> None:
+    source = loop("source", 40, table="label: dos\nstart=2048, size=30MiB, type=83\n")
+    make_file_system(source, 1, ["mkfs.ext4", "-q"], tmp_path / "m", 99)
+    work(own, "capture", "rotten")
+    assert own.run("--disk", source).endswith("exit 0")
+    stored = next(path for path in own.server.state.rglob("p1.ext4.zst") if "rotten" in str(path))
+    with stored.open("r+b") as file:
+        file.seek(stored.stat().st_size // 2)
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 0x10]))
+    number = work(own, "restore", "rotten")
+    output = own.run("--disk", loop("target", 40))
+    assert output.endswith("exit 1"), output
+    done = own.work(number)
+    assert done["state"] == "held"
+    assert "item p1.ext4.zst" in done["reason"]
+    own.cancel(number)
+
+
+def test_a_server_that_is_killed_in_the_middle_of_a_capture_gets_the_rest(own: Site, loop: Fixture) -> None:
+    source = loop("source", 180, table="label: dos\nstart=2048, size=170MiB, type=da\n")
+    with open(source, "r+b") as disk:
+        disk.seek(MEBIBYTE)
+        for _ in range(170):
+            disk.write(os.urandom(MEBIBYTE))
+    before = boot_bytes(source, 0, 171 * MEBIBYTE)
+    number = work(own, "capture", "survivor")
+    with own.start("--disk", source) as running:
+        until(lambda: any(own.server.state.rglob("p1.raw.zst.state")), 120)
+        os.kill(own.server.pid, signal.SIGKILL)
+        until(lambda: own.server.call("status").returncode != 0, 30)
+        own.server.ok("start")
+        output, _ = running.communicate(timeout=240)
+    assert running.returncode == 0, output
+    assert "trying again" in output
+    assert own.work(number)["jobs"][0]["state"] == "done"
+    target = loop("target", 180)
+    work(own, "restore", "survivor", verify="read")
+    assert own.run("--disk", target).endswith("exit 0")
+    assert boot_bytes(target, MEBIBYTE, 170 * MEBIBYTE) == before[MEBIBYTE:]
