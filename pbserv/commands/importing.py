@@ -1,0 +1,124 @@
+"""`pbserv image import`: files of other imaging systems on this host become images of the server.
+
+One rule: everything that can be found wrong is found before the first byte is sent, and what broke off can go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any  # Any: JSON values
+
+from pbserv.commands.api import Api, NoAnswerError, named
+from pbserv.commands.progress import Bar
+from pbserv.commands.tables import print_json, show_table, size, warn
+from pbserv.commands.uploading import Upload
+from pbserv.errors import PbservError, UsageError
+from pbserv.imaging.import_plan import Plan, bare, proposal
+from pbserv.imaging.importing import Source, as_it_is, natively, send, survey, survey_tree, verify
+from pbserv.imaging.manifest import check_new_name
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the command was told. ``name`` empty: the file's or directory's own."""
+
+    name: str = ""
+    store: str = ""
+    title: str = ""
+    convert: bool = False
+    tree: bool = False
+    overwrite: bool = False
+    resume: bool = False
+    dry_run: bool = False
+    as_json: bool = False
+
+
+def run(conf: Path, path: Path, wishes: Wishes) -> None:
+    """Look, check, send, commit; one image for each disk that was found."""
+    source = survey_tree(path) if wishes.tree else survey(path)
+    plans = _called(source.plans, path, wishes.name)
+    keeps = {plan.name: as_it_is(plan, wishes.convert) for plan in plans}
+    warn(f"{path}: {warning}" for plan in plans for warning in plan.warnings)
+    if wishes.dry_run:
+        return _show(plans, wishes)
+    api = Api(conf)
+    made = []
+    for plan in plans:
+        _check(source, plan)
+        made.append(_import(api, source, plan, wishes, asis=keeps[plan.name], path=path))
+    if wishes.as_json:
+        return print_json([dict(one) for one in made])
+    for one in made:
+        newest = one["versions"][-1]
+        print(f"image {one['name']} version {newest}: {one['states'][str(newest)]}")
+    return None
+
+
+def _called(plans: tuple[Plan, ...], path: Path, name: str) -> list[Plan]:
+    """The plans by the names that their images get; raises UsageError where a name must be given."""
+    own = bare(path.absolute().name)
+    if name:
+        check_new_name(name)
+        ends = [plan.name.removeprefix(proposal(path.absolute().name)) if plans[1:] else "" for plan in plans]
+        return [replace(plan, name=check_new_name(name + end)) for plan, end in zip(plans, ends, strict=True)]
+    if own != proposal(own):
+        raise UsageError(f"{own!r} cannot be the name of an image; say which: --name {proposal(own)}")
+    return list(plans)
+
+
+def _check(source: Source, plan: Plan) -> None:
+    total = sum(item.stored_bytes * len(item.checks) for item in plan.items)
+    if total:
+        with Bar(f"checking {plan.name}", total) as bar:
+            for item in plan.items:
+                verify(source, item, bar.add)
+
+
+def _import(api: Api, source: Source, plan: Plan, wishes: Wishes, *, asis: bool, path: Path) -> Mapping[str, Any]:
+    total = sum(item.stored_bytes for item in plan.items)
+    going = Upload.resume(api, plan.name) if wishes.resume else None
+    if going is None:
+        going = Upload.begin(
+            api, plan.name, store=wishes.store, overwrite=wishes.overwrite, size_bytes=total, asis=asis
+        )
+    try:
+        with Bar(f"image {plan.name}", total) as bar:
+            made = send(source, plan, going, convert=wishes.convert, advance=bar.add)
+    except (NoAnswerError, KeyboardInterrupt) as fault:
+        raise PbservError(
+            f"{str(fault) or 'interrupted'}; it can go on: the same command with --resume (image {plan.name}, {path})"
+        ) from None
+    title = wishes.title or ("" if made.get("title") else plan.title)
+    return api.patch(named("images", plan.name), {"title": title}) if title else made
+
+
+def _show(plans: list[Plan], wishes: Wishes) -> None:
+    if wishes.as_json:
+        return print_json([_json(plan, wishes) for plan in plans])
+    rows = [
+        (
+            plan.name, item.name, item.kind, str(item.partition or ""), item.compressor, item.source,
+            str(len(item.volumes) or ""), size(item.stored_bytes or len(item.content)),
+            "to frames" if natively(item, wishes.convert) else "as it is" if item.volumes else "made",
+        )
+        for plan in plans for item in plan.items
+    ]  # fmt: skip
+    columns = ("Image", "Item", "Kind", "Partition", "Compressor", "From", "Volumes", "Bytes", "Sent")
+    return show_table(columns, rows, "nothing")
+
+
+def _json(plan: Plan, wishes: Wishes) -> dict[str, Any]:
+    disk = plan.disk
+    return {
+        "image": plan.name, "title": wishes.title or plan.title, "system": plan.system, "warnings": list(plan.warnings),
+        "disk": {"size_bytes": disk.size_bytes, "sector_bytes": disk.sector_bytes, "table": disk.table,
+                 "firmware": disk.firmware},
+        "items": [
+            {"name": item.name, "kind": item.kind, "partition": item.partition, "compressor": item.compressor,
+             "volumes": list(item.volumes), "stored_bytes": item.stored_bytes or len(item.content),
+             "converted": natively(item, wishes.convert), "facts": dict(item.facts)}
+            for item in plan.items
+        ],
+    }  # fmt: skip
