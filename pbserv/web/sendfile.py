@@ -13,15 +13,14 @@ read. With ``more_body`` False it ends when the client's kernel has acknowledged
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Protocol
 
 import h11
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from pbserv.web.pumps import Pumps, pump
-
-EXTENSION: Final = "http.response.zerocopysend"
+from pbserv.web.sending import EXTENSION
 
 
 class Descriptor(Protocol):

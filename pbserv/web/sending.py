@@ -18,7 +18,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 CHUNK_BYTES: Final = 128 * 1024
-"""Each transfer holds two at most: a room that boots at once must fit into memory."""
+"""Each transfer holds two at most: a room that boots at once must fit into memory. More than that is sent from below
+where the server can (:mod:`pbserv.web.sendfile`)."""
+
+EXTENSION: Final = "http.response.zerocopysend"
 
 Ended = Callable[[str, int], None]
 
@@ -54,6 +57,9 @@ class OpenFile:
     async def read(self, start: int, count: int) -> bytes:
         """Fewer bytes than asked only where the file ends; raises OSError."""
         return await asyncio.to_thread(os.pread, self._fd, count, start)
+
+    def fileno(self) -> int:
+        return self._fd
 
     def close(self) -> None:
         os.close(self._fd)
@@ -95,11 +101,13 @@ class FileSender(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         outcome = "aborted"
+        source = self._source if EXTENSION in scope.get("extensions", {}) else None
+        below = isinstance(source, OpenFile) and self._end - self._next > CHUNK_BYTES
         try:
             async with asyncio.TaskGroup() as group:
                 watcher = group.create_task(self._watch(receive))
                 try:
-                    outcome = await self._send(send)
+                    outcome = await (self._from_below(send) if below else self._send(send))
                 finally:
                     watcher.cancel()
         finally:
@@ -129,6 +137,20 @@ class FileSender(Response):
             return "aborted"
         await send({"type": "http.response.body", "body": b"", "more_body": False})
         return "completed"
+
+    async def _from_below(self, send: Send) -> str:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        try:
+            await send({"type": EXTENSION, "file": self._source, "offset": self._next, "count": self._end - self._next,
+                        "more_body": False, "accepted": self._accepted})  # fmt: skip
+        except ConnectionError:
+            return "aborted"
+        except (OSError, EOFError):
+            return "failed"
+        return "completed"
+
+    def _accepted(self, count: int) -> None:
+        self._sent += count
 
     async def _pass_on(self, send: Send, block: bytes) -> bool:
         """False when the client has gone."""

@@ -7,6 +7,7 @@ import gc
 import os
 import re
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -236,6 +237,28 @@ async def test_a_file_that_changed_and_a_client_that_is_denied_count_at_once(sit
         assert fourth.endswith(b"another")
     expected = ["completed", "completed", "refused", "completed"]
     await until(lambda: [outcome for _peer, _name, outcome, _size in site.told] == expected)
+
+
+async def test_large_files_are_sent_from_below_and_told_as_they_ended(site: Site) -> None:
+    body = os.urandom(24 << 20)
+    site.put("initrd", body)
+    answers = await asyncio.to_thread(converse, site.quick, get("/files/initrd", CLOSE))
+    assert answers.endswith(body)
+    assert [thread.name for thread in threading.enumerate()].count("pbserv-sendfile") == 1
+    part = await asyncio.to_thread(converse, site.quick, get("/files/initrd", CLOSE + "Range: bytes=1000000-\r\n"))
+    assert part.endswith(b"\r\n\r\n" + body[1000000:])
+    await until(lambda: len(site.told) == 2)
+    with socket.socket() as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        raw.connect(("127.0.0.1", port(site.quick)))
+        raw.sendall(get("/files/initrd"))
+        await asyncio.to_thread(raw.recv, 1)
+        os.truncate(site.folder / "initrd", 1000)
+        while await asyncio.to_thread(raw.recv, 1 << 20):
+            pass
+    await until(lambda: len(site.told) == 3)
+    assert [each[2:] for each in site.told[:2]] == [("completed", len(body)), ("completed", len(body) - 1000000)]
+    assert site.told[2][2] == "failed"
 
 
 async def test_a_stopped_service_gives_nothing_out(site: Site) -> None:
