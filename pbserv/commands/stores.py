@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any  # Any: JSON values
 
 from pbserv.commands.api import Api, named
 from pbserv.commands.tables import print_json, show_facts, show_table, size
+from pbserv.commands.task_watch import begin
+from pbserv.errors import UsageError
 
 
 def listed(conf: Path, as_json: bool) -> None:
@@ -36,6 +39,20 @@ def show(conf: Path, store: str, as_json: bool) -> None:
     for damage in found["damages"]:
         print(f"damaged, not served: {damage['path']}: {damage['reason']}")
     return None
+
+
+def scrub(
+    conf: Path, store: str | None, image: str | None, version: int | None, body: dict[str, Any], *, wait: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Verify a store, or one image; ``body``: as the API takes it."""
+    if (store is None) == (image is None):
+        raise UsageError("say what to verify: STORE, or --image IMAGE")
+    if version is not None and image is None:
+        raise UsageError("--version goes with --image")
+    if image is not None:
+        return begin(conf, named("images", image, "scrub"), {**body, "version": version}, wait, as_json)
+    return begin(conf, named("stores", str(store), "scrub"), body, wait, as_json)
 
 
 def _limit(size_bytes: int) -> str:

@@ -6,8 +6,9 @@ without a token: viewers look, operators download, administrators store, change 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated, Final, Protocol
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
@@ -16,7 +17,7 @@ from pbserv import httpetags as etags
 from pbserv.httpapi import faults
 from pbserv.httpetags import NOT_MODIFIED, IfMatch, Seen
 from pbserv.httppages import PAGED, Limit, cut
-from pbserv.imaging import store_routes, upload_routes, version_routes
+from pbserv.imaging import store_routes, task_routes, upload_routes, version_routes
 from pbserv.imaging.backend import VersionedBackend
 from pbserv.imaging.coverage import Coverage
 from pbserv.imaging.faults import InvalidRequest
@@ -26,6 +27,7 @@ from pbserv.imaging.image_desk import Desk, FaultRoute, api, told, who
 from pbserv.imaging.image_views import ImageDetails, ImageModel, ImagesModel, image_details, image_model
 from pbserv.imaging.states import REGISTERED, ImageKind, VersionState
 from pbserv.imaging.statistics import Statistics
+from pbserv.imaging.tasks import Tasks
 from pbserv.imaging.transfer import EventLog, Transfers
 
 TAG: Final = "images"
@@ -34,10 +36,22 @@ After = Annotated[str, Query(max_length=128, description="the name after which t
 InStore = Annotated[str, Query(max_length=64, description="only those of this store")]
 
 
+class Log(EventLog, Protocol):
+    """What the routes log; ``critical``: damage that nobody must overlook."""
+
+    def critical(self, event: str, /, **fields: object) -> None: ...
+
+
 def router(
-    store: VersionedBackend, statistics: Statistics, coverage: Coverage, guard: Guard, log: EventLog
+    store: VersionedBackend,
+    statistics: Statistics,
+    coverage: Coverage,
+    guard: Guard,
+    log: Log,
+    tasks: Tasks | None = None,
+    scrub_rate: Callable[[], int] = task_routes.default_rate,
 ) -> APIRouter:
-    """The routes below ``/api/v1`` about images and stores."""
+    """The routes below ``/api/v1`` about images and stores. ``scrub_rate``: MB/s of a scrub that names none."""
     desk = Desk(Transfers(store, statistics, coverage, log), store, guard)
     routes = APIRouter()
     for part in (
@@ -47,6 +61,7 @@ def router(
         *version_routes.routers(desk),
         *upload_routes.routers(desk),
         *store_routes.routers(desk),
+        *(task_routes.routers(desk, tasks, log.critical, scrub_rate) if tasks is not None else ()),
     ):
         routes.include_router(part)
     return routes

@@ -19,6 +19,7 @@ from pbserv.imaging.image_routes import router
 from pbserv.imaging.slot import BackendSlot
 from pbserv.imaging.statistics import RequestRecord, Statistics
 from pbserv.imaging.stores import Stores, StoresSettings
+from pbserv.imaging.tasks import Tasks
 from pbserv.log import ServiceLog
 from pbserv.registry.access import Access, Caller
 from pbserv.registry.records import Role
@@ -44,7 +45,7 @@ class EventLines:
     def transaction(self, event: str, /, **fields: object) -> None:
         self.lines.append((event, fields))
 
-    warning = transaction
+    warning = critical = transaction
 
 
 @dataclass
@@ -94,18 +95,21 @@ async def serving(root: Path, *, allow_overwrite: bool = False, free_floor_bytes
     requests: list[RequestRecord] = []
     events = EventLines()
     statistics, coverage = Statistics(requests.append), Coverage()
+    tasks = Tasks(events)
     await store.start()
-    routes = router(backend or store, statistics, coverage, Guard(), events)
+    routes = router(backend or store, statistics, coverage, Guard(), events, tasks)
     app = create_app([("", routes)], running=lambda _name: True, log=ServiceLog("pbserv"))
     listener = loopback_socket()
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1))
     async with asyncio.TaskGroup() as group:
         serve = group.create_task(server._serve([listener]))
+        owned = group.create_task(tasks.own())
         await until(lambda: server.started)
         try:
             yield Running(f"http://127.0.0.1:{listener.getsockname()[1]}/api/v1/images", store, statistics, coverage,
                           requests, events)  # fmt: skip
         finally:
+            owned.cancel()
             server.should_exit = True
             await serve
             await store.close()
