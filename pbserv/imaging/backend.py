@@ -23,6 +23,7 @@ from pbserv.imaging.about import About, AboutChange
 from pbserv.imaging.draft import ItemProgress, PartDone, StoredItem
 from pbserv.imaging.frames.reader import OpenIndex
 from pbserv.imaging.layout import Damage, StoredImage
+from pbserv.imaging.manifest import Manifest
 from pbserv.imaging.objects import ImageObject, StoreFacts
 from pbserv.imaging.scrub import ScrubOrder
 from pbserv.imaging.states import VersionState
@@ -192,13 +193,20 @@ class VersionedBackend(ImagingBackend, Protocol):
     async def scrub(self, order: ScrubOrder, report: Report, tell: Callable[[str], None]) -> str:
         """Verify what is stored, repair what can be; ``tell`` gets a line for each damage."""
 
+    async def take_file(self, store: str, file: Path, name: str, manifest: Manifest) -> StoredImage:
+        """A file in a store's directory becomes the next version of an image."""
+
+    async def verified(self, name: str, version: int, damage: str) -> None:
+        """A version was read and is clean, or with ``damage`` is not served any more."""
+
     def made_by_job(self, job: int) -> StoredImage | None:
         """The version that a job committed, as the disk tells."""
 
 
 _VERSIONED = (
     "stores", "all", "object", "register", "change", "move", "rollback", "purge", "index", "open_session", "sessions",
-    "session", "session_of_job", "made_by_job", "scrub",
+    "session", "session_of_job", "made_by_job", "scrub", "take_file",
+    "verified",
 )  # fmt: skip
 
 

@@ -228,6 +228,17 @@ class PbservConf(ConfModel):
             extension=True,
         ),
     ] = 0
+    scrub_rate: Annotated[
+        int,
+        Key(
+            "ScrubRate",
+            Integer(1, 100_000),
+            "How fast stored images are read to verify them, and files that were dropped into a store to measure them,"
+            " where nothing else is asked for.",
+            unit="MB/s",
+            extension=True,
+        ),
+    ] = 100
     retired_days: Annotated[
         int,
         Key(

@@ -5,12 +5,14 @@ One rule: the stores know nothing of jobs, work or bundles; what they ask is ans
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from pbserv.imaging.adopt import remove_own_locks
 from pbserv.imaging.captures import Captures
 from pbserv.imaging.faults import StoreClosed
 from pbserv.imaging.ports import Policy
@@ -43,6 +45,9 @@ class Keeper:
         """The stores run: tell the registry what it missed, go on with captures, log what was removed."""
         if self._stores is None:
             return
+        for store in self._stores.stores():
+            for lock in await asyncio.to_thread(remove_own_locks, store.directory):
+                self._log.warning("leftover removed", path=lock, reason="a crash left this lock")
         for told in self._stores.untold:
             await self._registry.set_job_version(told.job, told.version)
             self._log.critical("job learned its image", job=told.job, image=told.image, version=told.version)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -12,21 +13,26 @@ from fastapi import APIRouter
 
 from pbserv.errors import StartError
 from pbserv.imaging import addon_routes, client_routes, identity_routes, image_routes, job_routes
+from pbserv.imaging.adopt import Adopter
 from pbserv.imaging.backend import load_backend
 from pbserv.imaging.board import Sight
 from pbserv.imaging.captures import Captures
 from pbserv.imaging.checks import check_order, limits_of
 from pbserv.imaging.config import PbservConf
 from pbserv.imaging.coverage import Coverage
+from pbserv.imaging.faults import NotSupported
 from pbserv.imaging.identities import IdentityDesk
 from pbserv.imaging.jobs import History, Jobs
 from pbserv.imaging.keeper import Keeper
 from pbserv.imaging.ports import Policy
+from pbserv.imaging.scrub import DEFAULT_RATE_MB
 from pbserv.imaging.slot import BackendSlot
 from pbserv.imaging.statistics import RequestRecord, Statistics
 from pbserv.imaging.stores import Stores, StoresSettings
+from pbserv.imaging.tasks import Tasks
 from pbserv.imaging.transfer import Transfers
 from pbserv.imaging.waker import Waker
+from pbserv.imaging.watch import Watcher
 from pbserv.log import ServiceLog
 from pbserv.registry.access import Access
 from pbserv.registry.options import NO_OPTIONS, WorkOptions
@@ -78,6 +84,8 @@ class ImagingService:
         self._waker = Waker(registry, history, log, self._jobs.running_now)
         self._registry = registry
         self._keeper = Keeper(registry, policy, self._captures, log)
+        self.tasks = Tasks(log)
+        self.watcher = Watcher(Adopter(self._store, log, self.scrub_rate), log)
         registry.subscribe(self._captures.device_changed)
         registry.subscribe(self._waker.device_changed)
 
@@ -116,11 +124,22 @@ class ImagingService:
                 await self._keeper.turn()
             await asyncio.sleep(FLUSH_EVERY_S)
 
+    def scrub_rate(self) -> int:
+        """MB a second that work in the background reads, where nothing else is asked for."""
+        return self._settings.conf.scrub_rate if self._settings is not None else DEFAULT_RATE_MB
+
+    def _watch(self) -> None:
+        """Files that are dropped into a store's directory become images; an own backend has no directories."""
+        with suppress(NotSupported):
+            self.watcher.watch({store.name: store.directory for store in self._store.stores()})
+
     def router(self) -> APIRouter:
         """All HTTP routes of the service."""
         routes = APIRouter()
         routes.include_router(
-            image_routes.router(self._store, self.statistics, self._coverage, self._access, self._log)
+            image_routes.router(
+                self._store, self.statistics, self._coverage, self._access, self._log, self.tasks, self.scrub_rate
+            )
         )
         routes.include_router(
             client_routes.router(
@@ -153,6 +172,7 @@ class ImagingService:
         await self._keeper.started()
         self._keeper.retired_days = conf.retired_days
         self._settings = settings
+        self._watch()
         self._jobs.running_now.queue.adopt(limits_of(self._store))
         for damage in self._store.damages:
             self._log.critical("image damaged, not served", path=damage.path, reason=damage.reason)
@@ -162,6 +182,8 @@ class ImagingService:
         if self._settings is None:
             return
         self._settings = None
+        self.watcher.watch({})
+        self.tasks.cancel_all()
         await self._jobs.running_now.flush(everything=True)
         await self._captures.close()
         await self._store.close()
@@ -177,6 +199,7 @@ class ImagingService:
         self._settings = settings
         self._store.allow_overwrite = settings.conf.allow_overwrite
         self._keeper.retired_days = settings.conf.retired_days
+        self._watch()
         self._jobs.running_now.queue.adopt(limits_of(self._store))
 
     def figures(self) -> Mapping[str, str | int | Mapping[str, int]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from pbserv.imaging.about import About, AboutChange
 from pbserv.imaging.backend import ImageDraft, ImagingBackend, ItemSource, Session, VersionedBackend, is_versioned
 from pbserv.imaging.faults import NotSupported, StoreClosed
 from pbserv.imaging.frames.reader import OpenIndex
 from pbserv.imaging.layout import Damage, StoredImage
+from pbserv.imaging.manifest import Manifest
 from pbserv.imaging.objects import ImageObject, StoreFacts
 from pbserv.imaging.scrub import ScrubOrder
 from pbserv.imaging.states import VersionState
@@ -143,3 +145,9 @@ class BackendSlot:
 
     async def scrub(self, order: ScrubOrder, report: Report, tell: Callable[[str], None]) -> str:
         return await self._versioned.scrub(order, report, tell)
+
+    async def take_file(self, store: str, file: Path, name: str, manifest: Manifest) -> StoredImage:
+        return await self._versioned.take_file(store, file, name, manifest)
+
+    async def verified(self, name: str, version: int, damage: str) -> None:
+        await self._versioned.verified(name, version, damage)

@@ -32,8 +32,9 @@ from pbserv.imaging.faults import (
 )
 from pbserv.imaging.frames.reader import OpenIndex
 from pbserv.imaging.layout import Damage, Layout, StoredImage
+from pbserv.imaging.linking import link_in
 from pbserv.imaging.locks import Locks
-from pbserv.imaging.manifest import check_image_name, check_new_name
+from pbserv.imaging.manifest import Manifest, check_image_name, check_new_name
 from pbserv.imaging.objects import ImageObject, ImageVersion, StoreFacts
 from pbserv.imaging.opened import OpenItem, open_index
 from pbserv.imaging.reconcile import Keep, Remove, Tell, plan
@@ -341,6 +342,19 @@ class Store:
         self.object(name)
         await self._change(name, lambda about: about.moved(rolled_back(name, about, to), by, _now()))
         return self._object(name)
+
+    async def take_file(self, file: Path, name: str, manifest: Manifest) -> StoredImage:
+        """A file of this directory becomes the next version of an image; see ``linking.link_in``. Raises UploadRunning,
+        StoreFull, StoreFault."""
+        if not self.holds(name):
+            check_new_name(name)
+        if self._uploading(name) or name in self._deleting:
+            raise UploadRunning(f"image {name} is being uploaded or deleted; the file is taken when that is done")
+        work = partial(link_in, self.layout, file, name, manifest, self._signing("drop"))
+        with self.locks.taken(name, None, "is being made of a file"):
+            made = await asyncio.shield(self._work(self._running(self._writers), work))
+            self._add(made)
+        return made
 
     async def verified(self, name: str, version: int, damage: str) -> None:
         """What a scrub found: an empty ``damage`` is a clean version, with any other it is not served any more."""

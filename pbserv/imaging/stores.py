@@ -29,7 +29,7 @@ from pbserv.imaging.faults import (
 )
 from pbserv.imaging.frames.reader import OpenIndex
 from pbserv.imaging.layout import Damage, StoredImage
-from pbserv.imaging.manifest import check_image_name
+from pbserv.imaging.manifest import Manifest, check_image_name
 from pbserv.imaging.objects import ImageObject, StoreFacts
 from pbserv.imaging.opened import OpenItem
 from pbserv.imaging.reconcile import Remove, Tell
@@ -292,6 +292,17 @@ class Stores:
 
     async def delete(self, name: str) -> None:
         await self._of(name).delete(name)
+
+    async def take_file(self, store: str, file: Path, name: str, manifest: Manifest) -> StoredImage:
+        """A file in a store's directory becomes the next version of an image; raises ImageExists, UploadRunning."""
+        here, holding = self.store(store), self._holding(name)
+        if holding not in (None, here):
+            raise ImageExists(f"image {name} is in another store; give the file another name, or move it there")
+        return await here.take_file(file, name, manifest)
+
+    async def verified(self, name: str, version: int, damage: str) -> None:
+        """A version was read and is clean, or with ``damage`` is not served any more."""
+        await self._of(name).verified(name, version, damage)
 
     def stores(self) -> tuple[StoreFacts, ...]:
         """All stores as they are now, in the order of the configuration."""

@@ -56,7 +56,7 @@ class Dropped:
 class Log(Protocol):
     """What is told of files."""
 
-    def warning(self, event: str, **fields: object) -> None: ...
+    def warning(self, event: str, /, **fields: object) -> None: ...
 
 
 @dataclass(slots=True)

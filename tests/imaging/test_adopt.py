@@ -8,35 +8,24 @@ import os
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 import pytest
 
+from pbserv.conf.places import StorePlace
 from pbserv.errors import PbservError
 from pbserv.imaging import linking
 from pbserv.imaging.adopt import Adopter, remove_own_locks
-from pbserv.imaging.faults import ChecksumMismatch, DamagedImage, StoreFull, UnknownImage
+from pbserv.imaging.faults import ChecksumMismatch, DamagedImage, ImageExists, StoreFull, UnknownImage
 from pbserv.imaging.inspection import InspectionError
 from pbserv.imaging.layout import StoredImage
-from pbserv.imaging.linking import link_in
 from pbserv.imaging.manifest import Manifest
-from pbserv.imaging.store import Store
 from pbserv.imaging.store_rules import StoreRules
+from pbserv.imaging.stores import Stores, StoresSettings
 from pbserv.imaging.sum_files import Locked
 from pbserv.imaging.watch import Dropped, Watcher
 from tests.imaging import trees
 from tests.imaging.trees import MIB, Part
-
-
-class Shop(Store):
-    """A store that takes files of its directory."""
-
-    async def take_file(self, store: str, file: Path, name: str, manifest: Manifest) -> StoredImage:
-        work = partial(link_in, self._layout, file, name, manifest, self._signing("drop"))
-        made = await asyncio.to_thread(work)
-        self._add(made)
-        return made
 
 
 class Told:
@@ -45,21 +34,21 @@ class Told:
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def transaction(self, event: str, **fields: object) -> None:
+    def transaction(self, event: str, /, **fields: object) -> None:
         self.lines.append(event)
 
-    def warning(self, event: str, **fields: object) -> None:
+    def warning(self, event: str, /, **fields: object) -> None:
         self.lines.append(f"{event}: {fields}")
 
 
 @asynccontextmanager
-async def opened(root: Path, **rules: int) -> AsyncIterator[Shop]:
-    store = Shop(root, rules=StoreRules(floor_bytes=0, **rules))
-    await store.start()
+async def opened(root: Path, quota: int = 0, made: type[Stores] = Stores) -> AsyncIterator[Stores]:
+    stores = made(StoresSettings((StorePlace("main", root, quota=quota, floor=0),)))
+    await stores.start()
     try:
-        yield store
+        yield stores
     finally:
-        await store.close()
+        await stores.close()
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +61,8 @@ def image(part: Part) -> bytes:
     return trees.packed(trees.saved(part), "lzop")
 
 
-async def adopt(store: Store, path: Path, told: Told | None = None, *, renamed: bool = True) -> None:
-    await Adopter(store, told or Told(), lambda: 100_000)(Dropped("main", path, path.name.split(".")[0], renamed))  # type: ignore[arg-type]
+async def adopt(store: Stores, path: Path, told: Told | None = None, *, renamed: bool = True) -> None:
+    await Adopter(store, told or Told(), lambda: 100_000)(Dropped("main", path, path.name.split(".")[0], renamed))
 
 
 def drop(root: Path, content: bytes, name: str = "lab.img") -> Path:
@@ -87,7 +76,7 @@ def sums_of(path: Path) -> tuple[str, str]:
     return tail, full
 
 
-def stored(root: Path, store: Store, name: str = "lab") -> Path:
+def stored(root: Path, store: Stores, name: str = "lab") -> Path:
     served = store.info(name)
     return root / name / str(served.version) / served.manifest.items[0].name
 
@@ -109,7 +98,7 @@ async def test_a_dropped_file_is_an_image(tmp_path: Path, image: bytes, part: Pa
             (tmp_path / "lab.img.full.sum").read_text().strip(),
         ) == (sums_of(path))
         assert told.lines == ["image appeared"]
-        assert store.facts().used_bytes >= len(image)
+        assert store.stores()[0].used_bytes >= len(image)
         await adopt(store, path, told)  # after a start everything is handed on again
         assert store.versions("lab") == (1,)
         assert not (tmp_path / "lab.img.lock").exists()
@@ -204,11 +193,11 @@ async def test_checksums_that_came_along_must_be_its_own(tmp_path: Path, image: 
 
 
 async def test_a_full_quota_and_a_refused_link(tmp_path: Path, image: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with opened(tmp_path, quota_bytes=1000) as store:
+    async with opened(tmp_path, quota=1000) as store:
         with pytest.raises(StoreFull, match="quota"):
             await adopt(store, drop(tmp_path, image))
         assert os.listdir(tmp_path / ".incoming") == []
-        store.rules = StoreRules(floor_bytes=0)
+        store.store("main").rules = StoreRules(floor_bytes=0)
 
         def refused(*_arguments: object, **_options: object) -> None:
             raise PermissionError(errno.EPERM, "Operation not permitted")
@@ -225,28 +214,44 @@ async def test_a_full_quota_and_a_refused_link(tmp_path: Path, image: bytes, mon
 
 
 async def test_a_file_that_is_exchanged_while_it_is_taken(tmp_path: Path, image: bytes) -> None:
-    class Late(Shop):
+    class Late(Stores):
         async def take_file(self, store: str, file: Path, name: str, manifest: Manifest) -> StoredImage:
             drop(tmp_path, bytes(10))
             return await super().take_file(store, file, name, manifest)
 
-    store = Late(tmp_path, rules=StoreRules(floor_bytes=0))
-    await store.start()
-    try:
+    async with opened(tmp_path, made=Late) as store:
         with pytest.raises(ChecksumMismatch, match="replaced while it was taken"):
             await adopt(store, drop(tmp_path, image))
         assert store.all() == ()
         assert os.listdir(tmp_path / ".incoming") == []
-        assert store.facts().used_bytes == 0
+        assert store.stores()[0].used_bytes == 0
+
+
+async def test_a_name_that_another_store_has(tmp_path: Path, image: bytes) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    places = tuple(StorePlace(name, tmp_path / name, floor=0) for name in ("one", "two"))
+    stores = Stores(StoresSettings(places))
+    await stores.start()
+    try:
+        for name in ("one", "two"):
+            path = drop(tmp_path / name, image)
+            dropped = Dropped(name, path, "lab")
+            if name == "one":
+                await Adopter(stores, Told(), lambda: 100)(dropped)
+        with pytest.raises(ImageExists, match="in another store"):
+            await Adopter(stores, Told(), lambda: 100)(dropped)
+        assert stores.object("lab").store == "one"
+        assert not (tmp_path / "two/lab.img.lock").exists()
     finally:
-        await store.close()
+        await stores.close()
 
 
 async def test_from_the_rename_to_the_served_image(tmp_path: Path, image: bytes) -> None:
     """Watcher, adopter and store together; a raw file copied straight to its name comes later, with a warning."""
     async with opened(tmp_path) as store:
         told = Told()
-        watcher = Watcher(Adopter(store, told, lambda: 100_000), told, still_s=0.2)  # type: ignore[arg-type]
+        watcher = Watcher(Adopter(store, told, lambda: 100_000), told, still_s=0.2)
         watcher.watch({"main": tmp_path})
         async with asyncio.TaskGroup() as tasks, asyncio.timeout(60):
             running = tasks.create_task(watcher.run())
