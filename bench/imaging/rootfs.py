@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import random
 import shutil
 import subprocess
 import sys
@@ -28,7 +30,11 @@ KERNEL = "linux-image-amd64"
 STEPS = ("packages", "kernel too")
 """First everything but the kernel: scattered files are replaced. A new kernel is one large area beside the old one."""
 SIZE_BYTES = 6 << 30
+AGED_BYTES = 4 << 30
+AGED = "ext4-aged"
+"""ext4 whose free space was filled with small files, two thirds of which went again: an upgrade lands in the holes."""
 MAKE = {
+    AGED: ("mkfs.ext4", "-q", "-F"),
     "ext4": ("mkfs.ext4", "-q", "-F"),
     "xfs": ("mkfs.xfs", "-q", "-f"),
     "btrfs": ("mkfs.btrfs", "-q", "-f"),
@@ -68,15 +74,16 @@ class Upgrade:
 def upgraded(folder: Path, file_system: str) -> list[Upgrade]:
     """Make the versions below ``folder``, or take those that are there: the first against each later one."""
     folder.mkdir(parents=True, exist_ok=True)
-    streams = [folder / f"{file_system}.{number}" for number in range(len(STEPS) + 1)]
+    steps = STEPS[:1] if file_system == AGED else STEPS  # there is no room for a second kernel
+    streams = [folder / f"{file_system}.{number}" for number in range(len(steps) + 1)]
     said = folder / f"{file_system}.packages.json"
     if not said.exists():
-        said.write_text(json.dumps(_make(folder, file_system, streams)))
+        said.write_text(json.dumps(_make(folder, file_system, steps, streams)))
     packages = json.loads(said.read_text())
     old = capture(streams[0])
     return [
         Upgrade(file_system, step, old, capture(stream), tuple(packages[step]))
-        for step, stream in zip(STEPS, streams[1:], strict=True)
+        for step, stream in zip(steps, streams[1:], strict=True)
     ]
 
 
@@ -98,7 +105,7 @@ def changed_bytes(upgrade: Upgrade) -> int:
     return sum(size for number, block in upgrade.new.blocks() if sums.get(number) != hash(block))
 
 
-def _make(folder: Path, file_system: str, streams: Sequence[Path]) -> dict[str, list[str]]:
+def _make(folder: Path, file_system: str, steps: Sequence[str], streams: Sequence[Path]) -> dict[str, list[str]]:
     tree, part = folder / "before.tar", folder / "part.tar"
     if not tree.exists():
         _run(
@@ -110,20 +117,40 @@ def _make(folder: Path, file_system: str, streams: Sequence[Path]) -> dict[str, 
     disk.unlink(missing_ok=True)
     root.mkdir(exist_ok=True)
     with disk.open("wb") as file:
-        file.truncate(SIZE_BYTES)
+        file.truncate(AGED_BYTES if file_system == AGED else SIZE_BYTES)
     _run(*MAKE[file_system], str(disk))
     with _mounted(disk, root):
         _run("tar", "-xpf", str(tree), "-C", str(root), "--numeric-owner")
         before = _packages(root)
+        if file_system == AGED:
+            _age(root / "srv")
     _capture(disk, file_system, streams[0])
     changed = {}
-    for step, stream in zip(STEPS, streams[1:], strict=True):
+    for step, stream in zip(steps, streams[1:], strict=True):
         with _mounted(disk, root):
             _upgrade(root, step)
             changed[step] = _differences(before, _packages(root))
         _capture(disk, file_system, stream)
     disk.unlink()
     return changed
+
+
+def _age(folder: Path) -> None:
+    """Files of 4 to 64 KiB until nearly nothing is free; the same third of them stays each time."""
+    choice = random.Random(1)
+    written = list[Path]()
+    facts = os.statvfs(folder)
+    left = facts.f_bavail * facts.f_frsize - (64 << 20)
+    while left > 0:
+        path = folder / str(len(written) % 64) / str(len(written))
+        path.parent.mkdir(exist_ok=True)
+        size = choice.randrange(1, 17) * 4096
+        path.write_bytes(choice.randbytes(size // 2) * 2)
+        written.append(path)
+        left -= size + 256
+    for path in written:
+        if choice.random() < 2 / 3:
+            path.unlink()
 
 
 def _upgrade(root: Path, step: str) -> None:
@@ -166,8 +193,9 @@ def _mounted(disk: Path, root: Path) -> Iterator[None]:
 
 def _capture(disk: Path, file_system: str, to: Path) -> None:
     device = _run("losetup", "--find", "--show", str(disk)).strip()
+    tool = "partclone." + file_system.partition("-")[0]
     try:
-        _run(*_NICE, f"partclone.{file_system}", "-q", "-c", "-a", "0", "-L", "/dev/null", "-s", device, "-O", str(to))
+        _run(*_NICE, tool, "-q", "-c", "-a", "0", "-L", "/dev/null", "-s", device, "-O", str(to))
     finally:
         _run("losetup", "--detach", device)
 

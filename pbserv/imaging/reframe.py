@@ -46,7 +46,8 @@ _WHOLE_BLOCK_BYTES: Final = 1 << 20
 _RECEIVING: Final = 128
 """So many parts are received at once; the others' senders wait."""
 _WHOLES: Final = 16
-"""So many bodies of more than one block are uncompressed at once: each has zstd's window, 2 MiB as a rule."""
+"""So many bodies that are not small are worked on at once: each has zstd's window, 2 MiB as a rule."""
+_SMALL_BYTES: Final = 64 * 1024
 _NICE: Final = 10
 
 P = ParamSpec("P")
@@ -182,10 +183,12 @@ class ItemUpload:
         intake, reframer = self._intake, self._reframer
         await reframer.file(intake.begin_whole)
         working: asyncio.Future[None] | None = None
-        async with aclosing(self._blocks(chunks, _WHOLE_BLOCK_BYTES)) as blocks, _Slot(reframer.wholes) as slot:
+        blocks = self._blocks(chunks, _WHOLE_BLOCK_BYTES, first=_SMALL_BYTES)
+        async with aclosing(blocks), _Slot(reframer.wholes) as slot:
             async for block in blocks:
-                if working is not None:
+                if len(block) >= _SMALL_BYTES:
                     await slot.take()
+                if working is not None:
                     await working
                 working = reframer.work(intake.block, block, compressed)
         if working is not None:
@@ -256,7 +259,11 @@ class ItemUpload:
                 f"item {self.name} part {number}: the SHA-256 of what arrived is {found}, not {expected}"
             )
 
-    async def _blocks(self, chunks: AsyncIterable[bytes], size: int) -> AsyncGenerator[bytearray, None]:
+    async def _blocks(
+        self, chunks: AsyncIterable[bytes], size: int, first: int | None = None
+    ) -> AsyncGenerator[bytearray, None]:
+        """Blocks of about ``size`` bytes; the first one of ``first`` where that is given."""
+        enough = size if first is None else first
         block = bytearray()
         iterator = aiter(chunks)
         while True:
@@ -276,9 +283,9 @@ class ItemUpload:
             if chunk is None:
                 break
             block += chunk
-            if len(block) >= size:
+            if len(block) >= enough:
                 yield block
-                block = bytearray()
+                block, enough = bytearray(), size
         if block:
             yield block
 

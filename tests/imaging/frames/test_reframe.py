@@ -671,6 +671,25 @@ async def test_many_uploads_at_once_stay_small(tmp_path: Path) -> None:
         place.check(StoredItem_of(place, "p40"))
 
 
+async def test_many_whole_bodies_at_once_stay_small(tmp_path: Path) -> None:
+    """Who has no turn waits with the first bytes alone."""
+    made = partclone(range(1500), 4096)
+    body = zstd(os.urandom(1 << 20)) + zstd(made.stream)
+    async with placed(tmp_path / "folder") as place:
+
+        async def one(number: int) -> None:
+            upload = place.item(f"p{number}", "")
+            await upload.whole(chunks_of(body))
+            await upload.complete()
+
+        await one(0)
+        before = _peak_kib()
+        async with asyncio.TaskGroup() as group:
+            for number in range(1, 101):
+                group.create_task(one(number))
+        assert _peak_kib() - before < 96 * 1024
+
+
 def StoredItem_of(place: Place, name: str) -> StoredItem:
     item = place.resumed(name).stored
     assert item is not None
