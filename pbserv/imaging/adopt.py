@@ -68,7 +68,7 @@ class Adopter:
         """Take one file in. Raises PbservError where it must be tried again or is no image."""
         if await asyncio.to_thread(facts_of, dropped.path) is None:
             return  # gone already
-        known = await asyncio.to_thread(_known, dropped, self._versions(dropped.name))
+        known = await asyncio.to_thread(_known, dropped, self._versions(dropped))
         fresh = not await asyncio.to_thread(stale, dropped.path)
         if known.linked and fresh:
             return
@@ -102,11 +102,13 @@ class Adopter:
             "image appeared", file=str(dropped.path), image=image.name, version=image.version, bytes=made.size_bytes
         )
 
-    def _versions(self, name: str) -> tuple[ImageVersion, ...]:
+    def _versions(self, dropped: Dropped) -> tuple[ImageVersion, ...]:
+        """Of this image in this store; one of another store has nothing to do with the file."""
         try:
-            return self._stores.object(name).versions
+            image = self._stores.object(dropped.name)
         except UnknownImage:
             return ()
+        return image.versions if image.store == dropped.store else ()
 
 
 def _known(dropped: Dropped, versions: tuple[ImageVersion, ...]) -> _Known:
