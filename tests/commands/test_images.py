@@ -147,3 +147,21 @@ def test_the_figures_cover_what_was_denied_and_what_failed(server: Installed, tm
     assert f'pbserv_imaging_results_total{{result="denied"}} {told["imaging_results"]["denied"]}.0' in metrics
     log = [line for line in server.log().splitlines() if "imaging request" in line and "purge" in line]
     assert any("denied" in line and "127.0.0.1" in line for line in log), log
+
+
+def test_a_store_is_verified_with_a_task_that_can_be_watched(server: Installed) -> None:
+    store(server, "verified", b"x" * 100_000)
+    told = server.json("store", "scrub", "--image", "verified", "--deep", "--rate", "0")
+    assert (told["state"], told["result"]) == ("done", "1 versions verified, none damaged")
+    assert server.json("image", "show", "verified")["history"][0]["verified"]
+    (server.state / "images/verified/1/file").write_bytes(b"y" + b"x" * 99_999)
+    assert "1 damaged and not served" in server.ok("store", "scrub", "--image", "verified")
+    assert "image verified version 1 item file" in server.log()
+    assert server.json("image", "show", "verified")["served"] is None
+    begun = server.json("store", "scrub", "main", "--rate", "1", "--background")
+    server.ok("store", "cancel", str(begun["task"]))
+    assert [task["kind"] for task in server.json("store", "tasks")] == ["scrub"] * 3
+    assert "scrub" in server.ok("store", "tasks")
+    assert "say what" in refused(server, "store", "scrub")
+    assert "no store" in refused(server, "store", "scrub", "other")
+    assert "no task 99" in refused(server, "store", "cancel", "99")
