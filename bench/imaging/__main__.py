@@ -83,12 +83,19 @@ def main() -> int:
         say(load_average())
     given.json.parent.mkdir(parents=True, exist_ok=True)
     rows = [work.quick(row) if given.quick else row for row in work.ROWS if row.key in given.rows]
+    uploads = [each for each in work.UPLOADS if each.key in given.rows]
+    uploads = [work.quick_upload(each) for each in uploads] if given.quick else uploads
     with tempfile.TemporaryDirectory(prefix="pbserv-bench-", dir=scratch_place()) as scratch:
-        bench = Bench(Path(scratch), rows)
+        bench = Bench(Path(scratch), rows, uploads)
         for row in rows:
             say(row.title)
             found = {**asdict(row), "rounds": compare(bench, EVERYBODY, row, given.rounds)}
             results["rows"] = merged(results.get("rows", ()), found)
+            given.json.write_text(json.dumps(results, indent=1))
+        for upload in uploads:
+            say(upload.title)
+            taken = {**asdict(upload), "rounds": [{OURS: bench.upload(upload)} for _ in range(min(given.rounds, 3))]}
+            results["uploads"] = merged(results.get("uploads", ()), taken)
             given.json.write_text(json.dumps(results, indent=1))
     print()
     print(table.text(results))
@@ -97,10 +104,10 @@ def main() -> int:
 
 def verdict(results: dict[str, Any], keys: Sequence[str], quick: bool) -> int:
     """Of what was run now, not of what the file still holds."""
-    rows = [row for row in results.get("rows", ()) if row["key"] in keys]
+    judged = {part: [row for row in results.get(part, ()) if row["key"] in keys] for part in ("rows", "uploads")}
     if quick:
-        return int(bool(faults([one for row in rows for one in row["rounds"]], OURS)))
-    missed = [one for one in table.verdicts({"rows": rows}) if one.missed]
+        return int(bool(faults([one for part in judged.values() for row in part for one in row["rounds"]], OURS)))
+    missed = [one for one in table.verdicts(judged) if one.missed]
     for one in missed:
         print(f"MISSED: {one.about}: {one.found}, wanted {one.wanted}")
     return int(bool(missed))

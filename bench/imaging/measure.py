@@ -10,7 +10,9 @@ import json
 import os
 import resource
 import signal
+import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -20,12 +22,16 @@ from typing import Any
 
 from bench.imaging import serve
 from bench.imaging.peers import PBSERV, Peer, Place
-from bench.imaging.work import Row, Work, sizes
+from bench.imaging.stream import PART_BYTES, make_parts
+from bench.imaging.work import Row, Upload, Work, sizes
+from bench.tftp import measure as tftp
 from bench.tftp.measure import pattern, write_file
 from bench.tftp.peers import ROOT
 from bench.tftp.process import READY_S, TICKS, Server
 
 HERE = Path(__file__).parent
+PROBE_S = 2
+"""A hundred new clients."""
 Run = dict[str, Any]
 
 
@@ -40,7 +46,7 @@ def build(program: Path) -> Path:
 class Bench:
     """The scratch directory with files, state and programs; the two cores."""
 
-    def __init__(self, scratch: Path, rows: Sequence[Row]) -> None:
+    def __init__(self, scratch: Path, rows: Sequence[Row], uploads: Sequence[Upload] = ()) -> None:
         self._place = Place(scratch, scratch / "own", scratch / "files")
         self._place.files.mkdir()
         self._pattern = scratch / "pattern"
@@ -56,6 +62,11 @@ class Bench:
             write_file(self._place.files / f"f{size}", size)
         serve.configure(self._place.own, self._place.files)
         self._store(sizes(tuple(rows), "image"))
+        if uploads:
+            self._parts = make_parts(scratch, max(upload.parts for upload in uploads))
+            (self._place.files / "probe").write_bytes(b"small\n" * 20)
+            (scratch / "tftp").mkdir()
+            self._probe = tftp.build(scratch / "tftp" / "load")
 
     def _store(self, images: Sequence[int]) -> None:
         """Put the images into the store; what it made of each is linked into the peer's directory."""
@@ -83,6 +94,39 @@ class Bench:
             found["server_cpu_seconds"] = server.cpu_seconds() - before_s
             found["memory_before_kb"], found["memory_peak_kb"] = before_kb, server.peak_kb()
         return found
+
+    def upload(self, upload: Upload) -> Run:
+        """Upload to a fresh server of ours; what the uploader found, and the memory that it took."""
+        with self._running(PBSERV) as server:
+            before_s, before_kb = server.cpu_seconds(), server.peak_kb()
+            command = ["taskset", "-c", str(self._load_core), sys.executable, "-m", "bench.imaging.uploader"]
+            command += ["--port", str(serve.PORT), "--token", serve.token(self._place.own)]
+            command += ["--parts", str(self._parts), "--part-bytes", str(PART_BYTES)]
+            command += ["--count", str(upload.parts), "--clients", str(upload.clients)]
+            uploader = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
+            probe = self._probing(uploader) if upload.probe else None
+            said, _ = uploader.communicate(timeout=600)
+            found: Run = json.loads(said)
+            found["server_cpu_seconds"] = server.cpu_seconds() - before_s
+            found["memory_before_kb"], found["memory_peak_kb"] = before_kb, server.peak_kb()
+        return found if probe is None else {**found, "probe": probe}
+
+    def _probing(self, uploader: subprocess.Popen[bytes]) -> dict[str, float]:
+        """Second by second while the uploads run, each with new clients; all of them together, the worst p99.
+
+        The one regular client of that generator loses every packet and never asks again: it costs nothing.
+        """
+        command = ["taskset", "-c", str(self._load_core), str(self._probe), "--port", "69", "--name", "probe"]
+        command += ["--size", "120", "--pattern", str(self._pattern), "--loss", "1", "--retry", "600000"]
+        command += ["--seconds", str(PROBE_S), "--abort", "--new-client-probe", "probe"]
+        found: list[dict[str, float]] = []
+        while uploader.poll() is None:
+            done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=60)
+            found.append(json.loads(done.stdout)["probe"])
+        whole = found[:-1] or found  # in the last one the uploads ended
+        together = {key: sum(one[key] for one in whole) for key in ("asked", "answered")}
+        worst = {key: max(one[key] for one in whole) for key in ("p99_ms", "max_ms")}
+        return {**together, "p50_ms": statistics.median(one["p50_ms"] for one in whole), **worst}
 
     @contextmanager
     def _running(self, peer: Peer) -> Iterator[_Stoppable]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bench import page
+from bench.imaging.work import MEMORY_LIMIT_MB, PROBE_LIMIT_MS
 from bench.tftp import judge
 from bench.tftp.judge import OURS, Round, Run, Verdict, cpu_per_gb, fault, faults, idle, median_of, rate
 from bench.tftp.table import preface
@@ -22,7 +23,10 @@ Lines = list[list[str]]
 
 def verdicts(results: Results) -> list[Verdict]:
     """Every target that was measured."""
-    return [judge.judge_row(row) for row in results.get("rows", ())]
+    found = [judge.judge_row(row) for row in results.get("rows", ())]
+    uploads = results.get("uploads", ())
+    found += [_memory_verdict(upload) for upload in uploads if not upload["probe"]]
+    return found + [judge.judge_probe(upload["rounds"], PROBE_LIMIT_MS) for upload in uploads if upload["probe"]]
 
 
 def tables(results: Results) -> list[tuple[str, Lines]]:
@@ -34,6 +38,8 @@ def tables(results: Results) -> list[tuple[str, Lines]]:
         )
         title = "CPU time of the server, per GB or per file; idle share of the load generator; memory of pbserv"
         found.append((title, _cpu(results["rows"])))
+    if results.get("uploads"):
+        found.append(("Uploads in parts of 64 MiB: taken, hashed and cut into frames", _uploads(results["uploads"])))
     return found
 
 
@@ -84,6 +90,37 @@ def _cpu(rows: Sequence[Mapping[str, Any]]) -> Lines:
         shares = [_cell(row["rounds"], name, lambda run: f"{idle(run):.0%}", idle) for name in SERVERS]
         lines.append([row["title"], *costs, *shares, _cell(row["rounds"], OURS, _memory, _grown)])
     return lines
+
+
+def _uploads(uploads: Sequence[Mapping[str, Any]]) -> Lines:
+    lines = [["work", "MB/s uncompressed", "MB/s per core", "memory (growth), MB", "p99 of TFTP", "target", ""]]
+    for upload in uploads:
+        rounds = upload["rounds"]
+        cells = [
+            _cell(rounds, OURS, lambda run: f"{rate(run) / 1e6:,.0f}", rate),
+            _cell(rounds, OURS, lambda run: f"{_per_core(run) / 1e6:,.0f}", _per_core),
+            _cell(rounds, OURS, _memory, _grown),
+        ]
+        if upload["probe"]:
+            verdict = judge.judge_probe(rounds, PROBE_LIMIT_MS)
+            lines.append([upload["title"], *cells, verdict.found, verdict.wanted, verdict.word])
+        else:
+            verdict = _memory_verdict(upload)
+            lines.append([upload["title"], *cells, "", verdict.wanted, verdict.word])
+    return lines
+
+
+def _per_core(run: Run) -> float:
+    """Bytes per second of CPU time."""
+    return float(run["all_bytes"] / run["server_cpu_seconds"]) if run["server_cpu_seconds"] else 0.0
+
+
+def _memory_verdict(upload: Mapping[str, Any]) -> Verdict:
+    most = max(_grown(one[OURS]) for one in upload["rounds"]) / 1024
+    out = faults(upload["rounds"], OURS)
+    word = judge.MISSED if out or most > MEMORY_LIMIT_MB else judge.PASS
+    found = f"{most:.0f} MB more" + (f"; {out}" if out else "")
+    return Verdict(f"memory for {upload['title']}", found, f"<= {MEMORY_LIMIT_MB} MB more", word)
 
 
 def _grown(run: Run) -> float:

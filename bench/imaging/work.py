@@ -72,12 +72,39 @@ ROWS = (
     Row("small-new-32", "1,000 clients, 32 KiB, a connection for each",
         Work("file", 1000, 32 * KIB, 4.0, new=True), 0.3, per="files"),
 )  # fmt: skip
-KEYS = tuple(row.key for row in ROWS)
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """Devices that store images at once: ``parts`` of 64 MiB each. ``probe``: new TFTP clients ask meanwhile."""
+
+    key: str
+    title: str
+    clients: int
+    parts: int
+    probe: bool = False
+
+
+UPLOADS = (
+    Upload("up-1", "1 upload", 1, 6),
+    Upload("up-4", "4 uploads at once", 4, 3),
+    Upload("up-32", "32 uploads at once", 32, 1),
+    Upload("delay", "4 uploads at once, new TFTP clients meanwhile", 4, 6, probe=True),
+)
+MEMORY_LIMIT_MB = 256
+"""More than the idle server has, whatever the number of uploads."""
+PROBE_LIMIT_MS = 20.0
+
+KEYS = (*(row.key for row in ROWS), *(upload.key for upload in UPLOADS))
 
 
 def sizes(rows: tuple[Row, ...], kind: Kind) -> list[int]:
     """The sizes of all files of one kind that these rows ask for."""
     return sorted({row.work.size for row in rows if row.work.kind == kind})
+
+
+def quick_upload(upload: Upload) -> Upload:
+    return replace(upload, clients=min(upload.clients, 8), parts=1)
 
 
 def quick(row: Row) -> Row:

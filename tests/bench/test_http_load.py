@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +19,7 @@ import pytest
 
 from bench.imaging import measure, table
 from bench.imaging.__main__ import verdict
-from bench.imaging.work import ROWS, Work
+from bench.imaging.work import ROWS, UPLOADS, Work
 from bench.tftp.judge import MISSED, OURS, PASS
 from bench.tftp.measure import pattern
 
@@ -148,5 +150,80 @@ def test_rows_are_judged_and_shown():
     for text in (table.text(result(1500)), table.markdown(result(1500))):
         for words in ("1,500 MB/s", "1,500/s (1, 9 ms)", "1.50", "3 (+2)", "0.533 s"):
             assert words in text
+    assert verdict({}, [], quick=False) == 0
     page = f"a {table.BEGIN} old {table.END} b"
     assert table.replace_block(page, "new") == f"a {table.BEGIN}\nnew\n{table.END} b"
+
+
+def test_uploads_are_judged_by_memory_and_by_what_tftp_feels():
+    def words(grown_mb: float, p99_ms: float, **changes: Any) -> list[str]:
+        probe = {"asked": 100, "answered": 100, "p50_ms": 1.0, "p99_ms": p99_ms, "max_ms": 30.0}
+        one = {OURS: run(50, memory_peak_kb=1024 + grown_mb * 1024, probe=probe, **changes)}
+        uploads = [{**asdict(each), "rounds": [one]} for each in UPLOADS if each.key in ("up-32", "delay")]
+        (_title, lines) = table.tables({"uploads": uploads})[0]
+        assert lines[1][1:3] == ["50", "62"]
+        assert [line[-1] for line in lines[1:]] == [each.word for each in table.verdicts({"uploads": uploads})]
+        return [line[-1] for line in lines[1:]]
+
+    assert words(256, 19.9) == [PASS, PASS]
+    assert words(257, 20.0) == [MISSED, MISSED]
+
+
+def test_parts_are_uploaded_by_everybody(tmp_path: Path):
+    """The uploader against a server that takes parts, and one part of one client badly."""
+    (tmp_path / "part1").write_bytes(b"one")
+    (tmp_path / "part2").write_bytes(b"two")
+    Taker.taken, Taker.refused = [], set()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Taker) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+
+        def upload() -> dict[str, Any]:
+            given = {"--port": server.server_port, "--token": "secret", "--parts": tmp_path, "--part-bytes": 100,
+                     "--count": 2, "--clients": 3}  # fmt: skip
+            words = [str(word) for pair in given.items() for word in pair]
+            command = [sys.executable, "-m", "bench.imaging.uploader", *words]
+            done = subprocess.run(command, capture_output=True, check=True, timeout=100, cwd=Path(__file__).parents[2])
+            return json.loads(done.stdout)
+
+        found = upload()
+        assert (found["all_bytes"], found["failed"], found["error"]) == (600, 0, "")
+        assert sorted(Taker.taken) == sorted([(f"bench-up-{n}", body) for n in range(3) for body in (b"one", b"two")])
+        Taker.refused = {"bench-up-1"}
+        found = upload()
+        assert (found["all_bytes"], found["failed"]) == (400, 1)
+        assert "507" in found["error"]
+        server.shutdown()
+        thread.join()
+
+
+class Taker(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    taken: ClassVar[list[tuple[str, bytes]]] = []
+    refused: ClassVar[set[str]] = set()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._answer(201, json.dumps({"upload": self.path.split("/")[4]}).encode())
+
+    def do_PUT(self) -> None:
+        upload = self.path.split("/")[4]
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        assert self.headers["X-Checksum-SHA256"] == hashlib.sha256(body).hexdigest()
+        if upload in self.refused:
+            self._answer(507, b"full")
+            return
+        self.taken.append((upload, body))
+        self._answer(200, b"{}")
+
+    def do_DELETE(self) -> None:
+        self._answer(204, b"")
+
+    def _answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_words: object) -> None:
+        return
