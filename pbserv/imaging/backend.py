@@ -182,6 +182,11 @@ class VersionedBackend(ImagingBackend, Protocol):
     ) -> Session:
         """As ``begin``, and it can go on after a restart of the server; ``asis``: nothing is cut into frames."""
 
+    def begin_next(self, name: str, *, size_bytes: int = 0, creator: str = "") -> Session:
+        """Begin a version that is made of one before, as a conversion does: it overwrites nothing and ends with this
+        process. Raises UnknownImage, UploadRunning, StoreFull, StoreClosed."""
+        ...
+
     def sessions(self) -> tuple[Session, ...]:
         """All uploads under way."""
 
@@ -204,8 +209,8 @@ class VersionedBackend(ImagingBackend, Protocol):
 
 
 _VERSIONED = (
-    "stores", "all", "object", "register", "change", "move", "rollback", "purge", "index", "open_session", "sessions",
-    "session", "session_of_job", "made_by_job", "scrub", "take_file",
+    "stores", "all", "object", "register", "change", "move", "rollback", "purge", "index", "open_session", "begin_next",
+    "sessions", "session", "session_of_job", "made_by_job", "scrub", "take_file",
     "verified",
 )  # fmt: skip
 

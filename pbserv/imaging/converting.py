@@ -47,10 +47,7 @@ class ConvertingStore(Protocol):
 
     def info(self, name: str, version: int | None = None) -> StoredImage: ...
     async def open(self, name: str, item: str, version: int | None = None) -> ItemSource: ...
-    def open_session(
-        self, name: str, *, store: str = "", overwrite: bool | None = None, size_bytes: int = 0, owner: str = "",
-        asis: bool = False,
-    ) -> Session: ...  # fmt: skip
+    def begin_next(self, name: str, *, size_bytes: int = 0, creator: str = "") -> Session: ...
 
 
 async def convert(stores: ConvertingStore, name: str, version: int | None, owner: str, report: Report) -> str:
@@ -66,7 +63,7 @@ async def convert(stores: ConvertingStore, name: str, version: int | None, owner
         raise WrongState(f"{what} is made of frames already, or of nothing that could be")
     report.total = sum(item.stored_bytes for item in image.manifest.items)
     founds = {item.name: await _looked_at(stores, image, item, what) for item in foreign}
-    session = stores.open_session(name, overwrite=True, size_bytes=image.manifest.stored_bytes, owner=owner)
+    session = stores.begin_next(name, size_bytes=image.manifest.stored_bytes, creator=owner)
     try:
         items: list[ManifestItem] = []
         for item in image.manifest.items:

@@ -131,6 +131,9 @@ class BackendSlot:
             name, store=store, overwrite=overwrite, size_bytes=size_bytes, owner=owner, asis=asis
         )
 
+    def begin_next(self, name: str, *, size_bytes: int = 0, creator: str = "") -> Session:
+        return self._versioned.begin_next(name, size_bytes=size_bytes, creator=creator)
+
     def sessions(self) -> tuple[Session, ...]:
         return self._versioned.sessions()
 

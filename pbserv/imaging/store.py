@@ -273,14 +273,17 @@ class Store:
         uploads = self._check_begin(name, overwrite=overwrite, size_bytes=size_bytes)
         return uploads.begin(name, owner, asis=asis, durable=True)
 
+    def begin_next(self, name: str, *, size_bytes: int = 0, creator: str = "") -> Draft:
+        """Start a version that is made of one before, whatever AllowImageOverwrite says; else as ``begin``."""
+        self.info(name, max(self.versions(name), default=None))
+        return self._check_room(name, size_bytes).begin(name, creator, asis=False, durable=False)
+
     def sessions(self) -> tuple[Draft, ...]:
         """The uploads under way, by image."""
         return self._uploads.all() if self._uploads is not None else ()
 
     def _check_begin(self, name: str, *, overwrite: bool | None, size_bytes: int) -> Uploads:
         check_image_name(name)
-        if self._uploads is None:
-            raise StoreClosed("the image store is not running")
         if overwrite and not self.allow_overwrite:
             raise Forbidden(f"image {name}: overwriting is not allowed here; set AllowImageOverwrite = YES to allow it")
         if not self.holds(name):
@@ -290,6 +293,11 @@ class Store:
                 f"image {name} exists{self._damage_of(name)}; delete it, take another name, or ask to overwrite it "
                 "where AllowImageOverwrite = YES"
             )
+        return self._check_room(name, size_bytes)
+
+    def _check_room(self, name: str, size_bytes: int) -> Uploads:
+        if self._uploads is None:
+            raise StoreClosed("the image store is not running")
         if name in self._deleting:
             raise UploadRunning(f"image {name} is being deleted; try again when that is done")
         self.layout.usage.check(size_bytes)

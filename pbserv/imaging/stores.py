@@ -243,6 +243,9 @@ class Stores:
         place = self._place(check_image_name(name), store)
         return place.open_session(name, overwrite=overwrite, size_bytes=size_bytes, owner=owner, asis=asis)
 
+    def begin_next(self, name: str, *, size_bytes: int = 0, creator: str = "") -> Draft:
+        return self._of(check_image_name(name)).begin_next(name, size_bytes=size_bytes, creator=creator)
+
     def sessions(self) -> tuple[Draft, ...]:
         """All uploads under way."""
         return tuple(draft for store in self._stores for draft in store.sessions())

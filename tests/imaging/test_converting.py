@@ -33,7 +33,7 @@ class Progress:
 
 @asynccontextmanager
 async def opened(root: Path) -> AsyncIterator[Store]:
-    store = Store(root, allow_overwrite=True, free_floor_bytes=0)
+    store = Store(root, free_floor_bytes=0)
     await store.start()
     try:
         yield store
