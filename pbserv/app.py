@@ -136,6 +136,7 @@ class Process:
         self._parts.proxydhcp.remember(await registry.strategies())
         self._supervisor.spawn_forever("journal", journal.run)
         self._supervisor.spawn_forever("sightings", self._parts.policy.run)
+        self._supervisor.spawn_forever("hooks", self._parts.imaging.hooks.run)
         self._supervisor.spawn_forever("progress of jobs", self._parts.imaging.run)
         self._supervisor.spawn_forever("tasks on images", self._parts.imaging.tasks.own)
         self._supervisor.spawn_forever("files in stores", self._parts.imaging.watcher.run)

@@ -43,6 +43,8 @@ _AROUND: Final = ("before", "after")
 Text = Annotated[str, Form()]
 Count = Annotated[int, Form(ge=0, le=2**63 - 1)]
 Number = Annotated[int, Path(ge=1, lt=2**63)]
+Prepare = Callable[[str], Awaitable[tuple[bool, str]]]
+"""Fills the image-safe data of a device: whether there is any, and why it cannot be filled, or an empty text."""
 
 
 class Busy(ImagingFault):
@@ -76,10 +78,9 @@ class _FaultRoute(APIRoute):
 
 def router(
     jobs: Jobs, captures: Captures, transfers: Transfers, access: Access, policy: Policy,
-    token_of: Callable[[int], str], has_identity: Callable[[str], Awaitable[bool]],
+    token_of: Callable[[int], str], prepare: Prepare,
 ) -> APIRouter:  # fmt: skip
-    """The routes below ``/client/v1``; ``token_of``: the token that opens a piece of work; ``has_identity``: whether
-    there is image-safe data for a device."""
+    """The routes below ``/client/v1``; ``token_of``: the token that opens a piece of work."""
 
     def device(request: Request) -> Caller:
         caller = access.authorize(bearer(request))
@@ -90,7 +91,7 @@ def router(
     routes = APIRouter(prefix="/client/v1", tags=["imaging client"], route_class=_FaultRoute,
                        default_response_class=PlainTextResponse)  # fmt: skip
     caller = Depends(device)
-    _work_routes(routes, jobs, captures, transfers, policy, has_identity, caller)
+    _work_routes(routes, jobs, captures, transfers, policy, prepare, caller)
     _report_routes(routes, jobs, captures, caller)
     _maintenance_routes(routes, jobs, captures, transfers, token_of, caller)
     _image_routes(routes, jobs, transfers, caller)
@@ -100,7 +101,7 @@ def router(
 
 def _work_routes(
     routes: APIRouter, jobs: Jobs, captures: Captures, transfers: Transfers, policy: Policy,
-    has_identity: Callable[[str], Awaitable[bool]], caller: Any,
+    prepare: Prepare, caller: Any,
 ) -> None:  # fmt: skip
     @routes.post("/work")
     async def work(request: Request, who: Caller = caller, mac: Text = "", client: Text = "") -> str:
@@ -112,6 +113,7 @@ def _work_routes(
         order = await jobs.work(work_of(who))
         protocol = protocol_of(client)
         image, refusal = _find_image(order, transfers, protocol)
+        identity, refusal = await _identity(order, protocol, refusal, prepare)
         version = None if image is None else image.version
         store = store_of(transfers.store, order.image, order.options.store) if order.image and not refusal else ""
         given = await jobs.begin(order, _mac(mac), peer_address(request), version, refusal, store)
@@ -124,7 +126,6 @@ def _work_routes(
         if order.kind is BundleKind.CAPTURE:
             captures.begin(given.job, overwrite=order.overwrite, store=order.options.store)
         kind = None if image is None else kind_of(image.manifest)
-        identity = order.kind in RESTORES and await has_identity(order.mac)
         return _shell(
             **work_answer(
                 protocol, order, given.job, kind=kind, part_bytes=captures.part_bytes, identity=identity,
@@ -141,6 +142,12 @@ def _work_routes(
     async def around(job_id: Number, which: Literal["before", "after"], who: Caller = caller) -> str:
         """The shell script to run before or after a restore or capture, where BEFORE or AFTER is 1."""
         return await jobs.script_around(job_id, work_of(who), which)
+
+
+async def _identity(order: Work, protocol: int, refusal: str, prepare: Prepare) -> tuple[bool, str]:
+    """Whether the device gets image-safe data, and why the work cannot be done: before anything is written to it."""
+    wanted = order.active and order.kind in RESTORES and protocol >= PROTOCOL and not order.options.dry_run
+    return (False, refusal) if refusal or not wanted else await prepare(order.mac)
 
 
 def _around(order: Work) -> list[str]:

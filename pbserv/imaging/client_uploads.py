@@ -73,6 +73,7 @@ def add(routes: APIRouter, jobs: Jobs, captures: Captures, transfers: Transfers,
         job = await jobs.uploading(job_id, work_of(who))
         if job.version is not None:  # the first answer was lost on its way
             return "COMMITTED\n"
+        await transfers.check_commit(job.image, job.mac)
         image, now = await captures.commit(job, text)
         if now:
             transfers.received(image, job.mac, began)

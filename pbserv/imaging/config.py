@@ -250,6 +250,19 @@ class PbservConf(ConfModel):
         ),
     ] = 0
 
+    hook_directory: Annotated[
+        Path | None,
+        Key(
+            "HookDirectory",
+            Directory(),
+            "Programs that are told of jobs and images by their names (job-started, job-done, job-failed,"
+            " image-committed), or asked first (before-job, before-commit). Only root, or the server's own user, may be"
+            " able to write them.",
+            extension=True,
+            unset="nobody is told or asked",
+        ),
+    ] = None
+
     @property
     def stores(self) -> tuple[StorePlace, ...]:
         """The image stores; at least one."""

@@ -251,6 +251,7 @@ class Desk:
         draft = self.store.begin(name, overwrite=overwrite, size_bytes=length or 0)
         try:
             item = await receive_item(request, draft, FILE_ITEM)
+            await self.transfers.check_commit(name, peer_address(request))
             image = await draft.commit(print_manifest(single_file(FILE_ITEM, item.size_bytes, item.sha256)))
         finally:
             await draft.discard()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from pbserv.errors import PbservError
-from pbserv.imaging.ports import Policy
+from pbserv.imaging.ports import Hooks, Policy
 from pbserv.imaging.queue import Waiting
 from pbserv.imaging.running import Figures, Running
 from pbserv.log import ServiceLog
@@ -61,13 +61,14 @@ class Report:
 
 class Jobs:
     def __init__(
-        self, registry: Registry, history: History, counters: Counters, policy: Policy, log: ServiceLog
+        self, registry: Registry, history: History, counters: Counters, policy: Policy, log: ServiceLog, hooks: Hooks
     ) -> None:
         self._registry = registry
         self._history = history
         self._counters = counters
         self._policy = policy
         self._log = log
+        self._hooks = hooks
         self.running_now = Running(registry, policy, log)
         registry.subscribe(self.running_now.device_changed)
 
@@ -95,6 +96,9 @@ class Jobs:
             if isinstance(place, Waiting):
                 return self._waits(work, place)
             queued_s = place.waited_s
+            refusal = await self._hooks.ask("before-job", _facts(work, address, version, store))
+            if refusal:
+                self.running_now.queue.over(work.mac)
         try:
             job = await self._registry.start_job(work.id, address, version, store=store, queued_s=queued_s)
         except PbservError:
@@ -108,6 +112,7 @@ class Jobs:
             return Begun(None, refusal)
         self._counters.request(work.mac, work.kind.value, "started", image=work.image, detail=f"job {job.id}")
         self.running_now.began(job)
+        self._hooks.tell("job-started", _facts_of(job))
         return Begun(job)
 
     def _waits(self, work: Work, place: Waiting) -> Begun:
@@ -140,6 +145,11 @@ class Jobs:
         place = self.running_now.admit(work, kind, image, store)
         if isinstance(place, Waiting):
             return self._waits(work, place)
+        asked = {**_facts(work, address, version, store), "kind": kind.value, "image": image}
+        reason = await self._hooks.ask("before-job", asked)
+        if reason:
+            self.running_now.queue.over(work.mac)
+            raise ConflictError(reason)
         try:
             job = await self._registry.add_job(
                 within.id, kind, image, address, version, store=store, queued_s=place.waited_s
@@ -150,6 +160,7 @@ class Jobs:
         self._history.add(job.mac, "job", f"{job.id}: {kind} {image} started, ordered on the device")
         self._counters.request(job.mac, kind.value, "started", image=image, detail=f"job {job.id}")
         self.running_now.began(job, within=True)
+        self._hooks.tell("job-started", _facts_of(job))
         return Begun(job)
 
     def assigned(self, within: Job) -> WorkOrder | str:
@@ -260,6 +271,8 @@ class Jobs:
         tell = self._log.transaction if report.ok else self._log.warning
         tell("job", device=job.mac, job=job.id, kind=job.kind.value, image=job.image, result=closed.state.value,
              reason=why, seconds=round(seconds, 1), version=job.version, verified=report.verified or None)  # fmt: skip
+        ended = {"reason": why, "verified": report.verified, "seconds": str(round(seconds))}
+        self._hooks.tell("job-done" if report.ok else "job-failed", _facts_of(closed) | ended)
         return closed
 
 
@@ -268,6 +281,23 @@ def scripts_of(work: Work) -> dict[str, str]:
     said = json.loads(work.document or "{}")
     texts = {name: str(said.get(name) or "") for name in ("script", "before", "after")}
     return {name: text.replace("\r\n", "\n").rstrip("\n") + "\n" for name, text in texts.items() if text.strip()}
+
+
+def _facts(work: Work, address: str, version: int | None, store: str) -> dict[str, str]:
+    """What the administrator's programs are told of a job that is to begin."""
+    return {
+        "device": work.mac, "address": address, "work": str(work.id), "kind": work.kind.value, "image": work.image,
+        "version": "" if version is None else str(version), "store": store, "bundle": work.bundle,
+    }  # fmt: skip
+
+
+def _facts_of(job: Job) -> dict[str, str]:
+    """The same of one that runs, or is over."""
+    return {
+        "device": job.mac, "address": job.address, "work": str(job.work_id), "job": str(job.id),
+        "kind": job.kind.value, "image": job.image, "version": "" if job.version is None else str(job.version),
+        "store": job.store,
+    }  # fmt: skip
 
 
 def _not_for(work: Work, mac: str) -> str:

@@ -23,6 +23,16 @@ class Site(Protocol):
         """0: it has no limit."""
 
 
+class Hooks(Protocol):
+    """The administrator's programs."""
+
+    async def ask(self, event: str, facts: Mapping[str, str]) -> str:
+        """Empty: go on; else the reason of the refusal."""
+
+    def tell(self, event: str, facts: Mapping[str, str]) -> None:
+        """Soon; nothing waits for it."""
+
+
 class Policy(Protocol):
     """Whoever keeps the labels of devices, and knows what is assigned to them."""
 

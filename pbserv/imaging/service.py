@@ -21,6 +21,7 @@ from pbserv.imaging.checks import check_order, limits_of
 from pbserv.imaging.config import PbservConf
 from pbserv.imaging.coverage import Coverage
 from pbserv.imaging.faults import NotSupported
+from pbserv.imaging.hooks import Hooks
 from pbserv.imaging.identities import IdentityDesk
 from pbserv.imaging.jobs import History, Jobs
 from pbserv.imaging.keeper import Keeper
@@ -37,7 +38,7 @@ from pbserv.log import ServiceLog
 from pbserv.registry.access import Access
 from pbserv.registry.options import NO_OPTIONS, WorkOptions
 from pbserv.registry.records import BundleKind
-from pbserv.registry.registry import ConflictError, Registry
+from pbserv.registry.registry import Registry
 from pbserv.registry.tokens import WorkTokens
 from pbserv.service import Reload
 
@@ -79,7 +80,8 @@ class ImagingService:
         self._coverage = Coverage()
         self._transfers = Transfers(self._store, self.statistics, self._coverage, log)
         self._captures = Captures(self._store)
-        self._jobs = Jobs(registry, history, self.statistics, policy, log)
+        self.hooks = self._transfers.hooks = Hooks(log)
+        self._jobs = Jobs(registry, history, self.statistics, policy, log, self.hooks)
         self._identities = IdentityDesk(registry, history, tokens.key("identity"))
         self._waker = Waker(registry, history, log, self._jobs.running_now)
         self._registry = registry
@@ -149,7 +151,7 @@ class ImagingService:
                 self._access,
                 self._policy,
                 self._tokens.issue,
-                self._has_identity,
+                self._identities.prepare,
             )
         )
         routes.include_router(job_routes.router(self._jobs, self._captures, self._waker, self._registry, self._access))
@@ -172,6 +174,7 @@ class ImagingService:
         await self._keeper.started()
         self._keeper.retired_days = conf.retired_days
         self._settings = settings
+        self.hooks.adopt(conf.hook_directory)
         self._watch()
         self._jobs.running_now.queue.adopt(limits_of(self._store))
         for damage in self._store.damages:
@@ -200,6 +203,7 @@ class ImagingService:
         self._store.allow_overwrite = settings.conf.allow_overwrite
         self._keeper.retired_days = settings.conf.retired_days
         self._watch()
+        self.hooks.adopt(settings.conf.hook_directory)
         self._jobs.running_now.queue.adopt(limits_of(self._store))
 
     def figures(self) -> Mapping[str, str | int | Mapping[str, int]]:
@@ -212,13 +216,6 @@ class ImagingService:
             "since": counters.since.isoformat(timespec="seconds"),
             "imaging_results": counters.results,
         }
-
-    async def _has_identity(self, mac: str) -> bool:
-        """Also where it cannot be read: the device is told why when it asks for it."""
-        try:
-            return (await self._identities.look(mac)).said
-        except ConflictError:
-            return True
 
     def _log_request(self, record: RequestRecord) -> None:
         tell = self._log.request if record.result in ("ok", "started") else self._log.warning

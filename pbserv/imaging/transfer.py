@@ -23,9 +23,10 @@ from starlette.types import Receive, Scope, Send
 from pbserv.imaging.backend import ImageDraft, ImagingBackend, ItemSource
 from pbserv.imaging.coverage import Coverage, Recipient
 from pbserv.imaging.draft import StoredItem
-from pbserv.imaging.faults import ImagingFault, InvalidRequest, UnknownImage, UploadBroken
+from pbserv.imaging.faults import Forbidden, ImagingFault, InvalidRequest, UnknownImage, UploadBroken
 from pbserv.imaging.layout import StoredImage
 from pbserv.imaging.manifest import is_sha256
+from pbserv.imaging.ports import Hooks
 from pbserv.imaging.ranges import Plan, plan
 from pbserv.imaging.statistics import Statistics
 
@@ -165,6 +166,13 @@ class Transfers:
         self.statistics = statistics
         self.coverage = coverage
         self._log = log
+        self.hooks: Hooks | None = None
+
+    async def check_commit(self, image: str, source: str) -> None:
+        """Before an image becomes visible: raises Forbidden when a program of the administrator refuses it."""
+        reason = "" if self.hooks is None else await self.hooks.ask("before-commit", {"image": image, "source": source})
+        if reason:
+            raise Forbidden(reason)
 
     async def item_response(
         self, request: Request, image: StoredImage, item: str, recipient: Recipient, *, ended: Ended | None = None
@@ -205,6 +213,9 @@ class Transfers:
             "image received", source=source, image=image.name, version=image.version,
             bytes=image.manifest.stored_bytes, result="ok", seconds=round(time.monotonic() - began, 3),
         )  # fmt: skip
+        if self.hooks is not None:
+            facts = {"image": image.name, "version": str(image.version), "source": source}
+            self.hooks.tell("image-committed", facts)
 
 
 async def receive_item(request: Request, draft: ImageDraft, name: str) -> StoredItem:

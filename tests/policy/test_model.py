@@ -48,7 +48,8 @@ VALID: dict[BundleKind, dict[str, Any]] = {
 @pytest.mark.parametrize("kind", BundleKind)
 def test_each_kind_of_bundle(kind: BundleKind) -> None:
     bundle = Bundle(name="it", kind=kind, title="It", retries=2, **VALID[kind])
-    assert bundle.once is (kind.value in ("restore", "multicast", "capture", "script", "maintenance", "install"))
+    once = ("restore", "multicast", "cache", "deploy", "capture", "script", "maintenance", "install")
+    assert bundle.once is (kind.value in once)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in BundleKind if kind not in
@@ -56,6 +57,43 @@ def test_each_kind_of_bundle(kind: BundleKind) -> None:
 def test_a_bundle_without_what_its_kind_needs(kind: BundleKind) -> None:
     with pytest.raises(ValueError, match=f"a bundle of kind {kind} needs: .* is missing"):
         Bundle(name="it", kind=kind)
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        ({"partitions": (1, 1)}, "different"),
+        ({"partitions": (0,)}, "partitions"),
+        ({"partitions": (1025,)}, "partitions"),
+        ({"partitions": (1,), "resize": True}, "resize"),
+        ({"partitions": (1, 2), "target_partition": 3}, "target_partition"),
+        ({"target_partition": -1}, "target_partition"),
+        ({"verify": "twice"}, "verify"),
+        ({"addons": ("../x",)}, "addons"),
+        ({"addons": tuple("abcdefghijklmnopq")}, "addons"),
+        ({"version": -1}, "version"),
+        ({"priority": 101}, "priority"),
+        ({"after": "x" * 65_537}, "65536"),
+        ({"store": "main"}, "store"),
+    ],
+)
+def test_options_of_a_restore_that_make_no_sense(fields: dict[str, Any], word: str) -> None:
+    with pytest.raises(ValueError, match=word):
+        Bundle(name="it", kind=BundleKind.RESTORE, image="i", **fields)
+
+
+def test_a_store_has_a_name_that_can_be_one() -> None:
+    assert Bundle(name="it", kind=BundleKind.CAPTURE, image="i", store="main-2").store == "main-2"
+    for store in ("../x", "a" * 33, "a b"):
+        with pytest.raises(ValueError, match="no name of an image store"):
+            Bundle(name="it", kind=BundleKind.CAPTURE, image="i", store=store)
+
+
+def test_a_folder_bears_so_many_jobs() -> None:
+    assert Folder(name="/labs", max_jobs=4).max_jobs == 4
+    for number in (-1, 100_001):
+        with pytest.raises(ValueError, match="max_jobs"):
+            Folder(name="/labs", max_jobs=number)
 
 
 FIELDS = ("image", "script", "kernel", "url", "answer", "overwrite", "clients")

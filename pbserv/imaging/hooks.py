@@ -1,0 +1,162 @@
+"""Programs of the administrator that are told of events, or asked before something happens (HookDirectory).
+
+One rule: a program is started by its path, without a shell, only when nobody but root or the server's user could have
+written it; what it says and how long it takes is bounded. A guard that cannot be asked refuses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pbserv.log import ServiceLog
+
+TOLD: Final = ("job-started", "job-done", "job-failed", "image-committed")
+"""Events after which a program of that name is started; how it ends changes nothing."""
+ASKED: Final = ("before-job", "before-commit")
+"""Events before which a program of that name is asked; only its exit code 0 lets it happen."""
+LIMIT_S: Final = 20.0
+"""A device that asks for work waits for half a minute."""
+AT_ONCE: Final = 4
+WAITING: Final = 1_000
+"""Events that wait to be told; more are left out."""
+_MOST: Final = 64 * 1024
+"""Bytes that are read of what a program says."""
+_OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
+
+Facts = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """``code`` None: it did not run, or was ended; ``said``: the first line of its stderr, or why."""
+
+    code: int | None
+    said: str
+
+
+class Hooks:
+    """Used from the event loop only; :meth:`run` is the owned task that tells events."""
+
+    def __init__(self, log: ServiceLog) -> None:
+        self._log = log
+        self._directory: Path | None = None
+        self._waiting: asyncio.Queue[tuple[str, dict[str, str]]] = asyncio.Queue(WAITING)
+        self._places = asyncio.Semaphore(AT_ONCE)
+
+    def adopt(self, directory: Path | None) -> None:
+        """None: nobody is told or asked."""
+        self._directory = directory
+
+    async def ask(self, event: str, facts: Facts) -> str:
+        """Empty: it may happen, or there is no program of that name; else why not."""
+        path = self._program(event)
+        if path is None:
+            return ""
+        async with self._places:
+            ended = await _run(path, event, facts)
+        if ended.code == 0:
+            return ""
+        reason = ended.said or f"it ended with {ended.code}"
+        self._log.warning("hook refused", hook=event, reason=reason, **facts)
+        return f"{event}: {reason}"
+
+    def tell(self, event: str, facts: Facts) -> None:
+        """Soon; nothing waits for it."""
+        if self._program(event) is None:
+            return
+        try:
+            self._waiting.put_nowait((event, dict(facts)))
+        except asyncio.QueueFull:
+            self._log.warning("hook left out", hook=event, reason=f"{WAITING} wait already", **facts)
+
+    async def run(self) -> None:
+        """Tell what waits, a few at a time, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(AT_ONCE):
+                group.create_task(self._telling())
+
+    async def _telling(self) -> None:
+        while True:
+            event, facts = await self._waiting.get()
+            path = self._program(event)
+            if path is None:
+                continue
+            async with self._places:
+                ended = await _run(path, event, facts)
+            if ended.code != 0:
+                reason = ended.said or f"it ended with {ended.code}"
+                self._log.warning("hook failed", hook=event, reason=reason, **facts)
+
+    def _program(self, event: str) -> Path | None:
+        """None where there is none of that name."""
+        if self._directory is None:
+            return None
+        path = self._directory / event
+        return path if path.exists() else None
+
+
+def unsafe(path: Path) -> str:
+    """Why a program is not started: others than root and the server's user could have written it, or nobody may start
+    it. Empty: it may be."""
+    for place in (path.parent, path):
+        try:
+            found = place.stat()
+        except OSError as fault:
+            return f"{place}: {fault.strerror}"
+        if found.st_uid not in (0, os.geteuid()):
+            return f"{place} belongs to user {found.st_uid}: it has to be root's"
+        if found.st_mode & _OTHERS_WRITE:
+            return f"{place} can be written by others than its owner: chmod go-w {place}"
+    if not stat.S_ISREG(path.stat().st_mode) or not os.access(path, os.X_OK):
+        return f"{path} is no program that the server may start: chmod +x {path}"
+    return ""
+
+
+async def _run(path: Path, event: str, facts: Facts) -> _Ended:
+    why = unsafe(path)
+    if why:
+        return _Ended(None, why)
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "PB_EVENT": event}
+    environment |= {f"PB_{name.upper()}": value.replace("\0", "") for name, value in facts.items()}
+    try:
+        process = await asyncio.create_subprocess_exec(
+            path, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+            cwd="/", env=environment, start_new_session=True,
+        )  # fmt: skip
+    except OSError as fault:
+        return _Ended(None, f"{path} cannot be started: {fault.strerror}")
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            said = await _talk(process, json.dumps({"event": event, **facts}).encode())
+            return _Ended(await process.wait(), said)
+    except TimeoutError:
+        return _Ended(None, f"{path} took longer than {LIMIT_S:.0f} s and was ended")
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # also what it left running
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+
+
+async def _talk(process: asyncio.subprocess.Process, text: bytes) -> str:
+    """Give it the event; the first line that it says."""
+    if process.stdin is None or process.stderr is None:
+        return ""
+    with contextlib.suppress(ConnectionError):  # it does not read
+        process.stdin.write(text)
+        await process.stdin.drain()
+        process.stdin.close()
+    said = bytearray()
+    while block := await process.stderr.read(_MOST):
+        said += block[: _MOST - len(said)]
+    lines = said.decode("utf-8", "replace").splitlines()
+    line = next((each.strip() for each in lines if each.strip()), "")
+    return "".join(each if each.isprintable() else "?" for each in line)[:500]

@@ -1,0 +1,168 @@
+"""Hooks: real programs, what they are told, and all the ways in which they misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from pbserv.imaging import hooks
+from pbserv.imaging.hooks import Hooks, unsafe
+from pbserv.log import ServiceLog
+from tests.imaging.image_server import until
+from tests.imaging.working import working
+
+MAC = "52:54:00:00:00:01"
+
+
+@pytest.fixture
+async def made(tmp_path: Path) -> Hooks:
+    log = ServiceLog("pbserv")
+    log.configure(4, tmp_path / "pbserv.log", 1, quiet=True)
+    (tmp_path / "hooks").mkdir(mode=0o755)
+    found = Hooks(log)
+    found.adopt(tmp_path / "hooks")
+    return found
+
+
+def put(place: Path, event: str, script: str, mode: int = 0o755) -> Path:
+    path = place / "hooks" / event
+    path.parent.mkdir(mode=0o755, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(mode)
+    return path
+
+
+async def test_without_a_program_everything_happens(made: Hooks) -> None:
+    assert await made.ask("before-job", {"image": "x"}) == ""
+    made.tell("job-done", {})
+    made.adopt(None)
+    assert await made.ask("before-job", {}) == ""
+
+
+async def test_a_guard_says_no_with_the_first_line_of_its_stderr(tmp_path: Path, made: Hooks) -> None:
+    put(tmp_path, "before-job", 'printf "\\n not\\033 now, %s\\nmore\\n" "$PB_DEVICE" >&2; exit 1')
+    assert await made.ask("before-job", {"device": MAC}) == f"before-job: not? now, {MAC}"
+    put(tmp_path, "before-job", "exit 0")
+    assert await made.ask("before-job", {"device": MAC}) == ""
+    put(tmp_path, "before-job", "exit 7")
+    assert await made.ask("before-job", {}) == "before-job: it ended with 7"
+
+
+async def test_it_is_told_by_its_environment_and_its_input(tmp_path: Path, made: Hooks) -> None:
+    put(tmp_path, "before-job", f"cat >{tmp_path}/json; env >{tmp_path}/env; pwd >{tmp_path}/pwd")
+    facts = {"device": MAC, "image": "$(reboot) 'x'", "kind": "restore"}
+    assert await made.ask("before-job", facts) == ""
+    assert json.loads((tmp_path / "json").read_text()) == {"event": "before-job", **facts}
+    environment = dict(line.split("=", 1) for line in (tmp_path / "env").read_text().splitlines())
+    assert (environment["PB_IMAGE"], environment["PB_EVENT"]) == ("$(reboot) 'x'", "before-job")
+    assert (tmp_path / "pwd").read_text() == "/\n"
+    assert not {name for name in environment if name.startswith("PYTEST")}, "nothing of the server's environment"
+
+
+@pytest.mark.parametrize("mode", [0o775, 0o757, 0o777])
+async def test_what_others_can_write_is_not_started(tmp_path: Path, made: Hooks, mode: int) -> None:
+    path = put(tmp_path, "before-job", "exit 0", mode)
+    assert "chmod go-w" in await made.ask("before-job", {})
+    path.chmod(0o755)
+    path.parent.chmod(mode)
+    assert "chmod go-w" in await made.ask("before-job", {})
+
+
+async def test_what_cannot_be_started_refuses(tmp_path: Path, made: Hooks) -> None:
+    path = put(tmp_path, "before-job", "exit 0", 0o644)
+    assert "chmod +x" in await made.ask("before-job", {})
+    path.write_text("#!/no/such/interpreter\n")
+    path.chmod(0o755)
+    assert "cannot be started" in await made.ask("before-job", {})
+    path.unlink()
+    path.mkdir()
+    assert "no program" in await made.ask("before-job", {})
+    assert unsafe(tmp_path / "hooks" / "none") != ""
+
+
+async def test_one_that_takes_too_long_is_ended_with_all_it_started(
+    tmp_path: Path, made: Hooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hooks, "LIMIT_S", 2.0)
+    put(tmp_path, "before-job", f"echo $$ >{tmp_path}/pid; sleep 1000 & wait")
+    assert "took longer than 2 s" in await made.ask("before-job", {})
+    group = int((tmp_path / "pid").read_text())
+    await asyncio.to_thread(_gone, group)
+
+
+def _gone(group: int) -> None:
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    pytest.fail("something of the hook still runs")
+
+
+async def test_one_that_never_reads_and_never_stops_talking_is_bounded(
+    tmp_path: Path, made: Hooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hooks, "LIMIT_S", 3.0)
+    put(tmp_path, "before-job", "while :; do printf '%s' xxxxxxxxxxxxxxxxxxxxxxxxxxxx >&2; done")
+    assert "took longer" in await made.ask("before-job", {"device": "x" * 100_000})
+    put(tmp_path, "before-job", "exec 0<&-; yes word | head -c 3000000 >&2; exit 1")
+    assert await made.ask("before-job", {"device": "x" * 100_000}) == "before-job: word"
+
+
+async def test_events_are_told_soon_and_in_turns(tmp_path: Path, made: Hooks) -> None:
+    put(tmp_path, "job-done", f'echo "$PB_JOB" >>{tmp_path}/told')
+    put(tmp_path, "job-failed", "echo broken >&2; exit 3")
+    async with asyncio.TaskGroup() as group:
+        telling = group.create_task(made.run())
+        for number in range(10):
+            made.tell("job-done", {"job": str(number)})
+        made.tell("job-failed", {"job": "77"})
+        await until(lambda: (tmp_path / "told").exists() and len((tmp_path / "told").read_text().split()) == 10)
+        await until(lambda: "hook failed" in _squeezed(tmp_path / "pbserv.log"))
+        telling.cancel()
+    assert set((tmp_path / "told").read_text().split()) == {str(number) for number in range(10)}
+
+
+async def test_hooks_of_jobs_and_images(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    for event in hooks.TOLD:
+        put(tmp_path, event, f'echo "$PB_EVENT $PB_IMAGE $PB_VERSION $PB_REASON" >>{told}')
+    async with working(tmp_path) as site, asyncio.TaskGroup() as group:
+        site.imaging.hooks.adopt(tmp_path / "hooks")
+        telling = group.create_task(site.imaging.hooks.run())
+        await site.image()
+        await site.device(MAC)
+        guard = put(tmp_path, "before-job", 'echo "no restores of $PB_IMAGE on $PB_DEVICE" >&2; exit 1')
+        wire = await site.order(MAC, kind="restore", image="classroom")
+        refused = await wire.ask()
+        assert (refused["ACTION"], refused["REASON"]) == ("local", f"before-job: no restores of classroom on {MAC}")
+        [work] = await site.api("GET", "/work")
+        assert work["state"] == "held"
+        assert (await site.api("GET", "/queue"))["running"] == [], "its place is free"
+        guard.unlink()
+        await site.api("POST", f"/work/{work['id']}/cancel")
+        put(tmp_path, "before-commit", 'echo "no $PB_IMAGE" >&2; test "$PB_IMAGE" != secret')
+        capture = await site.order(MAC, kind="capture", image="secret")
+        await capture.ask()
+        await capture.call("PUT", f"/jobs/{capture.job}/items/p1", content=b"x")
+        answer = await capture.call("POST", f"/jobs/{capture.job}/commit", content="pbserv-image 1\n")
+        assert (answer.status_code, answer.text) == (403, "error: before-commit: no secret\n")
+        await capture.result(ok=0, reason="refused")
+        lines = [
+            "job-started classroom", "image-committed classroom 1", "job-done classroom 1 ok", "job-started secret",
+            "job-failed secret refused", "job-failed classroom 1",
+        ]  # fmt: skip
+        await until(lambda: all(line in _squeezed(told) for line in lines))
+        telling.cancel()
+
+
+def _squeezed(path: Path) -> str:
+    lines = path.read_text().splitlines() if path.exists() else ()
+    return "\n".join(" ".join(line.split()) for line in lines)
