@@ -1,4 +1,4 @@
-"""`pbserv image import`: to an exit code."""
+"""`pbserv image import` and `image convert`: verbs to exit codes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pbserv.cli.images import Title, app
+from pbserv.cli.images import Image, OneVersion, Title, app
 from pbserv.cli.shared import AsJson
 
 
@@ -57,3 +57,26 @@ def image_import(
         dry_run=dry_run, as_json=as_json,
     )  # fmt: skip
     importing.run(context.obj, path, wishes)
+
+
+@app.command("convert")
+def image_convert(
+    context: typer.Context,
+    image: Image,
+    version: OneVersion = None,
+    background: Annotated[
+        bool, typer.Option("--background", help="Do not wait for its end; see: pbserv store tasks")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Cut an image into frames that was imported as it is; the result is its next version.
+
+    What partimage, ntfsclone and fsarchiver wrote, and partclone before 0.3, stays as it is: the reason is said.
+
+    \b
+    Example:
+      pbserv image convert windows
+    """
+    from pbserv.commands import converting
+
+    converting.convert(context.obj, image, version, wait=not background, as_json=as_json)
