@@ -97,6 +97,14 @@ class IdentityDesk:
         self._history.add(after.device.mac, "identity", f"filled from pools: {summary(after)}")
         return after
 
+    async def prepare(self, mac: str) -> tuple[bool, str]:
+        """Before a disk is written: whether there is image-safe data for the device, filled now; and why it cannot be
+        filled, or an empty text. Raises NotFoundError."""
+        try:
+            return (await self.fill(mac)).said, ""
+        except ConflictError as fault:
+            return True, str(fault)
+
     async def clear(self, mac: str, check: Check = _anything) -> None:
         """Nothing is said any more; its values are free for others. Raises NotFoundError."""
 

@@ -83,3 +83,23 @@ async def test_a_job_gets_no_other_image(served: Served, packed: bytes) -> None:
     await served.registry.finish_job(job, ok=True, reason="")
     over = await ask(served, f"{job}/addons/lab/items/tree", headers=token)
     assert over.status_code == 409
+
+
+async def test_a_device_for_which_no_name_is_left_keeps_its_disk(served: Served, packed: bytes) -> None:
+    """The work fails when the device asks for it, not when its disk is written."""
+    await served.device("52:54:00:00:00:02")
+    await served.make("/pools/one", pattern="pc{n}", last=1)
+    await served.operator.post("/devices/52:54:00:00:00:02/identity/fill")
+    work = await served.registry.add_work(WorkOrder(MAC, BundleKind.RESTORE, "lab"))
+    headers = {"Authorization": f"Bearer {WorkTokens(b's' * 32).issue(work.id)}"}
+    asked = {"data": {"mac": MAC, "client": "2"}, "headers": headers}
+    told = await served.nobody.post("http://test/client/v1/work", **asked)  # type: ignore[arg-type]
+    assert "ACTION=local" in told.text
+    assert "pool" in told.text
+    assert "is used up" in (await served.registry.work(work.id)).reason
+    await served.make("/pools/one", pattern="pc{n}", last=2)
+    await served.operator.post(f"/work/{work.id}/retry")
+    told = await served.nobody.post("http://test/client/v1/work", **asked)  # type: ignore[arg-type]
+    assert "ACTION=restore" in told.text
+    assert "IDENTITY=1" in told.text
+    assert (await served.viewer.get(f"/devices/{MAC}/identity")).json()["hostname"] == "pc2"
