@@ -156,18 +156,30 @@ def main() -> int:
     if os.geteuid():
         print("root rights are needed: loop devices", file=sys.stderr)
         return 2
-    rows, packages = list[Row](), dict[str, Sequence[str]]()
+    rows, packages = _before(options.json)
+    done = {(row.file_system, row.upgrade, row.extent_bytes) for row in rows}
     for file_system in options.file_systems.split(","):
         for upgrade in upgraded(options.folder, file_system):
             packages[f"{file_system}, {upgrade.step}"] = upgrade.packages
+            sizes = [size for size in SIZES if (file_system, upgrade.step, size) not in done]
+            if not sizes:
+                continue
             whole, changed = whole_stream(upgrade.new), changed_bytes(upgrade)
-            with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-                for size in SIZES:
+            for size in sizes:
+                with tempfile.TemporaryDirectory(dir=options.folder) as folder:
                     rows.append(measure(upgrade, size, whole, changed, Path(folder)))
-                    print(table(rows[-1:]), flush=True)
+                print(table(rows[-1:]), flush=True)
+                options.json.write_text(json.dumps(result(rows, packages), indent=1) + "\n")
     print(table(rows))
-    options.json.write_text(json.dumps(result(rows, packages), indent=1) + "\n")
     return 0
+
+
+def _before(path: Path) -> tuple[list[Row], dict[str, Sequence[str]]]:
+    """The rows of a run that did not come to its end; delete the file to measure everything again."""
+    if not path.exists():
+        return [], {}
+    found = json.loads(path.read_text())
+    return [Row(**row) for row in found["rows"]], found["packages"]
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import random
 import shutil
 import subprocess
@@ -32,7 +31,7 @@ STEPS = ("packages", "kernel too")
 SIZE_BYTES = 6 << 30
 AGED_BYTES = 4 << 30
 AGED = "ext4-aged"
-"""ext4 whose free space was filled with small files, two thirds of which went again: an upgrade lands in the holes."""
+"""ext4 that was filled to the last block with small files, half of which went again: an upgrade lands in the holes."""
 MAKE = {
     AGED: ("mkfs.ext4", "-q", "-F"),
     "ext4": ("mkfs.ext4", "-q", "-F"),
@@ -136,20 +135,17 @@ def _make(folder: Path, file_system: str, steps: Sequence[str], streams: Sequenc
 
 
 def _age(folder: Path) -> None:
-    """Files of 4 to 64 KiB until nearly nothing is free; the same third of them stays each time."""
+    """Files of 4 to 32 KiB until nothing is free, the blocks kept for root neither; half of them stays."""
     choice = random.Random(1)
     written = list[Path]()
-    facts = os.statvfs(folder)
-    left = facts.f_bavail * facts.f_frsize - (64 << 20)
-    while left > 0:
-        path = folder / str(len(written) % 64) / str(len(written))
-        path.parent.mkdir(exist_ok=True)
-        size = choice.randrange(1, 17) * 4096
-        path.write_bytes(choice.randbytes(size // 2) * 2)
-        written.append(path)
-        left -= size + 256
+    with contextlib.suppress(OSError):  # the disk is full
+        while True:
+            path = folder / str(len(written) % 64) / str(len(written))
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(choice.randbytes(choice.randrange(1, 9) * 2048) * 2)
+            written.append(path)
     for path in written:
-        if choice.random() < 2 / 3:
+        if choice.random() < 1 / 2:
             path.unlink()
 
 
