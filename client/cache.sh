@@ -25,8 +25,8 @@ keep_cache() { # a cache partition behind the image's partitions stays: sets the
 	[ $# = 3 ] || return 0
 	if [ "$2" -lt "$(needed_end)" ]; then
 		[ "$(value CACHE)" = give-up ] || die "refused: the cache partition ($1) of $DISK begins at byte $(($2 * SECTOR))," \
-			"the image needs the disk up to byte $(($(needed_end) * SECTOR)): remove the partition (img partition) or order" \
-			"the work so that the cache is given up"
+			"the image needs the disk up to byte $(($(needed_end) * SECTOR)): remove that partition first (img partition, in" \
+			"imaging maintenance)"
 		plan "the cache partition $1 is given up"
 		CACHE_LOST=yes
 		return

@@ -121,3 +121,35 @@ def test_a_server_that_is_killed_in_the_middle_of_a_capture_gets_the_rest(own: S
     work(own, "restore", "survivor", verify="read")
     assert own.run("--disk", target).endswith("exit 0")
     assert boot_bytes(target, MEBIBYTE, 170 * MEBIBYTE) == before[MEBIBYTE:]
+
+
+def test_scripts_cache_and_deploy(own: Site, loop: Fixture, tmp_path: Path) -> None:
+    """What the server hands on of a bundle, and of the device's cache."""
+    source = loop("source", 40, table="label: gpt\nstart=2048, size=30MiB\n")
+    make_file_system(source, 1, ["mkfs.ext4", "-q"], tmp_path / "m", 98)
+    work(own, "capture", "kept")
+    assert own.run("--disk", source).endswith("exit 0")
+    target = loop("target", 100, table='label: gpt\nstart=60MiB, size=30MiB, type=L, name="PBCACHE"\n')
+    with disks.partition(target, 1) as node:
+        disks.run("mkfs.ext4", "-q", node)
+    number = work(own, "cache", "kept")
+    output = own.run("--disk", target)
+    assert output.endswith("exit 0"), output
+    assert own.work(number)["state"] == "done"
+    assert "1 items fetched" in output
+
+    seen = tmp_path / "seen"
+    own.apply({
+        "bundle": {
+            "from the cache": {
+                "kind": "deploy", "image": "kept", "finish": "none", "before": f"echo $PB_ACTION >{seen}",
+                "after": f"echo $PB_IMAGE >>{seen}",
+            }
+        }
+    })  # fmt: skip
+    own.api("POST", "/work", {"bundle": "from the cache", "mac": MAC})
+    output = own.run("--disk", target)
+    assert output.endswith("exit 0"), output
+    assert "0 items fetched, 1 were there" in output
+    assert seen.read_text() == "deploy\nkept\n"
+    assert contents(target, 1, tmp_path / "m")

@@ -56,13 +56,20 @@ def everything(device: str) -> bytes:
     return boot_bytes(device, 0, int(disks.run("blockdev", "--getsize64", device)))
 
 
-@pytest.fixture
-def two(loop: Fixture, tmp_path: Path) -> Job:
+@pytest.fixture(scope="module")
+def two_once(tmp_path_factory: pytest.TempPathFactory) -> Job:
     """An image of two ext4 partitions."""
-    source = loop("two", 68, table=TWO)
-    make_file_system(source, 1, ["mkfs.ext4", "-q", "-L", "one"], tmp_path / "t1", 21)
-    make_file_system(source, 2, ["mkfs.ext4", "-q", "-L", "two"], tmp_path / "t2", 22)
-    return captured(source)
+    place = tmp_path_factory.mktemp("two")
+    with disks.loop(place / "two.img", 68 * MEBIBYTE, table=TWO) as source:
+        make_file_system(source, 1, ["mkfs.ext4", "-q", "-L", "one"], place / "t1", 21)
+        make_file_system(source, 2, ["mkfs.ext4", "-q", "-L", "two"], place / "t2", 22)
+        return captured(source)
+
+
+@pytest.fixture
+def two(two_once: Job) -> Job:
+    """One to change."""
+    return Job("restore", items=dict(two_once.items), manifest=two_once.manifest)
 
 
 def test_one_partition_comes_back_and_the_rest_stays(loop: Fixture, two: Job, tmp_path: Path) -> None:
