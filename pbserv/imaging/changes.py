@@ -74,3 +74,15 @@ def refuse_users(name: str, version: int | None, users: Sequence[str]) -> None:
     if users:
         what = f"image {name}" + (f" version {version}" if version is not None else "")
         raise InUse(f"{what} is in use: {', '.join(users[:20])}{' and more' if len(users) > 20 else ''}")
+
+
+def completed(about: About | None, numbers: Collection[int], missing: VersionState) -> About:
+    """What is said of an image, with exactly the versions that are there; ``missing``: of one that it does not know.
+
+    None: an older pbserv's, which served everything.
+    """
+    if about is None:
+        about, missing = About(), VersionState.ENABLED
+    kept = {number: found for number, found in about.versions.items() if number in numbers}
+    kept.update({number: VersionAbout(missing) for number in numbers if number not in kept})
+    return replace(about, last=max(about.last, max(numbers, default=0)), versions=dict(sorted(kept.items())))

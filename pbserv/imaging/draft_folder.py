@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pbserv.imaging import session_file
 from pbserv.imaging.changes import Signing
 from pbserv.imaging.durable import filesystem_faults, replace_durably
-from pbserv.imaging.faults import DamagedImage, DraftGone, StoreFault
+from pbserv.imaging.faults import DamagedImage, DraftGone, ImagingFault, StoreFault
 from pbserv.imaging.layout import Layout, StoredImage
 from pbserv.imaging.manifest import Manifest, print_manifest
 from pbserv.imaging.reframe import working_files
@@ -116,7 +116,6 @@ class DraftFolder:
                 raise StoreFault(f"image {self.image} item {name}: its file does not have {size} bytes any more")
         with self._lock:
             self._check()
-            self._clean(sizes)
             image = self.layout.publish(
                 self.name,
                 self._descriptor,
@@ -125,6 +124,8 @@ class DraftFolder:
                 replace(facts, created=at),
                 lambda about, number: signing.signed(about, number, digest, at),
             )
+            with suppress(ImagingFault):  # the next start removes it then
+                self._clean(sizes)
             with self._counting:
                 self._gone = True
                 self.layout.usage.count(self.layout.size_of(self.image, image.version) - self._charged)
@@ -152,7 +153,7 @@ class DraftFolder:
             self._close()
 
     def _clean(self, items: Mapping[str, int]) -> None:
-        """What helped while it arrived is no part of the version."""
+        """What helped while it arrived is no part of the version; needed until the rename, should that not come."""
         useless = {SESSION_FILE, f"{SESSION_FILE}.new", *(name for item in items for name in working_files(item))}
         with filesystem_faults(f"image {self.image}: removing what helped while it arrived"):
             for name in os.listdir(self._descriptor):

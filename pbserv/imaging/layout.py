@@ -17,7 +17,7 @@ import threading
 import uuid
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
@@ -26,7 +26,8 @@ from types import MappingProxyType
 from pbserv.errors import StartError
 from pbserv.imaging import about as about_file
 from pbserv.imaging import session_file, version_facts
-from pbserv.imaging.about import MAX_ABOUT_BYTES, About, VersionAbout
+from pbserv.imaging.about import MAX_ABOUT_BYTES, About
+from pbserv.imaging.changes import completed
 from pbserv.imaging.durable import (
     DIRECTORY,
     files_of,
@@ -60,6 +61,8 @@ ABOUT_FILE = "about"
 STORE_FILE = ".store"
 STORE_FORMAT = 2
 _ABOUT_NEW = "about.new"
+_WORKING = (".state", ".state.new", ".head", ".parts")
+"""Ends of the names of files that ``frames.intake`` has beside an item while it arrives."""
 
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
@@ -185,16 +188,23 @@ class Layout:
             try:
                 check_image_name(name)
                 with opened_directory(name, self._root_fd) as image_fd:
+                    with suppress(FileNotFoundError):  # a crash came before it was renamed
+                        os.unlink(_ABOUT_NEW, dir_fd=image_fd)
                     inside = os.listdir(image_fd)
                     about = self._read_about(image_fd)
+                if not inside:  # a crash came after it was made
+                    os.rmdir(name, dir_fd=self._root_fd)
+                    continue
             except (OSError, ImagingFault) as error:
                 found.damages.append(Damage(name, str(error)))
                 continue
-            versions = sorted((text for text in inside if text not in (ABOUT_FILE, _ABOUT_NEW)), key=_numeric)
-            self.abouts[name] = _completed(about, versions, missing)
+            versions = sorted((text for text in inside if text != ABOUT_FILE), key=_numeric)
+            numbers = [int(text) for text in versions if _VERSION.fullmatch(text)]
+            self.abouts[name] = completed(about, numbers, missing)
             for version in versions:
                 try:
                     found.images.append(self.load(name, version))
+                    self._tidy(found.images[-1])
                 except (OSError, ImagingFault) as error:
                     found.damages.append(Damage(f"{name}/{version}", str(error)))
                 used += self.size_of(name, version)
@@ -246,6 +256,18 @@ class Layout:
                 os.fsync(self._root_fd)
         self.abouts[name] = about
         return about
+
+    def _tidy(self, image: StoredImage) -> None:
+        """Remove what helped while the items arrived: a crash came between the rename and that."""
+        ends = tuple(f"{item.name}{end}" for item in image.manifest.items for end in _WORKING)
+        items = {item.name for item in image.manifest.items}
+        with (
+            opened_directory(image.name, self._root_fd) as image_fd,
+            opened_directory(str(image.version), image_fd) as version_fd,
+        ):
+            for name in os.listdir(version_fd):
+                if name not in items and (name in (SESSION_FILE, *ends) or name.startswith(".part.")):
+                    os.unlink(name, dir_fd=version_fd)
 
     def _read_about(self, image_fd: int) -> About | None:
         try:
@@ -398,17 +420,12 @@ class Layout:
         return not others
 
     def remove_leftovers(self, keep: Collection[str] = ()) -> list[str]:
-        """Remove what a crash left in ``.incoming`` but ``keep``, and empty directories; what was removed."""
-        removed: list[str] = []
-        for name in os.listdir(self._incoming_fd):
-            if name not in keep:
-                remove_entry(name, self._incoming_fd)
-                removed.append(f"{INCOMING}/{name}")
-        for name in os.listdir(self._root_fd):
-            if name != INCOMING and name not in self._nested:
-                with suppress(OSError):  # only an empty directory goes: a crash between mkdir and rename left it
-                    os.rmdir(name, dir_fd=self._root_fd)
-                    removed.append(name)
+        """Remove what a crash left in ``.incoming`` but ``keep``; what was removed. Raises OSError."""
+        removed = [name for name in os.listdir(self._incoming_fd) if name not in keep]
+        for name in removed:
+            remove_entry(name, self._incoming_fd)
+        with suppress(FileNotFoundError):
+            os.unlink(f"{STORE_FILE}.new", dir_fd=self._root_fd)
         return removed
 
     def _place(self, incoming: str, image: str) -> int:
@@ -473,17 +490,6 @@ class Layout:
     def _read(name: str, parent_fd: int, limit: int) -> bytes:
         with open_file(name, parent_fd) as file:
             return file.read(limit) or b""
-
-
-def _completed(about: About | None, versions: Collection[str], missing: VersionState) -> About:
-    """What is said of an image, with exactly the versions that have a directory."""
-    numbers = {int(text) for text in versions if _VERSION.fullmatch(text)}
-    if about is None:  # of an older pbserv: everything was served
-        about, missing = About(), VersionState.ENABLED
-    kept = {number: facts for number, facts in about.versions.items() if number in numbers}
-    kept.update({number: VersionAbout(missing) for number in numbers - kept.keys()})
-    last = max(about.last, max(numbers, default=0))
-    return replace(about, last=last, versions=dict(sorted(kept.items())))
 
 
 def _numeric(text: str) -> tuple[int, str]:

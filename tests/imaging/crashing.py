@@ -1,0 +1,118 @@
+"""A program that is killed (SIGKILL) before its n-th step on the disk, for every n: one forked child for each.
+
+A step is a call that changes a directory or makes something durable. The child works on its own copy of a store and
+writes down, outside of it, what it was told: that must be true afterwards, whatever came between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import zstandard
+
+from pbserv.imaging.about import About, AboutChange
+from pbserv.imaging.states import VersionState
+from pbserv.imaging.store import Store
+from tests.imaging.image_server import sha256
+from tests.imaging.test_sessions import CHANGED, KIND, told
+from tests.imaging.test_sessions import manifest_of as manifest
+from tests.imaging.test_store import chunks_of
+
+TABLE = b"label: gpt\n"
+STEPS = ("rename", "fsync", "fdatasync", "unlink", "rmdir", "mkdir", "ftruncate", "pwrite", "link")
+OWNER = "job:17"
+PARTS = [zstandard.compress(CHANGED.stream[:700_000]), zstandard.compress(CHANGED.stream[700_000:])]
+
+
+class Killer:
+    """Counts the steps of this process and kills it before the ``last`` one; 0: never."""
+
+    def __init__(self, last: int) -> None:
+        self.last = last
+        self.steps = 0
+
+    def arm(self) -> None:
+        for name in STEPS:
+            setattr(os, name, self._counted(getattr(os, name)))
+
+    def _counted(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            self.steps += 1
+            if self.steps == self.last:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return step(*args, **kwargs)
+
+        return counted
+
+
+def manifest_text() -> str:
+    """Of what the scenario uploads."""
+    size, digest = told(PARTS)
+    table = ("sfdisk", len(TABLE), sha256(TABLE), len(TABLE))
+    return manifest(table=table, p1=(KIND, size, digest, len(CHANGED.stream)))
+
+
+async def scenario(root: Path, say: Callable[[str], None]) -> None:
+    """A capture in parts, its commit, and everything that can become of an image; ``say`` is what the caller heard."""
+    store = Store(root, free_floor_bytes=0, allow_overwrite=True)
+    await store.start()
+    session = store.open_session("win", overwrite=True, owner=OWNER)
+    await session.receive("table", chunks_of(TABLE))
+    say("table")
+    for number, part in enumerate(PARTS, start=1):
+        await session.part("p1", KIND, number, chunks_of(part), None)
+        say(f"part {number}")
+    await session.complete("p1", None, None)
+    say("complete")
+    await session.commit(manifest_text())
+    say("committed")
+    await store.change("win", AboutChange(title="second"))
+    say("titled")
+    await store.register("lab", About(title="room"))
+    say("registered")
+    await store.move("win", 1, VersionState.RETIRED, "anna")
+    say("retired")
+    await store.purge("win", 1)
+    say("purged")
+    await store.purge("lab")
+    say("gone")
+    await store.close()
+
+
+def child(root: Path, heard: Path, last: int) -> int:
+    """Run the scenario in this process; the number of steps when it gets to its end."""
+    notes = os.open(heard, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    killer = Killer(last)
+    killer.arm()
+    asyncio.run(scenario(root, lambda text: print(text, file=os.fdopen(os.dup(notes), "a"), flush=True)))
+    return killer.steps
+
+
+def main(template: Path, folder: Path) -> None:
+    """Children 1, 2, ... until one of them gets to the end alive; each leaves ``folder``/n and ``folder``/n.heard."""
+    for last in range(1, 1000):
+        root, heard = folder / str(last), folder / f"{last}.heard"
+        shutil.copytree(template, root, symlinks=True)
+        heard.touch()
+        process = os.fork()
+        if process == 0:
+            try:
+                child(root, heard, last)
+            except BaseException as error:
+                print(f"{last}: {error!r}", file=sys.stderr, flush=True)
+                os._exit(1)
+            os._exit(0)
+        _, status = os.waitpid(process, 0)
+        if os.WIFEXITED(status):
+            sys.exit(0 if os.WEXITSTATUS(status) == 0 and last > 30 else f"child {last} ended with {status}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
