@@ -38,7 +38,7 @@ from pbserv.imaging.durable import (
     replace_durably,
     write_durably,
 )
-from pbserv.imaging.faults import DamagedImage, ImagingFault, StoreFault
+from pbserv.imaging.faults import DamagedImage, ImagingFault, StoreFault, UnknownImage
 from pbserv.imaging.manifest import (
     FACTS_FILE,
     INDEX_SUFFIX,
@@ -181,7 +181,7 @@ class Layout:
         """
         found = Scan([], [], 0)
         used = 0
-        self.abouts = {}
+        self.abouts.clear()
         for name in sorted(os.listdir(self._root_fd)):
             if name in (INCOMING, "lost+found") or name in self._nested or self._is_file(name):
                 continue
@@ -231,13 +231,16 @@ class Layout:
                 known = VersionFacts()
         return StoredImage(name, int(version), known.created or created, manifest, known)
 
-    def change_about(self, name: str, change: Callable[[About], About]) -> About:
-        """Replace what is said of an image, durably; an image that is not there yet is made (registered).
+    def change_about(self, name: str, change: Callable[[About], About], *, make: bool = False) -> About:
+        """Replace what is said of an image, durably; with ``make`` one that is not there yet is made (registered).
 
-        ``change`` gets what is said now and must not wait; what it raises leaves everything as it is.
+        ``change`` gets what is said now and must not wait; what it raises leaves everything as it is. Raises
+        UnknownImage, StoreFault.
         """
         check_image_name(name)
         with self._naming:
+            if not make and name not in self.abouts:
+                raise UnknownImage(f"there is no image {name!r} any more")
             return self._change_about(name, change)
 
     def _change_about(self, name: str, change: Callable[[About], About]) -> About:

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from pbserv.errors import StartError
 from pbserv.imaging.about import About, AboutChange, checked
+from pbserv.imaging.catalog import Catalog
 from pbserv.imaging.changes import Signing, check_move, check_purge, refuse_users, rolled_back
 from pbserv.imaging.draft import IDLE_TIMEOUT_S, Draft
 from pbserv.imaging.durable import filesystem_faults
@@ -31,11 +32,11 @@ from pbserv.imaging.faults import (
     UploadRunning,
 )
 from pbserv.imaging.frames.reader import OpenIndex
-from pbserv.imaging.layout import Damage, Layout, StoredImage
+from pbserv.imaging.layout import Layout, StoredImage
 from pbserv.imaging.linking import link_in
 from pbserv.imaging.locks import Locks
 from pbserv.imaging.manifest import Manifest, check_image_name, check_new_name
-from pbserv.imaging.objects import ImageObject, ImageVersion, StoreFacts
+from pbserv.imaging.objects import ImageObject, StoreFacts
 from pbserv.imaging.opened import OpenItem, open_index
 from pbserv.imaging.reconcile import Keep, Remove, Tell, plan
 from pbserv.imaging.reframe import Reframer
@@ -50,7 +51,7 @@ _WRITERS = 4
 _READERS = 8
 
 
-class Store:
+class Store(Catalog):
     """All images of one directory. ``start`` it before use; ``rules`` and ``users`` may be changed while it runs."""
 
     def __init__(
@@ -66,23 +67,19 @@ class Store:
         reframer: Reframer | None = None,
     ) -> None:
         """``reframer`` is shared by all stores of a server; None: one of its own, with ``idle_timeout_s``."""
-        self.name = name
+        self.layout = Layout(root, free_floor_bytes, name=name, nested=nested)
+        super().__init__(name, self.layout.abouts)
         self.root = root
         self.users: Users = nobody
         self.jobs: RunningJobs = no_jobs
         self.leftovers: tuple[Remove, ...] = ()
         self.untold: tuple[Tell, ...] = ()
-        self.damages: tuple[Damage, ...] = ()
         self.locks = Locks()
-        self.layout = Layout(root, free_floor_bytes, name=name, nested=nested)
         self._rules = rules or StoreRules(allow_overwrite=allow_overwrite, floor_bytes=free_floor_bytes)
         self._idle_timeout_s = idle_timeout_s
         self._shared = reframer
         self._reframer: Reframer | None = None
         self._uploads: Uploads | None = None
-        self._images: dict[str, dict[int, StoredImage]] = {}
-        self._broken: dict[tuple[str, int], str] = {}
-        self._damaged_names: set[str] = set()
         self._deleting: set[str] = set()
         self._writers: ThreadPoolExecutor | None = None
         self._readers: ThreadPoolExecutor | None = None
@@ -116,11 +113,7 @@ class Store:
             await self._work(self._writers, self.layout.open)
             missing = VersionState.ENABLED if self._rules.auto_enable else VersionState.VALIDATED
             found = await self._work(self._writers, partial(self.layout.scan, missing))
-            self._images = {}
-            for image in found.images:
-                self._images.setdefault(image.name, {})[image.version] = image
-            self.damages = tuple(found.damages)
-            self._damaged_names = {damage.path.partition("/")[0] for damage in found.damages}
+            self._fill(found.images, found.damages)
             self._reframer = self._shared or Reframer(idle_timeout_s=self._idle_timeout_s)
             self._uploads = Uploads(
                 self.name, self.layout, self._reframer, self._writers,
@@ -151,11 +144,6 @@ class Store:
                 self.leftovers += (Remove(name, str(error)),)
                 await draft.discard()
 
-    def made_by_jobs(self) -> dict[int, tuple[str, int]]:
-        """Job -> image and version that it committed, as the disk tells."""
-        every = (image for versions in self._images.values() for image in versions.values())
-        return {image.facts.job: (image.name, image.version) for image in every if image.facts.job is not None}
-
     async def close(self) -> None:
         """Interrupt what is being uploaded, finish what the threads are doing, release the directory. Idempotent."""
         if self._uploads is not None:
@@ -183,58 +171,6 @@ class Store:
         held = [f"image {draft.image} is being uploaded" for draft in self.sessions()]
         held += [f"image {hold.image} {hold.why}" for hold in self.locks.holds]
         return ", ".join(held[:5])
-
-    def hide(self, name: str, reason: str) -> None:
-        """Serve nothing of an image although it is there; ``damages`` tells why."""
-        self._images.pop(name, None)
-        if Damage(name, reason) not in self.damages:
-            self.damages += (Damage(name, reason),)
-        self._damaged_names.add(name)
-
-    def list(self) -> tuple[StoredImage, ...]:
-        """The served version of every image that has one, by name."""
-        found = (self._served(name) for name in sorted(self._images))
-        return tuple(image for image in found if image is not None)
-
-    def all(self) -> tuple[ImageObject, ...]:
-        """Every image with all its versions, by name; also those without any."""
-        return tuple(self._object(name) for name in sorted(self.names))
-
-    @property
-    def names(self) -> frozenset[str]:
-        """Every name that is taken here: by versions, by registration, by damage."""
-        return frozenset(self._images.keys() | self.layout.abouts.keys() | self._damaged_names)
-
-    def holds(self, name: str) -> bool:
-        """Whether the name is taken here."""
-        return name in self._images or name in self.layout.abouts or name in self._damaged_names
-
-    def object(self, name: str) -> ImageObject:
-        """An image with all its versions; raises InvalidName or UnknownImage."""
-        if not self.holds(check_image_name(name)):
-            raise UnknownImage(f"there is no image {name!r}")
-        return self._object(name)
-
-    def versions(self, name: str) -> tuple[int, ...]:
-        """The versions of an image in whatever state, oldest first; empty when there is none."""
-        return tuple(sorted(self._images.get(name, ())))
-
-    def info(self, name: str, version: int | None = None) -> StoredImage:
-        """A version of an image, the one that is served when none is given; raises InvalidName or UnknownImage."""
-        versions = self._images.get(check_image_name(name), {})
-        if not versions and self.holds(name) and name not in self._damaged_names:
-            raise UnknownImage(f"image {name} is registered, but has no version yet")
-        if not versions:
-            raise UnknownImage(f"there is no image {name!r}{self._damage_of(name)}")
-        if version is None:
-            image = self._served(name)
-            if image is None:
-                states = ", ".join(f"version {one} is {state.value}" for one, state in self._states(name).items())
-                raise UnknownImage(f"no version of image {name} is enabled: {states}{self._broken_of(name)}")
-            return image
-        if version not in versions:
-            raise UnknownImage(f"image {name} has no version {version}, but {', '.join(map(str, sorted(versions)))}")
-        return versions[version]
 
     async def open(self, name: str, item: str, version: int | None = None) -> OpenItem:
         """Open an item for reading; raises InvalidName, UnknownImage or DamagedImage."""
@@ -303,12 +239,6 @@ class Store:
         self.layout.usage.check(size_bytes)
         return self._uploads
 
-    def _newest(self, name: str) -> StoredImage | None:
-        """The version that a new one is most like."""
-        states = self._states(name)
-        good = [number for number, state in states.items() if state is not VersionState.RETIRED]
-        return self._images[name][max(good)] if good else None
-
     async def register(self, name: str, about: About, store: str = "") -> ImageObject:
         """Make an image without versions; raises InvalidName, InvalidRequest or ImageExists."""
         check_new_name(name)
@@ -321,7 +251,7 @@ class Store:
                 raise ImageExists(f"image {name} exists; change it, or take another name")
             return new
 
-        await self._change(name, change)
+        await self._change(name, change, make=True)
         return self._object(name)
 
     async def change(self, name: str, change: AboutChange, expected: str = "") -> ImageObject:
@@ -410,35 +340,12 @@ class Store:
             restores=rules.restores,
             captures=rules.captures,
             images=len(self.names),
-            versions=sum(len(versions) for versions in self._images.values()),
+            versions=self.count,
             damages=self.damages,
         )
 
     def stores(self) -> tuple[StoreFacts, ...]:
         return (self.facts(),)
-
-    def _object(self, name: str) -> ImageObject:
-        about = self.layout.abouts.get(name, About())
-        return ImageObject(
-            name=name,
-            store=self.name,
-            about=about,
-            versions=tuple(
-                ImageVersion(image, about.version(number), self._broken.get((name, number), ""))
-                for number, image in sorted(self._images.get(name, {}).items())
-            ),
-            damages=tuple(damage for damage in self.damages if damage.path.split("/")[0] == name),
-        )
-
-    def _states(self, name: str) -> dict[int, VersionState]:
-        """Of the versions whose files are there and whole."""
-        about = self.layout.abouts.get(name, About())
-        return {number: about.version(number).state for number in sorted(self._images.get(name, ()))
-                if (name, number) not in self._broken}  # fmt: skip
-
-    def _served(self, name: str) -> StoredImage | None:
-        number = served(self._states(name))
-        return None if number is None else self._images[name][number]
 
     def _signing(self, creator: str) -> Signing:
         return Signing(creator, lambda: self._rules.auto_enable, self._keep_of)
@@ -446,10 +353,9 @@ class Store:
     def _keep_of(self, about: About) -> int:
         return self._rules.keep if about.keep is None else about.keep
 
-    async def _change(self, name: str, change: Callable[[About], About]) -> About:
-        writers = self._running(self._writers)
-        changing = asyncio.get_running_loop().run_in_executor(writers, self.layout.change_about, name, change)
-        return await asyncio.shield(changing)
+    async def _change(self, name: str, change: Callable[[About], About], *, make: bool = False) -> None:
+        work = partial(self.layout.change_about, name, change, make=make)
+        await asyncio.shield(self._work(self._running(self._writers), work))
 
     async def _remove(self, name: str, version: int | None = None) -> None:
         if self._uploading(name) and version is None:
@@ -474,35 +380,13 @@ class Store:
         self._deleting.discard(name)
         if done.cancelled() or not (done.exception() is None or isinstance(done.exception(), UnknownImage)):
             return
-        gone = f"{name}/{version}" if version is not None else ""
-        left = self._images.get(name, {})
-        for number in [version] if version is not None else list(left):
-            left.pop(number, None)
-            self._broken.pop((name, number), None)
-        if not left:
-            self._images.pop(name, None)
-        self.damages = tuple(
-            damage for damage in self.damages
-            if damage.path != gone and (version is not None or damage.path.split("/")[0] != name)
-        )  # fmt: skip
-        self._damaged_names = {damage.path.partition("/")[0] for damage in self.damages}
-
-    def _add(self, image: StoredImage) -> None:
-        self._images.setdefault(image.name, {})[image.version] = image
+        self._forget(name, version)
 
     def _uploading(self, name: str) -> bool:
         return self._uploads is not None and name in self._uploads
 
     def _by_default(self, overwrite: bool | None) -> bool:
         return overwrite is None and self.allow_overwrite
-
-    def _damage_of(self, name: str) -> str:
-        reasons = [f"{damage.path}: {damage.reason}" for damage in self.damages if damage.path.split("/")[0] == name]
-        return f" (damaged: {'; '.join(reasons)})" if name in self._damaged_names else ""
-
-    def _broken_of(self, name: str) -> str:
-        found = [f"version {number}: {why}" for (image, number), why in sorted(self._broken.items()) if image == name]
-        return f" (damaged: {'; '.join(found)})" if found else ""
 
     @staticmethod
     async def _work(pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
