@@ -117,19 +117,20 @@ def _make(folder: Path, file_system: str, steps: Sequence[str], streams: Sequenc
     root.mkdir(exist_ok=True)
     with disk.open("wb") as file:
         file.truncate(AGED_BYTES if file_system == AGED else SIZE_BYTES)
-    _run(*MAKE[file_system], str(disk))
-    with _mounted(disk, root):
-        _run("tar", "-xpf", str(tree), "-C", str(root), "--numeric-owner")
-        before = _packages(root)
-        if file_system == AGED:
-            _age(root / "srv")
-    _capture(disk, file_system, streams[0])
-    changed = {}
-    for step, stream in zip(steps, streams[1:], strict=True):
-        with _mounted(disk, root):
-            _upgrade(root, step)
-            changed[step] = _differences(before, _packages(root))
-        _capture(disk, file_system, stream)
+    with _attached(disk) as device:
+        _run(*MAKE[file_system], device)
+        with _mounted(device, root):
+            _run("tar", "-xpf", str(tree), "-C", str(root), "--numeric-owner")
+            before = _packages(root)
+            if file_system == AGED:
+                _age(root / "srv")
+        _capture(device, file_system, streams[0])
+        changed = {}
+        for step, stream in zip(steps, streams[1:], strict=True):
+            with _mounted(device, root):
+                _upgrade(root, step)
+                changed[step] = _differences(before, _packages(root))
+            _capture(device, file_system, stream)
     disk.unlink()
     return changed
 
@@ -179,21 +180,28 @@ def _packages(root: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _mounted(disk: Path, root: Path) -> Iterator[None]:
-    _run("mount", "-o", "loop", str(disk), str(root))
+def _attached(disk: Path) -> Iterator[str]:
+    """One device for mounting and capturing: another one could be read before the first is written."""
+    device = _run("losetup", "--find", "--show", str(disk)).strip()
+    try:
+        yield device
+    finally:
+        _run("losetup", "--detach", device)
+
+
+@contextlib.contextmanager
+def _mounted(device: str, root: Path) -> Iterator[None]:
+    _run("mount", device, str(root))
     try:
         yield
     finally:
         _run("umount", str(root))
+        _run("blockdev", "--flushbufs", device)
 
 
-def _capture(disk: Path, file_system: str, to: Path) -> None:
-    device = _run("losetup", "--find", "--show", str(disk)).strip()
+def _capture(device: str, file_system: str, to: Path) -> None:
     tool = "partclone." + file_system.partition("-")[0]
-    try:
-        _run(*_NICE, tool, "-q", "-c", "-a", "0", "-L", "/dev/null", "-s", device, "-O", str(to))
-    finally:
-        _run("losetup", "--detach", device)
+    _run(*_NICE, tool, "-q", "-c", "-a", "0", "-L", "/dev/null", "-s", device, "-O", str(to))
 
 
 def _run(*command: str) -> str:
