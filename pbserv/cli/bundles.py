@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pbserv.cli.shared import Arguments, AsJson, FinishName, Title, VerifyName, group
+from pbserv.cli.shared import Arguments, AsJson, CacheName, FinishName, Title, VerifyName, group
 
 app = group("Bundles: what devices can be told to do.")
 
@@ -133,6 +133,9 @@ def bundle_set(
     efi_entry: Annotated[
         bool | None, typer.Option("--efi-entry/--no-efi-entry", help="Make a boot entry in the firmware (UEFI).")
     ] = None,
+    cache: Annotated[
+        CacheName | None, typer.Option(help="Of the cache of the device: use it, or give it up where it is in the way.")
+    ] = None,
     store: Annotated[str | None, typer.Option(metavar="NAME", help="Where a captured image goes.")] = None,
     dry_run: Annotated[
         bool | None, typer.Option("--dry-run/--no-dry-run", help="Check everything, write nothing.")
@@ -168,6 +171,7 @@ def bundle_set(
         "answer": objects.text_of(answer), "meta": objects.text_of(meta), "report": report and report.value,
         "retries": retries, "version": version, "partitions": partitions or None, "target_partition": target_partition,
         "resize": resize, "verify": verify and verify.value, "addons": addons or None, "efi_entry": efi_entry,
+        "cache": cache and cache.value,
         "store": store, "dry_run": dry_run, "before": objects.text_of(before), "after": objects.text_of(after),
         "priority": priority, "wake": wake,
     }  # fmt: skip

@@ -27,6 +27,11 @@ class VerifyName(enum.StrEnum):
     READ = "read"
 
 
+class CacheName(enum.StrEnum):
+    USE = "use"
+    GIVE_UP = "give-up"
+
+
 class FormName(enum.StrEnum):
     TOML = "toml"
     JSON = "json"

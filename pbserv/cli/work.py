@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pbserv.cli.shared import AsJson, FinishName, ForGroup, Mac, VerifyName, group
+from pbserv.cli.shared import AsJson, CacheName, FinishName, ForGroup, Mac, VerifyName, group
 
 app = group("Work: what a device is to do once, at its next boot.")
 
@@ -57,6 +57,10 @@ Addons = Annotated[
     list[str] | None,
     typer.Option("--addon", metavar="IMAGE", help="A file tree to lay over the restored system. May be repeated."),
 ]
+Cache = Annotated[
+    CacheName | None,
+    typer.Option(help="Of the cache that the device keeps: use what is in it, or give it up where it is in the way."),
+]
 NoEntry = Annotated[bool, typer.Option("--no-efi-entry", help="Make no boot entry in the firmware of UEFI machines.")]
 
 
@@ -76,6 +80,7 @@ def work_restore(
     verify: Verify = VerifyName.STREAM,
     addon: Addons = None,
     no_efi_entry: NoEntry = False,
+    cache: Cache = None,
     dry_run: DryRun = False,
     priority: Priority = None,
     wake: Wake = False,
@@ -97,7 +102,8 @@ def work_restore(
         "mac": mac, "group": group, "kind": "restore", "image": image, "target_disk": disk, "finish": finish.value,
         "expires": expires, "retries": retries, "version": version, "partitions": partition or [],
         "target_partition": target_partition, "resize": resize, "verify": verify.value, "addons": addon or [],
-        "efi_entry": not no_efi_entry, "dry_run": dry_run, "priority": priority, "wake": wake,
+        "efi_entry": not no_efi_entry, "cache": cache and cache.value, "dry_run": dry_run, "priority": priority,
+        "wake": wake,
     }  # fmt: skip
     work.order(context.obj, body, as_json)
 
@@ -148,6 +154,7 @@ def work_deploy(
     verify: Verify = VerifyName.STREAM,
     addon: Addons = None,
     no_efi_entry: NoEntry = False,
+    cache: Cache = None,
     dry_run: DryRun = False,
     priority: Priority = None,
     wake: Wake = False,
@@ -168,7 +175,8 @@ def work_deploy(
         "mac": mac, "group": group, "kind": "deploy", "image": image, "target_disk": disk, "finish": finish.value,
         "expires": expires, "retries": retries, "version": version, "partitions": partition or [],
         "target_partition": target_partition, "resize": resize, "verify": verify.value, "addons": addon or [],
-        "efi_entry": not no_efi_entry, "dry_run": dry_run, "priority": priority, "wake": wake,
+        "efi_entry": not no_efi_entry, "cache": cache and cache.value, "dry_run": dry_run, "priority": priority,
+        "wake": wake,
     }  # fmt: skip
     work.order(context.obj, body, as_json)
 

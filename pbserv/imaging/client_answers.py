@@ -35,6 +35,7 @@ def beyond(kind: BundleKind, options: WorkOptions, scripts: Collection[str] = ()
     asked = {
         "partitions": options.partitions, "target_partition": options.target_partition, "resize": options.resize,
         "verify = read": options.verify == "read", "dry_run": options.dry_run, "addons": options.addons,
+        "cache = use": options.cache == "use",
     }  # fmt: skip
     wanted = [f"work of kind {kind}"] if kind in (BundleKind.CACHE, BundleKind.DEPLOY) else []
     wanted += [name for name, value in asked.items() if value]
@@ -90,7 +91,7 @@ def _second(protocol: int, job: Job, options: WorkOptions, kind: ImageKind | Non
         "DRY_RUN": _flag(options.dry_run),
         "EFI_ENTRY": _flag(options.efi_entry),
         "ADDONS": " ".join(options.addons),
-        "CACHE": "use" if options.use_cache else "",
+        "CACHE": options.cache,
     }
     if part_bytes and job.kind is BundleKind.CAPTURE:
         answer["PART_BYTES"] = str(part_bytes)

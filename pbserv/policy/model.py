@@ -73,7 +73,8 @@ _NEEDED: Final[dict[BundleKind, tuple[str, ...]]] = {
 }
 _CLIENT: Final = ("finish", "arguments", "priority", "wake")
 _RESTORING: Final = (
-    "target_disk", "version", "partitions", "target_partition", "resize", "verify", "addons", "efi_entry", "dry_run",
+    "target_disk", "version", "partitions", "target_partition", "resize", "verify", "addons", "efi_entry", "cache",
+    "dry_run",
 )  # fmt: skip
 _AROUND: Final = ("before", "after")
 _MAY: Final[dict[BundleKind, tuple[str, ...]]] = {
@@ -139,7 +140,8 @@ class Bundle:
     the disk stays as it is; ``target_partition``: where the one file system of the image goes, or the one that
     ``partitions`` names; ``resize``: the last partition is fitted to the disk; ``verify``: while it is written
     (stream), or by reading it back, too (read); ``addons``: file trees laid over the restored system; ``efi_entry``:
-    whether a UEFI boot entry is made. ``store``: where a captured image goes. ``dry_run``: every check, and nothing is
+    whether a UEFI boot entry is made; ``cache``: of the cache partition of the device, ``use`` what is in it, or
+    ``give-up``: it may be overwritten. ``store``: where a captured image goes. ``dry_run``: every check, and nothing is
     written. ``before`` and ``after``: shell scripts that the imaging client runs around it. ``priority``: -100 to 100,
     the higher gets a place in the queue first. ``wake``: when work of it is ordered, the device is woken over the
     network.
@@ -175,6 +177,7 @@ class Bundle:
     verify: Literal["stream", "read"] = "stream"
     addons: tuple[str, ...] = ()
     efi_entry: bool = True
+    cache: Literal["", "use", "give-up"] = ""
     store: str = ""
     dry_run: bool = False
     before: str = ""
@@ -239,6 +242,8 @@ def _check_imaging(bundle: Bundle) -> None:
         raise ValueError("target_partition is for one partition of the image: name one in partitions, or none")
     if bundle.verify not in ("stream", "read"):
         raise ValueError("verify is stream (while it is written) or read (by reading it back, too)")
+    if bundle.cache not in ("", "use", "give-up"):
+        raise ValueError("cache is use (what is in it), give-up (it may be overwritten), or nothing")
     if len(bundle.addons) > MAX_ADDONS or not all(_IMAGE.fullmatch(name) for name in bundle.addons):
         raise ValueError(f"addons are at most {MAX_ADDONS} names of images")
     if bundle.store and not _STORE.fullmatch(bundle.store):

@@ -93,7 +93,7 @@ def options_of(bundle: Bundle) -> WorkOptions:
     return WorkOptions(
         partitions=bundle.partitions, target_partition=bundle.target_partition, verify=bundle.verify,
         resize=bundle.resize, dry_run=bundle.dry_run, store=bundle.store, addons=bundle.addons,
-        efi_entry=bundle.efi_entry, version=bundle.version,
+        efi_entry=bundle.efi_entry, version=bundle.version, cache=bundle.cache,
     )  # fmt: skip
 
 

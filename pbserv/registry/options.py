@@ -23,9 +23,9 @@ class WorkOptions:
     where the one file system of a partition image goes; 0: not said. ``verify``: while it is written, or by reading
     back too. ``resize``: the last partition grows (or its file system shrinks to fit) to the disk. ``dry_run``: every
     check, no write. ``store``: where a captured image goes; empty: the image's own, or the first. ``addons``: images of
-    kind tree that are laid over the restored system, in this order. ``use_cache``: from the device's cache partition
-    where it has one. ``efi_entry``: whether a UEFI boot entry is made. ``version``: of the image; 0: the served one.
-    ``unreadable``: why the text of them could not be read; such work must not be done.
+    kind tree that are laid over the restored system, in this order. ``cache``: of the device's cache partition, ``use``
+    what is in it, or ``give-up``: it may be overwritten. ``efi_entry``: whether a UEFI boot entry is made. ``version``:
+    of the image; 0: the served one. ``unreadable``: why the text of them could not be read; such work must not be done.
     """
 
     partitions: tuple[int, ...] = ()
@@ -35,7 +35,7 @@ class WorkOptions:
     dry_run: bool = False
     store: str = ""
     addons: tuple[str, ...] = ()
-    use_cache: bool = False
+    cache: Literal["", "use", "give-up"] = ""
     efi_entry: bool = True
     version: int = 0
     unreadable: str = ""
@@ -100,7 +100,7 @@ _CHECKS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "dry_run": _flag,
     "store": _name,
     "addons": lambda value: isinstance(value, list) and len(value) <= MAX_ADDONS and all(_name(n) and n for n in value),
-    "use_cache": _flag,
+    "cache": lambda value: value in ("", "use", "give-up"),
     "efi_entry": _flag,
     "version": lambda value: _number(value, 10**9),
 }

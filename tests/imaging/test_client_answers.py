@@ -63,6 +63,7 @@ def test_an_older_client_is_told_what_it_knows() -> None:
         (WorkOptions(verify="read"), "verify"),
         (WorkOptions(dry_run=True), "dry_run"),
         (WorkOptions(addons=("a",)), "addons"),
+        (WorkOptions(cache="use"), "cache"),
     ],
 )
 def test_what_an_older_client_cannot_do_has_its_name_and_the_remedy(options: WorkOptions, word: str) -> None:
@@ -71,7 +72,7 @@ def test_what_an_older_client_cannot_do_has_its_name_and_the_remedy(options: Wor
 
 
 def test_what_it_can_do_is_not_refused() -> None:
-    assert beyond(BundleKind.RESTORE, WorkOptions(version=2, store="main", efi_entry=False)) == ""
+    assert beyond(BundleKind.RESTORE, WorkOptions(version=2, store="main", efi_entry=False, cache="give-up")) == ""
     assert "work of kind cache" in beyond(BundleKind.CACHE, WorkOptions())
     assert "script after" in beyond(BundleKind.CAPTURE, WorkOptions(), ["after"])
 

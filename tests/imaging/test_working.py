@@ -20,17 +20,19 @@ async def test_options_reach_the_device(tmp_path: Path) -> None:
         await site.device(MAC)
         wire = await site.order(
             MAC, kind="restore", image="classroom", partitions=[1], target_partition=4, verify="read", efi_entry=False,
+            cache="give-up",
             priority=7, wake=True,
         )  # fmt: skip
         [work] = await site.api("GET", "/work")
         assert (work["priority"], work["wake"], work["woken"]) == (7, True, None)
         assert work["options"] == {
             "version": 0, "partitions": [1], "target_partition": 4, "resize": False, "verify": "read", "addons": [],
-            "efi_entry": False, "store": "", "dry_run": False, "unreadable": "",
+            "efi_entry": False, "cache": "give-up", "store": "", "dry_run": False, "unreadable": "",
         }  # fmt: skip
         told = await wire.ask()
         assert (told["PROTOCOL"], told["VERSION"], told["KIND"], told["PARTITIONS"]) == ("2", "1", "disk", "1")
         assert (told["TARGET_PARTITION"], told["VERIFY"], told["EFI_ENTRY"], told["DRY_RUN"]) == ("4", "read", "0", "0")
+        assert told["CACHE"] == "give-up"
 
 
 async def test_an_older_client_restores_no_whole_disk_where_a_partition_was_asked_for(tmp_path: Path) -> None:

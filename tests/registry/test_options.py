@@ -18,7 +18,7 @@ OPTIONS = st.builds(
     dry_run=st.booleans(),
     store=st.one_of(st.just(""), NAMES),
     addons=st.lists(NAMES, max_size=16).map(tuple),
-    use_cache=st.booleans(),
+    cache=st.sampled_from(["", "use", "give-up"]),
     efi_entry=st.booleans(),
     version=st.integers(0, 10**9),
 )

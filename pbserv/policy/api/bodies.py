@@ -99,7 +99,8 @@ class WorkBody(Body):
     Restores: ``version`` of the image (0: the one that is served); ``partitions``: these alone, the table stays as it
     is; ``target_partition``: where a partition's image goes; ``resize``: the last partition is fitted to the disk;
     ``verify``: while it is written (stream), or by reading it back too (read); ``addons``: file trees laid over the
-    restored system; ``efi_entry``: whether a UEFI boot entry is made. Captures: ``store``, where the image goes. Both:
+    restored system; ``efi_entry``: whether a UEFI boot entry is made; ``cache``: of the device's cache partition, use
+    what is in it, or give-up: it may be overwritten. Captures: ``store``, where the image goes. Both:
     ``dry_run``, every check, and nothing is written.
     """
 
@@ -122,6 +123,7 @@ class WorkBody(Body):
     verify: Literal["stream", "read"] = "stream"
     addons: tuple[Annotated[str, Field(max_length=64)], ...] = Field((), max_length=MAX_ADDONS)
     efi_entry: bool = True
+    cache: Literal["", "use", "give-up"] = ""
     store: str = Field("", max_length=32)
     dry_run: bool = False
 

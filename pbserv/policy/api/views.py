@@ -28,6 +28,7 @@ class OptionsView(BaseModel):
     verify: Literal["stream", "read"]
     addons: list[str]
     efi_entry: bool
+    cache: Literal["", "use", "give-up"]
     store: str
     dry_run: bool
     unreadable: str

@@ -26,7 +26,7 @@ from pbserv.registry.records import CLIENT_KINDS, FETCHES, BundleKind, WorkState
 _TAGS: Final[list[str | Enum]] = ["work"]
 _NEVER_WORK: Final = (BundleKind.LOCAL, BundleKind.NOTHING)
 _OPTIONS: Final = (
-    "version", "partitions", "target_partition", "resize", "verify", "addons", "efi_entry", "store", "dry_run",
+    "version", "partitions", "target_partition", "resize", "verify", "addons", "efi_entry", "cache", "store", "dry_run",
 )  # fmt: skip
 _BARE: Final = ("kind", "image", "target_disk", "finish", "overwrite", *_OPTIONS)
 """What work has of its own when it is not a bundle's."""
