@@ -107,7 +107,7 @@ def kind_of(manifest: Manifest) -> ImageKind:
     """What an image is of, as its items tell."""
     kinds = {item.kind for item in manifest.items}
     names = {item.name.split(".")[0] for item in manifest.items}
-    if manifest.disk.table != "none" or "disk" in kinds:
+    if manifest.disk.table != "none" or "disk" in kinds or (kinds == {"raw"} and manifest.disk.size_bytes):
         return ImageKind.DISK
     if "tree" in kinds:
         return ImageKind.TREE

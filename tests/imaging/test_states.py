@@ -80,6 +80,7 @@ def _manifest(table: str, *items: tuple[str, str]) -> Manifest:
     [
         (_manifest("gpt", ("table", "sfdisk"), ("p1", "raw")), ImageKind.DISK),
         (_manifest("none", ("disk", "disk")), ImageKind.DISK),
+        (_manifest("none", ("disk.raw.zst", "raw")), ImageKind.DISK),
         (_manifest("none", ("p1.ntfs", "partclone.ntfs")), ImageKind.PARTITION),
         (_manifest("none", ("a", "partimage")), ImageKind.PARTITION),
         (_manifest("none", ("files.tar", "tree")), ImageKind.TREE),
