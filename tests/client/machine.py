@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.client import disks
-from tests.client.standin import TOKEN, StandIn
+from tests.client.standin import TOKEN, Job, StandIn
 
 SCRIPT = Path(__file__).parents[2] / "client" / "pbclient.sh"
 Fixture = Callable[..., str]
@@ -68,3 +68,33 @@ def write_bytes(device: str, start: int, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def captured(device: str, **options: str) -> Job:
+    """The image of a disk, with the facts that a server adds."""
+    with StandIn(job := Job("capture", options={"PROTOCOL": "2", **options})) as server:
+        output = client(server, device)
+    assert job.outcome() == ("1", ""), output
+    return job
+
+
+def restored(job: Job, *devices: str) -> str:
+    """The output of a restore that went well."""
+    with StandIn(job) as server:
+        output = client(server, *devices)
+    assert job.outcome() == ("1", ""), output
+    return output
+
+
+def refused(job: Job, *devices: str) -> str:
+    """Why a restore did not go well."""
+    with StandIn(job) as server:
+        output = client(server, *devices)
+    ok, reason = job.outcome()
+    assert ok == "0", output
+    return reason
+
+
+def everything(device: str) -> bytes:
+    """The bytes of the whole disk."""
+    return boot_bytes(device, 0, int(disks.run("blockdev", "--getsize64", device)))
