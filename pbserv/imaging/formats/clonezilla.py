@@ -8,6 +8,7 @@ from collections.abc import Collection
 from pbserv.imaging.formats.model import FormatError
 
 _IMAGE = re.compile(r"([^.]{1,64})\.([A-Za-z0-9_+-]{1,20}?)(?:-ptcl)?-img(?:\.[a-z0-9]{2,6})?")
+_PARTIMAGE = re.compile(r"[a-z]{2,6}[a-z0-9]{1,12}")
 _TABLE = re.compile(r"([A-Za-z0-9_!-]{1,64})-pt\.sf")
 _WORD = re.compile(r"[A-Za-z0-9_!+./-]{1,128}")
 _DISK = re.compile(r"^Disk\s+\S+:\s*([0-9]{1,16})s\s*$", re.M)
@@ -17,7 +18,12 @@ ENCRYPTED = "ecryptfs.info"
 
 
 def image(stem: str) -> tuple[str, str] | None:
-    """(node such as sda1, file system by the name) of an image's name without its volume's ending, or None."""
+    """(node such as sda1, file system by the name) of an image's name without its volume's ending, or None.
+
+    Those of partimage are called after the node alone.
+    """
+    if _PARTIMAGE.fullmatch(stem):
+        return stem, ""
     match = _IMAGE.fullmatch(stem)
     return (match[1], match[2].lower()) if match else None
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 _VOLUME = re.compile(r"(?P<stem>.+)\.(?P<number>[a-z]{2}|[0-9]{3})", re.S)
 _CLONEZILLA = re.compile(r".+(?:-ptcl|\.dd|\.ntfs)-img(?:\.(?:gz|bz2|lzo|lzma|xz|lz|lrz|lz4|zst|uncomp))?", re.S)
+_PARTIMAGE = re.compile(r"(?:[hsv]d[a-z]{1,2}|(?:nvme[0-9]+n|mmcblk)[0-9]+p)[0-9]{1,3}", re.S)
+"""Images of partimage in a directory of Clonezilla are called after the partition alone: sda1.aa or sda1.000."""
 _FOG = re.compile(r"d[0-9]+p[0-9]+\.img", re.S)
 _SLEPOS = re.compile(r".+-[0-9]+\.[0-9]+\.[0-9]+(?:\.gz|\.xz)?", re.S)
 _OPENGNSYS = (".img", ".dsk", ".pgz", ".img.diff")
@@ -46,6 +48,8 @@ def streams(names: Collection[str]) -> tuple[str, list[Streams]]:
     """System and images of all partitions in a directory of Clonezilla or FOG; ('', []) where it is none."""
     for system, pattern in (("Clonezilla", _CLONEZILLA), ("FOG", _FOG)):
         stems = sorted({stem for name in names if pattern.fullmatch(stem := _stem(name))})
+        if system == "Clonezilla" and "parts" in names:
+            stems += sorted({stem for name in names if (stem := _stem(name)) != name and _PARTIMAGE.fullmatch(stem)})
         if stems:
             return system, [together(stem, names) for stem in stems]
     return ("Clonezilla" if {"parts", "disk"} & set(names) else ""), []

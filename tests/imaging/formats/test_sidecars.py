@@ -117,6 +117,7 @@ def test_clonezilla() -> None:
     assert clonezilla.image("nvme0n1p2.ext4-ptcl-img.zst") == ("nvme0n1p2", "ext4")
     assert clonezilla.image("sda3.dd-img") == ("sda3", "dd")
     assert clonezilla.image("sda3.dd-ptcl-img.uncomp") == ("sda3", "dd")
+    assert clonezilla.image("sda10") == ("sda10", "")
     assert clonezilla.image("sda-pt.sf") is None
     nodes = [("sda1", "sda"), ("nvme0n1p2", "nvme0n1"), ("sdab1", "sda"), ("sda", "sda"), ("nvme0n12", "nvme0n1")]
     assert [clonezilla.of_disk(*pair) for pair in nodes] == [1, 2, None, None, None]

@@ -45,6 +45,9 @@ def test_directories_of_clonezilla_and_fog() -> None:
     ]  # fmt: skip
     system, images = streams(FOG)
     assert (system, [image.volumes for image in images]) == ("FOG", [("d1p1.img",), ("d1p2.img.000", "d1p2.img.001")])
+    system, images = streams([*CLONEZILLA, "sda4.aa", "sda4.ab", "sda5.000", "other.aa"])
+    assert [image.name for image in images][3:] == ["sda4", "sda5"]
+    assert images[3].volumes == ("sda4.aa", "sda4.ab")
     assert streams(["parts", "disk"]) == ("Clonezilla", [])
     assert streams(["a.img"]) == ("", [])
 
