@@ -17,6 +17,7 @@ from pbserv.commands.uploading import Upload
 from pbserv.errors import PbservError, UsageError
 from pbserv.imaging.import_plan import Plan, bare, proposal
 from pbserv.imaging.importing import Source, as_it_is, natively, send, survey, survey_tree, verify
+from pbserv.imaging.inspection import InspectionError
 from pbserv.imaging.manifest import check_new_name
 
 
@@ -86,6 +87,9 @@ def _import(api: Api, source: Source, plan: Plan, wishes: Wishes, *, asis: bool,
     try:
         with Bar(f"image {plan.name}", total) as bar:
             made = send(source, plan, going, convert=wishes.convert, advance=bar.add)
+    except InspectionError:  # the files themselves: no part that comes later mends that
+        api.delete(named("uploads", going.number))
+        raise
     except (NoAnswerError, KeyboardInterrupt) as fault:
         raise PbservError(
             f"{str(fault) or 'interrupted'}; it can go on: the same command with --resume (image {plan.name}, {path})"

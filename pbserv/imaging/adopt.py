@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from pbserv.imaging.faults import DamagedImage, UnknownImage
+from pbserv.imaging.faults import DamagedImage, StoreClosed, UnknownImage
 from pbserv.imaging.import_plan import PlannedItem
 from pbserv.imaging.importing import survey
 from pbserv.imaging.inspection import InspectionError
@@ -80,11 +81,24 @@ class Adopter:
             )
         item, disk = await asyncio.to_thread(_planned, dropped.path)
         with locked(dropped.path):
-            made = await asyncio.to_thread(measure, dropped.path, rate_bytes=self._rate_mb() * _MEGABYTE)
+            made = await self._measured(dropped.path)
             if fresh:
                 _compare(dropped.path, made)
             await self._take(dropped, known, manifest_of(item, disk, made), made)
             await asyncio.to_thread(write_sums, dropped.path, made)
+
+    async def _measured(self, path: Path) -> Sums:
+        """Read in a thread, which ends soon when nobody waits for it any more: the file may be of any size."""
+        given_up = threading.Event()
+
+        def go_on(_count: int) -> None:
+            if given_up.is_set():
+                raise StoreClosed(f"{path}: not read to its end: the image store is stopping")
+
+        try:
+            return await asyncio.to_thread(measure, path, rate_bytes=self._rate_mb() * _MEGABYTE, advance=go_on)
+        finally:
+            given_up.set()
 
     async def _take(self, dropped: Dropped, known: _Known, manifest: Manifest, made: Sums) -> None:
         version = known.version

@@ -111,6 +111,16 @@ def test_what_is_refused_is_one_line_and_sends_nothing(server: Installed, tmp_pa
     assert server.call("image", "show", "broken").returncode != 0
 
 
+def test_a_damaged_file_leaves_no_upload_behind(server: Installed, tmp_path: Path, dos: Disk) -> None:
+    image = tmp_path / "damaged.img"
+    data = bytearray(trees.packed(trees.saved(dos.parts[0]), "gzip"))
+    data[-9] ^= 1
+    image.write_bytes(data)
+    refused = server.call("image", "import", str(image), "--convert")
+    assert "gzip cannot read it" in refused.stderr
+    assert server.json("image", "uploads") == []
+
+
 def test_overwriting_is_asked_for(server: Installed, tmp_path: Path, dos: Disk) -> None:
     image = trees.opengnsys(tmp_path, dos.parts[0], "none", "twice.img")
     server.ok("image", "import", str(image))

@@ -247,6 +247,20 @@ async def test_a_name_that_another_store_has(tmp_path: Path, image: bytes) -> No
         await stores.close()
 
 
+async def test_a_file_is_not_read_on_when_the_server_stops(tmp_path: Path) -> None:
+    """It would take an hour at this rate."""
+    part = trees.disk(tmp_path / "disk", "dos", ("ext4",)).parts[0].raw.read_bytes()
+    async with opened(tmp_path / "store") as store:
+        path = drop(tmp_path / "store", part * 8)
+        async with asyncio.TaskGroup() as tasks, asyncio.timeout(60):
+            running = tasks.create_task(Adopter(store, Told(), lambda: 1)(Dropped("main", path, "lab")))
+            while not (tmp_path / "store/lab.img.lock").exists():
+                await asyncio.sleep(0.01)
+            running.cancel()
+        assert not (tmp_path / "store/lab.img.lock").exists()
+    await asyncio.wait_for(asyncio.get_running_loop().shutdown_default_executor(), 30)
+
+
 async def test_from_the_rename_to_the_served_image(tmp_path: Path, image: bytes) -> None:
     """Watcher, adopter and store together; a raw file copied straight to its name comes later, with a warning."""
     async with opened(tmp_path) as store:
