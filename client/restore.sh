@@ -17,7 +17,7 @@ read_manifest() { # fetches it and checks that this script understands every lin
 		sfdisk | boot | raw | swap) ;;
 		partclone.*) command -v partclone.restore >/dev/null || die 'partclone is not installed here' ;;
 		ntfsclone) command -v ntfsclone >/dev/null || die 'ntfsclone is not installed here' ;;
-		partimage | fsarchiver) die "item $name was made by $kind, which is not here: convert the image on the server" ;;
+		partimage | fsarchiver | disk) die "item $name is of kind $kind, which the client cannot write: convert the image on the server" ;;
 		file | tree | kernel | initrd) die "item $name is of kind $kind: this image cannot be restored to a disk" ;;
 		*) die "item $name is of unknown kind $kind" ;;
 		esac
