@@ -103,6 +103,10 @@ def image_register(
         int | None,
         typer.Option(metavar="N", min=0, help="So many versions are kept, 0: all; none: as the store says."),
     ] = None,
+    owner: Annotated[
+        str | None,
+        typer.Option(metavar="STORE", help="It belongs to this store of another server (RemoteStores of pbserv.conf)."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Register an image that has no bytes yet: its name is taken, and what is said of it stands.
@@ -115,7 +119,7 @@ def image_register(
 
     body = {
         "name": image, "title": title, "kind": kind, "store": store, "profile": profile, "comment": comment,
-        "keep": keep,
+        "keep": keep, "owner": owner,
     }  # fmt: skip
     images.register(context.obj, body, as_json)
 

@@ -68,6 +68,26 @@ class Api:
             answer = self._client.get(path)
         return (None, None) if answer.status_code == 404 else (self._body(answer), answer.headers.get("ETag"))
 
+    def referred(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[Api, Any]:
+        """The answer, and who gave it: this server, or the one that it referred to, which knows us by a ticket."""
+        with self._asking():
+            answer = self._client.request(method, path, json=body)
+        if answer.status_code != 307:
+            return self, self._body(answer)
+        there = Api._at(httpx.URL(self._url).join(answer.headers.get("Location", "")))
+        return there, there._call(method, path, json=body)
+
+    @classmethod
+    def _at(cls, location: httpx.URL) -> Api:
+        """Another server, with the ticket alone: our token is not shown to it."""
+        made = cls.__new__(cls)
+        made._url = str(location.copy_with(path="/", query=None)).rstrip("/")
+        made._client = httpx.Client(
+            base_url=f"{made._url}/api/v1", params={"ticket": location.params.get("ticket", "")}, timeout=TIMEOUT_S,
+            verify=_trust(made._url), trust_env=False,
+        )  # fmt: skip
+        return made
+
     def pages(self, path: str, within: str = "", **query: Query) -> Iterator[Any]:
         """The elements of a list, however many pages it has; ``within``: the field of the answer that is the list."""
         after: str | None = None

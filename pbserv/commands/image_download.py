@@ -26,8 +26,7 @@ PAUSE_S: Final = 2.0
 
 def download(conf: Path, image: str, to: Path | None, version: int | None, items: Sequence[str], as_json: bool) -> None:
     """Into the directory ``to``, default: one named as the image; what is there complete is not fetched again."""
-    api = Api(conf)
-    facts = api.get(named("images", image, "versions", str(_version(api, image, version))))
+    api, facts = Api(conf).referred("GET", named("images", image, "versions", str(version or 0)))
     wanted = _wanted(facts, items)
     place = to or Path(image)
     try:
@@ -65,15 +64,6 @@ def digest_of(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _version(api: Api, image: str, version: int | None) -> int:
-    if version is not None:
-        return version
-    served = api.get(named("images", image))["served"]
-    if served is None:
-        raise PbservError(f"image {image}: no version is served; name one with --version, or enable one")
-    return int(served)
 
 
 def _wanted(facts: Row, items: Sequence[str]) -> list[Row]:

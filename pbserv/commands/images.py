@@ -39,6 +39,7 @@ def show(conf: Path, image: str, version: int | None, as_json: bool) -> None:
         ("image", found["name"]), ("title", found["title"]), ("state", found["state"]), ("kind", found["kind"] or ""),
         ("served", f"version {found['served']}" if found["served"] else "no version"), ("store", found["store"]),
         ("profile", found["profile"]), ("comment", found["comment"]), ("registered by", found["creator"]),
+        ("belongs to", f"store {found['owner']} of another server" if found["owner"] else ""),
         ("versions kept", _kept(found["keep"])), ("disk", _disk(found["disk"])),
     ))  # fmt: skip
     if found["history"]:
@@ -51,7 +52,10 @@ def show(conf: Path, image: str, version: int | None, as_json: bool) -> None:
 
 def register(conf: Path, body: Mapping[str, Any], as_json: bool) -> None:
     made = Api(conf).post("/images", _given(body))
-    said(made, f"image {made['name']} registered in store {made['store']}; it has no version yet", as_json)
+    where = f"in store {made['store']}; it has no version yet"
+    if made["owner"]:
+        where = f"; it belongs to store {made['owner']} of another server"
+    said(made, f"image {made['name']} registered {where}".replace(" ;", ";"), as_json)
 
 
 def change(conf: Path, image: str, body: Mapping[str, Any], as_json: bool) -> None:

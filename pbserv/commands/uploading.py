@@ -40,7 +40,7 @@ class Upload:
     ) -> Upload:
         """``size_bytes``: what will come, as far as it is known. ``asis``: it is kept as it comes."""
         body = {"store": store, "overwrite": overwrite, "bytes": size_bytes, "asis": asis}
-        return cls(api, api.post(named("images", image, "uploads"), body))
+        return cls(*api.referred("POST", named("images", image, "uploads"), body))
 
     @classmethod
     def resume(cls, api: Api, image: str) -> Upload | None:

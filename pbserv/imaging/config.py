@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from pbserv.conf.kinds import Address, Choice, Directory, Integer, Library, Names, User, YesNo
 from pbserv.conf.model import ConfFile, ConfModel, Key
 from pbserv.conf.places import Directories, StorePlace, Stores
+from pbserv.conf.remotes import Remotes, RemoteStore
 from pbserv.conf.servers import Database
 
 SERVICES = ("imaging", "proxydhcp", "tftp", "policy")
@@ -260,6 +261,29 @@ class PbservConf(ConfModel):
             " able to write them.",
             extension=True,
             unset="nobody is told or asked",
+        ),
+    ] = None
+
+    remote_stores: Annotated[
+        tuple[RemoteStore, ...],
+        Key(
+            "RemoteStores",
+            Remotes(),
+            "Stores of other servers, under the names that they have there. Who asks for an image that belongs to one"
+            " of them (pbserv image register --owner) is referred to its server.",
+            extension=True,
+            unset="nobody is referred",
+        ),
+    ] = ()
+    remote_store_token: Annotated[
+        Path | None,
+        Key(
+            "RemoteStoreToken",
+            Directory(),
+            "The file with a token of role site that the servers of RemoteStores know. Referrals then bring a ticket"
+            " for the one image.",
+            extension=True,
+            unset="whoever is referred needs a token of that server",
         ),
     ] = None
 

@@ -15,6 +15,9 @@ from pbserv.imaging.states import ImageKind
 
 MAX_VERSION_NUMBER: Final = 999_999_999
 VersionNumber = Annotated[int, Path(ge=1, le=MAX_VERSION_NUMBER, description="number of the version")]
+ShownVersion = Annotated[
+    int, Path(ge=0, le=MAX_VERSION_NUMBER, description="number of the version; 0: the one that is served")
+]
 OneVersion = Annotated[
     int | None, Query(ge=1, le=MAX_VERSION_NUMBER, description="number of the version; none: the one that is served")
 ]
@@ -29,7 +32,8 @@ class Body(BaseModel):
 
 
 class RegisterBody(Body):
-    """``store``: where its versions will be kept; empty: the first one. ``keep``: see the change of an image."""
+    """``store``: where its versions will be kept; empty: the first one. ``keep``: see the change of an image.
+    ``owner``: the store of another server (RemoteStores) that it belongs to."""
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=128)]
     title: Line = ""
@@ -38,25 +42,31 @@ class RegisterBody(Body):
     profile: Line = ""
     comment: Annotated[str, StringConstraints(max_length=MAX_TEXT)] = ""
     keep: Annotated[int | None, Field(ge=0, le=MAX_VERSIONS)] = None
+    owner: StoreName = ""
 
     def about(self, creator: str) -> About:
         return About(
             title=self.title, kind=self.kind, profile=self.profile, comment=self.comment, keep=self.keep,
-            creator=creator,
+            creator=creator, owner=self.owner,
         )  # fmt: skip
 
 
 class ChangeBody(Body):
-    """``keep``: so many versions are kept, older ones are retired; 0: all; -1: as the store says."""
+    """``keep``: so many versions are kept, older ones are retired; 0: all; -1: as the store says. ``owner``: the store
+    of another server (RemoteStores) that it belongs to; empty: it belongs here."""
 
     title: Line | None = None
     kind: ImageKind | None = None
     profile: Line | None = None
     comment: Annotated[str | None, StringConstraints(max_length=MAX_TEXT)] = None
     keep: Annotated[int | None, Field(ge=-1, le=MAX_VERSIONS)] = None
+    owner: StoreName | None = None
 
     def change(self) -> AboutChange:
-        return AboutChange(title=self.title, kind=self.kind, profile=self.profile, comment=self.comment, keep=self.keep)
+        return AboutChange(
+            title=self.title, kind=self.kind, profile=self.profile, comment=self.comment, keep=self.keep,
+            owner=self.owner,
+        )  # fmt: skip
 
 
 class RollbackBody(Body):

@@ -24,12 +24,13 @@ from pbserv.httpapi import BEARER, ApiError, bearer, faults, peer_address
 from pbserv.imaging.about import About, VersionAbout
 from pbserv.imaging.backend import VersionedBackend
 from pbserv.imaging.coverage import Recipient
-from pbserv.imaging.faults import Forbidden, ImagingFault, NotSupported, Unauthorized, UploadBroken
+from pbserv.imaging.faults import Forbidden, ImagingFault, NotSupported, Unauthorized, UnknownImage, UploadBroken
 from pbserv.imaging.guard import CHANGE, FETCH, LOOK, Caller, Guard
 from pbserv.imaging.image_views import ImageDetails, image_details
 from pbserv.imaging.layout import StoredImage
 from pbserv.imaging.manifest import print_manifest, single_file
 from pbserv.imaging.objects import ImageObject, ImageVersion
+from pbserv.imaging.referring import Referred, Referring
 from pbserv.imaging.states import VersionState
 from pbserv.imaging.statistics import OpenRequest
 from pbserv.imaging.transfer import Transfers, announced_checksum, content_length, receive_item
@@ -65,6 +66,8 @@ def _answering(handle: Handler) -> Handler:
             return await handle(request)
         except (ImagingFault, ApiError) as fault:
             headers = {"WWW-Authenticate": "Bearer"} if isinstance(fault, Unauthorized) else None
+            if isinstance(fault, Referred):
+                headers = {"Location": fault.location}
             return JSONResponse({"error": str(fault)}, fault.status, headers)
 
     return answer
@@ -107,7 +110,8 @@ def _closing(opened: OpenRequest) -> Iterator[None]:
 class Desk:
     """Who may, what counts, and the moving of whole images."""
 
-    def __init__(self, transfers: Transfers, store: VersionedBackend, guard: Guard) -> None:
+    def __init__(self, transfers: Transfers, store: VersionedBackend, guard: Guard, referring: Referring) -> None:
+        self.referring = referring
         self.transfers = transfers
         self.store = store
         self._guard = guard
@@ -115,7 +119,7 @@ class Desk:
 
     def allow(self, request: Request, role: Role) -> Caller:
         """Who calls; raises Unauthorized or Forbidden."""
-        caller = self._guard.authorize(bearer(request))
+        caller: Caller | None = self._guard.authorize(bearer(request)) or self.referring.ticket(request)
         if caller is None:
             raise Unauthorized(
                 "images need a token: send the header Authorization: Bearer TOKEN (see: pbserv token)"
@@ -191,6 +195,7 @@ class Desk:
         serve = self.transfers.item_response
         if request.method == "HEAD" or "range" in request.headers:
             self.allow(request, LOOK if request.method == "HEAD" else FETCH)
+            self.refer_download(request, name, version)
             return await serve(request, self.store.info(name, version), item, recipient)
         image = self._allowed_image(request, name, version)
         if image is not None and item in image.sizes and not self._operations.begins(recipient.key, image, item):
@@ -202,7 +207,25 @@ class Desk:
 
         with _closing(opened):
             self.allow(request, FETCH)
+            self.refer_download(request, name, version)
             return await serve(request, self.store.info(name, version), item, recipient, ended=ended)
+
+    def refer_download(self, request: Request, name: str, version: int | None) -> None:
+        """Raise Referred for an image of another server that has no version here."""
+        if self.referring.remotes.urls and not self.store.versions(name):
+            self.referring.refer(request, "get", name, self._owner(name), version)
+
+    def refer_upload(self, request: Request, name: str, store: str) -> None:
+        """Raise Referred where ``store``, or that of the image, is another server's."""
+        if self.referring.remotes.urls:
+            self.referring.refer(request, "put", name, store or self._owner(name))
+
+    def _owner(self, name: str) -> str:
+        """The store of another server that the image belongs to; empty: none."""
+        try:
+            return self.store.object(name).about.owner
+        except (UnknownImage, NotSupported):
+            return ""
 
     def images(self) -> tuple[ImageObject, ...]:
         """All images by name; of a backend that keeps no states, all versions are enabled."""
@@ -286,6 +309,8 @@ def who(caller: Caller) -> str:
 
 
 def _result(fault: ImagingFault) -> str:
+    if isinstance(fault, Referred):
+        return "referred"
     if isinstance(fault, UploadBroken):
         return "aborted"
     return "denied" if fault.denied else "failed"

@@ -20,11 +20,12 @@ from pbserv.httppages import PAGED, Limit, cut
 from pbserv.imaging import store_routes, task_routes, upload_routes, version_routes
 from pbserv.imaging.backend import VersionedBackend
 from pbserv.imaging.coverage import Coverage
-from pbserv.imaging.faults import InvalidRequest
+from pbserv.imaging.faults import InvalidRequest, UnknownStore
 from pbserv.imaging.guard import CHANGE, Guard
 from pbserv.imaging.image_bodies import ChangeBody, OneVersion, RegisterBody
 from pbserv.imaging.image_desk import Desk, FaultRoute, api, told, who
 from pbserv.imaging.image_views import ImageDetails, ImageModel, ImagesModel, image_details, image_model
+from pbserv.imaging.referring import Referring, no_referring
 from pbserv.imaging.states import REGISTERED, ImageKind, VersionState
 from pbserv.imaging.statistics import Statistics
 from pbserv.imaging.tasks import Tasks
@@ -50,9 +51,11 @@ def router(
     log: Log,
     tasks: Tasks | None = None,
     scrub_rate: Callable[[], int] = task_routes.default_rate,
+    referring: Referring | None = None,
+    transfers: Transfers | None = None,
 ) -> APIRouter:
     """The routes below ``/api/v1`` about images and stores. ``scrub_rate``: MB/s of a scrub that names none."""
-    desk = Desk(Transfers(store, statistics, coverage, log), store, guard)
+    desk = Desk(transfers or Transfers(store, statistics, coverage, log), store, guard, referring or no_referring())
     routes = APIRouter()
     for part in (
         _questions(desk),
@@ -110,11 +113,13 @@ def _operations(desk: Desk) -> APIRouter:
     async def register(request: Request, body: RegisterBody, response: Response) -> ImageDetails:
         """409 when the name is taken in any store: bundles and work name images by it alone."""
         request.state.detail = f"image {body.name}"
+        _check_owner(desk, body.owner)
         about = body.about(who(desk.allow(request, CHANGE)))
         return told(await store.register(body.name, about, body.store), response)
 
     @routes.patch("/images/{name}", summary="Change what is said of an image", responses=faults(412, 413))
     async def change(name: str, body: ChangeBody, response: Response, if_match: IfMatch = None) -> ImageDetails:
+        _check_owner(desk, body.owner)
         before = store.object(name)
         etags.demand(if_match, None, etags.of_view(image_details(before)))
         return told(await store.change(name, body.change(), before.etag if if_match else ""), response)
@@ -125,6 +130,7 @@ def _operations(desk: Desk) -> APIRouter:
         """``overwrite=1`` makes a new version of an existing image where AllowImageOverwrite = YES."""
         if overwrite not in ("0", "1"):
             raise InvalidRequest(f"overwrite={overwrite[:20]!r}: write 0 or 1")
+        desk.refer_upload(request, name, "")
         return image_model(await desk.upload(request, name, overwrite == "1"))
 
     @routes.delete("/images/{name}", status_code=204, summary="Purge an image, or one of its versions, for ever")
@@ -133,6 +139,12 @@ def _operations(desk: Desk) -> APIRouter:
         await desk.purge(name, version)
 
     return routes
+
+
+def _check_owner(desk: Desk, owner: str | None) -> None:
+    known = desk.referring.remotes.urls
+    if owner and owner not in known:
+        raise UnknownStore(f"there is no store {owner!r} in RemoteStores, but {', '.join(known) or 'none'}")
 
 
 def _items(desk: Desk) -> APIRouter:

@@ -78,6 +78,7 @@ class ImageDetails(ImageModel):
     comment: str
     creator: str
     keep: int | None = Field(description="so many versions are kept, 0: all; null: as the store says")
+    owner: str = Field(description="the store of another server that it belongs to; empty: it belongs here")
     history: list[VersionModel] = Field(description="every version, oldest first")
 
 
@@ -122,6 +123,7 @@ def image_details(image: ImageObject) -> ImageDetails:
     about = image.about
     return ImageDetails(
         **_common(image), profile=about.profile, comment=about.comment, creator=about.creator, keep=about.keep,
+        owner=about.owner,
         history=[version_model(version) for version in image.versions],
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,7 @@ from pbserv.imaging.identities import IdentityDesk
 from pbserv.imaging.jobs import History, Jobs
 from pbserv.imaging.keeper import Keeper
 from pbserv.imaging.ports import Policy
+from pbserv.imaging.referring import Referring, Remotes, image_of_upload, remotes_of
 from pbserv.imaging.scrub import DEFAULT_RATE_MB
 from pbserv.imaging.slot import BackendSlot
 from pbserv.imaging.statistics import RequestRecord, Statistics
@@ -37,7 +39,7 @@ from pbserv.imaging.watch import Watcher
 from pbserv.log import ServiceLog
 from pbserv.registry.access import Access
 from pbserv.registry.options import NO_OPTIONS, WorkOptions
-from pbserv.registry.records import BundleKind
+from pbserv.registry.records import BundleKind, Role
 from pbserv.registry.registry import Registry
 from pbserv.registry.tokens import WorkTokens
 from pbserv.service import Reload
@@ -87,6 +89,7 @@ class ImagingService:
         self._registry = registry
         self._keeper = Keeper(registry, policy, self._captures, log)
         self.tasks = Tasks(log)
+        self._referring = Referring(partial(access.digests, Role.SITE), partial(image_of_upload, self._store))
         self.watcher = Watcher(Adopter(self._store, log, self.scrub_rate), log)
         registry.subscribe(self._captures.device_changed)
         registry.subscribe(self._waker.device_changed)
@@ -140,7 +143,15 @@ class ImagingService:
         routes = APIRouter()
         routes.include_router(
             image_routes.router(
-                self._store, self.statistics, self._coverage, self._access, self._log, self.tasks, self.scrub_rate
+                self._store,
+                self.statistics,
+                self._coverage,
+                self._access,
+                self._log,
+                self.tasks,
+                self.scrub_rate,
+                self._referring,
+                self._transfers,
             )
         )
         routes.include_router(
@@ -165,6 +176,7 @@ class ImagingService:
         if fault:
             raise StartError(fault)
         conf = settings.conf
+        remotes = remotes_of(conf.remote_stores, conf.remote_store_token)
         backend = load_backend(
             conf.library_name, conf.state_directory, allow_overwrite=conf.allow_overwrite, stores=_stores(conf)
         )
@@ -172,6 +184,7 @@ class ImagingService:
             self._keeper.wire(backend)
         await self._store.put(backend)
         await self._keeper.started()
+        self._referring.remotes = remotes
         self._keeper.retired_days = conf.retired_days
         self._settings = settings
         self.hooks.adopt(conf.hook_directory)
@@ -195,11 +208,13 @@ class ImagingService:
     async def prepare(self, settings: ImagingSettings) -> Reload:
         if self._settings is not None and settings.conf.library_name != self._settings.conf.library_name:
             raise StartError("LIBRARY_NAME changes with a restart only: pbserv restart")
+        remotes = remotes_of(settings.conf.remote_stores, settings.conf.remote_store_token)
         stores = await self._store.prepare(_stores(settings.conf)) if self.running else None
-        return _ImagingReload(self, settings, stores)
+        return _ImagingReload(self, settings, stores, remotes)
 
-    def adopt(self, settings: ImagingSettings) -> None:
+    def adopt(self, settings: ImagingSettings, remotes: Remotes) -> None:
         self._settings = settings
+        self._referring.remotes = remotes
         self._store.allow_overwrite = settings.conf.allow_overwrite
         self._keeper.retired_days = settings.conf.retired_days
         self._watch()
@@ -218,7 +233,7 @@ class ImagingService:
         }
 
     def _log_request(self, record: RequestRecord) -> None:
-        tell = self._log.request if record.result in ("ok", "started") else self._log.warning
+        tell = self._log.request if record.result in ("ok", "started", "referred") else self._log.warning
         tell("imaging request", **record.fields())
 
 
@@ -234,13 +249,15 @@ def _stores(conf: PbservConf) -> StoresSettings:
 
 
 class _ImagingReload:
-    def __init__(self, service: ImagingService, settings: ImagingSettings, stores: Reload | None) -> None:
-        self._service, self._settings, self._stores = service, settings, stores
+    def __init__(
+        self, service: ImagingService, settings: ImagingSettings, stores: Reload | None, remotes: Remotes
+    ) -> None:
+        self._service, self._settings, self._stores, self._remotes = service, settings, stores, remotes
 
     def commit(self) -> None:
         if self._stores is not None:
             self._stores.commit()
-        self._service.adopt(self._settings)
+        self._service.adopt(self._settings, self._remotes)
 
     def abort(self) -> None:
         if self._stores is not None:

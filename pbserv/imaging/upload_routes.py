@@ -80,6 +80,7 @@ def _beginning(desk: Desk) -> APIRouter:
                  name="upload", responses=faults(507))  # fmt: skip
     async def begin(request: Request, name: str, body: UploadBody, response: Response) -> UploadModel:
         """Then PUT the parts of each item, complete each item, and commit with the manifest."""
+        desk.refer_upload(request, name, body.store)
         session = desk.store.open_session(
             name, store=body.store, overwrite=body.overwrite, size_bytes=body.bytes,
             owner=who(desk.allow(request, CHANGE)), asis=body.asis,

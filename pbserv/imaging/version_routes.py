@@ -13,7 +13,7 @@ from fastapi.responses import Response
 
 from pbserv.imaging.faults import WrongState
 from pbserv.imaging.guard import CHANGE
-from pbserv.imaging.image_bodies import RollbackBody, VersionNumber
+from pbserv.imaging.image_bodies import RollbackBody, ShownVersion, VersionNumber
 from pbserv.imaging.image_desk import Desk, api, told, who
 from pbserv.imaging.image_views import FramesModel, ImageDetails, VersionDetails, version_details
 from pbserv.imaging.layout import StoredImage
@@ -38,9 +38,10 @@ def _questions(desk: Desk) -> APIRouter:
     routes = api(TAG, desk.looking(), 400, 404, 422)
 
     @routes.get("/images/{name}/versions/{number}", summary="One version: its items, where it came from, when verified")
-    async def version(name: str, number: VersionNumber) -> VersionDetails:
+    async def version(request: Request, name: str, number: ShownVersion) -> VersionDetails:
+        desk.refer_download(request, name, number or None)
         image = desk.store.object(name)
-        found = image.version(number)
+        found = image.version(number or desk.store.info(name).version)
         return version_details(image, found, await _frames(desk, found.image))
 
     return routes

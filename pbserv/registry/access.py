@@ -52,6 +52,10 @@ class Access:
         self._roles.pop(mark, None)
         self._names.pop(mark, None)
 
+    def digests(self, role: Role) -> tuple[str, ...]:
+        """Of all tokens of exactly this role."""
+        return tuple(mark for mark, given in self._roles.items() if given is role)
+
     def authorize(self, token: str | None) -> Caller | None:
         """None when the token is missing or not ours. That a work's token is genuine does not say that it is active."""
         if not token or len(token) > 512:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import uvicorn
@@ -16,6 +17,7 @@ import uvicorn
 from pbserv.conf.places import StorePlace
 from pbserv.imaging.coverage import Coverage
 from pbserv.imaging.image_routes import router
+from pbserv.imaging.referring import NO_REMOTES, Referring, Remotes, image_of_upload
 from pbserv.imaging.slot import BackendSlot
 from pbserv.imaging.statistics import RequestRecord, Statistics
 from pbserv.imaging.stores import Stores, StoresSettings
@@ -86,8 +88,15 @@ def loopback_socket() -> socket.socket:
 
 
 @asynccontextmanager
-async def serving(root: Path, *, allow_overwrite: bool = False, free_floor_bytes: int = 0, idle_timeout_s: float = 60.0,
-                  backend: BackendSlot | None = None) -> AsyncIterator[Running]:  # fmt: skip
+async def serving(
+    root: Path,
+    *,
+    allow_overwrite: bool = False,
+    free_floor_bytes: int = 0,
+    idle_timeout_s: float = 60.0,
+    backend: BackendSlot | None = None,
+    remotes: Remotes = NO_REMOTES,
+) -> AsyncIterator[Running]:
     """``backend``: what is served in place of the store below ``root``."""
     place = StorePlace("main", root)
     settings = StoresSettings((place,), allow_overwrite=allow_overwrite, free_floor_bytes=free_floor_bytes)
@@ -96,8 +105,12 @@ async def serving(root: Path, *, allow_overwrite: bool = False, free_floor_bytes
     events = EventLines()
     statistics, coverage = Statistics(requests.append), Coverage()
     tasks = Tasks(events)
+    referring = Referring(lambda: [digest("the-site-token")], partial(image_of_upload, store))
+    referring.remotes = remotes
     await store.start()
-    routes = router(backend or store, statistics, coverage, Guard(), events, tasks)
+    routes = router(
+        backend or store, statistics, coverage, Guard(), events, tasks, referring=referring
+    )  # fmt: skip
     app = create_app([("", routes)], running=lambda _name: True, log=ServiceLog("pbserv"))
     listener = loopback_socket()
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1))

@@ -1,0 +1,73 @@
+"""Two running servers: one refers to the other for what belongs there; the commands follow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.process import Installed, command
+
+BODY = b"0123456789" * 200_000
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+    """The server that has the images."""
+    installed = Installed(tmp_path_factory.mktemp("lab"))
+    installed.set("pbserv.conf", ImageStores=f"lab={installed.state}/images", AllowImageOverwrite="YES")
+    installed.ok("start")
+    yield installed
+    installed.finish()
+
+
+@pytest.fixture(scope="module")
+def server(lab: Installed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+    """The one that is asked."""
+    installed = Installed(tmp_path_factory.mktemp("server"))
+    token = installed.place / "site.token"
+    token.write_text(lab.ok("token", "create", "site", "--role", "site"))
+    token.chmod(0o640)
+    installed.set("pbserv.conf", RemoteStores=f"lab={lab.url}", RemoteStoreToken=str(token))
+    installed.ok("start")
+    yield installed
+    installed.finish()
+
+
+def test_an_image_of_another_server_is_stored_and_fetched_there(
+    server: Installed, lab: Installed, tmp_path: Path
+) -> None:
+    said = server.ok("image", "register", "room", "--owner", "lab")
+    assert said == "image room registered; it belongs to store lab of another server\n"
+    source = tmp_path / "disk"
+    source.write_bytes(BODY)
+    assert "image room version 1" in server.ok("image", "upload", "room", str(source))
+    assert [image["name"] for image in lab.json("image", "list")] == ["room"]
+    assert server.json("image", "show", "room")["versions"] == []
+    server.ok("image", "download", "room", str(tmp_path / "back"))
+    assert (tmp_path / "back/file").read_bytes() == BODY
+    url, header = f"{server.url}/api/v1/images/room/items/file", f"Authorization: Bearer {server.token}"
+    command(["curl", "-sfL", "-H", header, "-o", str(tmp_path / "curl"), url])
+    assert (tmp_path / "curl").read_bytes() == BODY
+    told = server.json("statistics")
+    assert told["imaging_results"] == {"ok": 1, "referred": 2}, "registered; an upload, and curl's whole download"
+    assert (told["images_sent"], told["images_received"]) == (0, 0)
+    assert lab.json("statistics")["images_received"] == 1
+
+
+def test_what_is_wrong_with_the_token_is_said_before_anything_changes(server: Installed) -> None:
+    before = server.files["pbserv.conf"]["RemoteStoreToken"]
+    server.set("pbserv.conf", RemoteStoreToken="/no/such/token")
+    try:
+        refused = server.call("force-reload")
+        assert refused.returncode != 0
+        assert "RemoteStoreToken: /no/such/token" in refused.stderr + refused.stdout
+    finally:
+        server.set("pbserv.conf", RemoteStoreToken=before)
+    server.ok("force-reload")
+
+
+def test_an_owner_that_nobody_knows_is_refused(server: Installed) -> None:
+    refused = server.call("image", "register", "x", "--owner", "nowhere")
+    assert (refused.returncode, "RemoteStores" in refused.stderr) == (1, True)
