@@ -32,7 +32,7 @@ from pbserv.imaging.statistics import Statistics
 
 CHUNK_BYTES = 1024 * 1024
 ZERO_COPY = "http.response.zerocopysend"
-ZERO_COPY_BYTES = 32 * 1024 * 1024
+ZERO_COPY_BYTES = 128 * 1024 * 1024
 """At most in one message: so often is looked whether the store still runs, and so much counts at once."""
 CHECKSUM_HEADER = "x-checksum-sha256"
 

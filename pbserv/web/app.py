@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from fastapi import APIRouter, FastAPI, Request, params
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 
 from pbserv import __version__
@@ -55,6 +57,7 @@ def create_app(
     _own_routes(app)
     app.include_router(docs_routes.router(app.openapi))
     _error_handlers(app, log)
+    deque(iter_route_contexts(app.routes), maxlen=0)  # else the first request makes them, and TFTP waits 0.2 s for it
     return app
 
 

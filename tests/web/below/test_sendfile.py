@@ -18,6 +18,7 @@ import pytest
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from pbserv.imaging import transfer
 from pbserv.imaging.coverage import Coverage, Recipient
 from pbserv.imaging.manifest import print_manifest, single_file
 from pbserv.imaging.statistics import Statistics
@@ -318,8 +319,9 @@ async def test_a_file_that_shrinks_ends_the_connection_and_is_told(site: Site) -
     assert [event for event, _ in site.events.lines] == ["image unreadable"]
 
 
-async def test_a_store_that_stops_ends_its_downloads(site: Site) -> None:
-    await site.put(bytes(128 * MIB))
+async def test_a_store_that_stops_ends_its_downloads(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "ZERO_COPY_BYTES", 8 * MIB)
+    await site.put(bytes(64 * MIB))
 
     def read(stop: Callable[[], None]) -> int:
         with site.call() as raw:
@@ -332,7 +334,7 @@ async def test_a_store_that_stops_ends_its_downloads(site: Site) -> None:
 
     loop = asyncio.get_running_loop()
     stop = lambda: asyncio.run_coroutine_threadsafe(site.store.close(), loop).result(30)  # noqa: E731
-    assert await asyncio.to_thread(read, stop) < 128 * MIB
+    assert await asyncio.to_thread(read, stop) < 64 * MIB
     await until(lambda: len(site.ended) == 1)
     assert (site.ended[0][0], site.sent) == ("failed", 0)
     await site.store.start()
