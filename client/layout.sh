@@ -7,7 +7,7 @@
 flag() { [ "$(value "$1")" = 1 ]; }
 fact() { awk -v i="$1" -v k="$2" '$1 == i && $2 == k { print $3; exit }' "$WORK/$FACTS"; }
 number() { case "$1" in '' | *[!0-9]*) echo 0 ;; *) echo "$1" ;; esac; }
-grows() { case "$1" in partclone.ext[234] | partclone.xfs | partclone.btrfs | partclone.ntfs) return 0 ;; *) return 1 ;; esac; }
+grows() { case "$1" in partclone.ext[234] | partclone.extfs | partclone.xfs | partclone.btrfs | partclone.ntfs) return 0 ;; *) return 1 ;; esac; }
 field() { awk -v n="$2" -v f="$3" '$1 == n { print $f; exit }' "$WORK/$1"; } # FILE NUMBER FIELD
 
 grow_tools() { # KIND: refuses when this machine cannot let that file system grow

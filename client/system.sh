@@ -21,9 +21,9 @@ open_system() { # mounts the partition with a Linux or a Windows; sets SYSTEM an
 	mkdir -p "$WORK/mnt"
 	while read -r _ kind number _ <&4; do
 		case "$kind" in
-		partclone.ext[234] | partclone.xfs | partclone.btrfs)
+		partclone.ext[234] | partclone.extfs | partclone.xfs | partclone.btrfs)
 			target_node "$number"
-			mount -t "${kind#partclone.}" "$NODE" "$WORK/mnt" 2>"$WORK/mount.err" || { ERROR=$(last_line "$WORK/mount.err"); continue; }
+			mount -t "$(blkid -p -o value -s TYPE "$NODE")" "$NODE" "$WORK/mnt" 2>"$WORK/mount.err" || { ERROR=$(last_line "$WORK/mount.err"); continue; }
 			SYSTEM=linux
 			for ROOT in "$WORK/mnt" "$WORK/mnt/@" "$WORK/mnt/@rootfs" "$WORK/mnt/root"; do
 				[ ! -d "$ROOT/etc" ] || return 0
