@@ -36,6 +36,8 @@ def test_a_blank_machine_restores_it(lab: Lab, story: Story) -> None:
     seconds = lab.work(story.target, "restore", story.target.mac, IMAGE)
     note("uefi: restore, power-on to restart, s", seconds)
     same_disk(story.guest.path, story.target.disks[0])
+    order = story.target.boot_order
+    assert "pbserv disk" in order[order.index(next(entry for entry in order if "PXEv4" in entry)) + 1]
     assert lab.server.statistics() == Statistics(before.requests + 1, before.sent + 1, before.received)
 
 

@@ -45,6 +45,16 @@ def order_boot(path: Path, rank: Callable[[str], int]) -> list[str]:
     return [entries.get(number, "?") for number in numbers]
 
 
+def boot_order(path: Path) -> list[str]:
+    """The descriptions of the entries in BootOrder, in that order; nothing is changed."""
+    store = path.read_bytes()
+    entries = boot_entries(store)
+    for name, start, size in _variables(store):
+        if name == "BootOrder":
+            return [entries.get(number, "?") for number in struct.unpack_from(f"<{size // 2}H", store, start)]
+    raise NvramError(f"{path} has no BootOrder yet; the firmware writes it at its first start")
+
+
 def _variables(store: bytes) -> list[tuple[str, int, int]]:
     """Name, offset and size of the data of every valid variable."""
     found = []

@@ -24,7 +24,7 @@ from typing import IO
 
 from tests.support.disks import Firmware
 from tests.support.netns import Room, stop
-from tests.support.nvram import order_boot
+from tests.support.nvram import boot_order, order_boot
 
 OVMF_CODE = Path("/usr/share/OVMF/OVMF_CODE.fd")
 OVMF_VARS = Path("/usr/share/OVMF/OVMF_VARS.fd")
@@ -182,6 +182,11 @@ class Machine:
         first, second = ("PXEv4", "Misc Device") if self.network_first else ("Misc Device", "PXEv4")
         order_boot(self._vars, lambda entry: 0 if first in entry else 1 if second in entry else 2)
         return self._vars
+
+    @property
+    def boot_order(self) -> list[str]:
+        """What the firmware of this UEFI machine would try, in order."""
+        return boot_order(self._vars)
 
     def command_line(self) -> list[str]:
         """The emulator's command line, for messages too."""
