@@ -7,7 +7,7 @@ asked with a higher priority, or earlier, is passed by.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
@@ -126,13 +126,12 @@ class Queue:
             self._number += 1
             waiter = self._waiters[ask.device] = _Waiter(ask, now, self._number, now)
         waiter.ask, waiter.asked = ask, now
-        answers = self._answers()
-        reason = answers[ask.device][1]
+        reason = self._reason(ask.device)
         if not reason:
             del self._waiters[ask.device]
             self._slots[ask.device] = _Slot(ask, now)
             return Admitted(int(now - waiter.since))
-        found = self._waiting(answers)[ask.device]
+        found = self._place(waiter, reason)
         waiter.retry_s = found.retry_s
         return replace(found, first=first)
 
@@ -172,30 +171,38 @@ class Queue:
     def waiting(self, now: Instant) -> tuple[Waiting, ...]:
         """Who waits, in the order of the turns. One that fits by now is told so when it asks again."""
         self._forget(now)
-        return tuple(self._waiting(self._answers()).values())
+        total = Counter(_line(each) for each in self._waiters.values())
+        before: Counter[tuple[str, Direction]] = Counter()
+        found = []
+        for waiter, reason in self._turns():
+            line = _line(waiter)
+            before[line] += 1
+            retry_s, why = _retry_s(before[line]), reason or "its turn"
+            found.append(Waiting(waiter.ask, before[line], total[line], retry_s, why, waiter.since))
+        return tuple(found)
 
     def _forget(self, now: Instant) -> None:
-        self._slots = {each: slot for each, slot in self._slots.items() if now - slot.heard < SILENT_S}
-        self._waiters = {
-            each: waiter
-            for each, waiter in self._waiters.items()
-            if now - waiter.asked <= FORGOTTEN_AFTER * waiter.retry_s
-        }
+        for device in [each for each, slot in self._slots.items() if now - slot.heard >= SILENT_S]:
+            del self._slots[device]
+        for device in [each for each, w in self._waiters.items() if now - w.asked > FORGOTTEN_AFTER * w.retry_s]:
+            del self._waiters[device]
 
-    def _answers(self) -> dict[str, tuple[_Waiter, str]]:
+    def _turns(self) -> Iterator[tuple[_Waiter, str]]:
         """Each who waits, by turns, with the limit that stops it; empty: it may begin. Who may and has not asked yet
         has its place kept."""
         stores = Counter((slot.ask.store, slot.ask.direction) for slot in self._slots.values())
         sites = Counter(slot.ask.site for slot in self._slots.values())
-        found: dict[str, tuple[_Waiter, str]] = {}
-        for waiter in sorted(self._waiters.values(), key=lambda each: (-each.ask.priority, each.order)):
+        for waiter in sorted(self._waiters.values(), key=_turn):
             ask = waiter.ask
             reason = self._full(ask, stores, sites)
             if not reason:
                 stores[ask.store, ask.direction] += 1
                 sites[ask.site] += 1
-            found[ask.device] = (waiter, reason)
-        return found
+            yield waiter, reason
+
+    def _reason(self, device: str) -> str:
+        """What stops one who waits."""
+        return next(reason for waiter, reason in self._turns() if waiter.ask.device == device)
 
     def _full(self, ask: Ask, stores: Mapping[tuple[str, Direction], int], sites: Mapping[str, int]) -> str:
         limit, used = self.limits.of(ask.store, ask.direction), stores[ask.store, ask.direction]
@@ -206,17 +213,16 @@ class Queue:
             return f"site {ask.site}: {used} of {limit} jobs"
         return ""
 
-    def _waiting(self, answers: Mapping[str, tuple[_Waiter, str]]) -> dict[str, Waiting]:
-        total = Counter(_line(waiter) for waiter, _ in answers.values())
-        before: Counter[tuple[str, Direction]] = Counter()
-        found: dict[str, Waiting] = {}
-        for device, (waiter, reason) in answers.items():
-            before[_line(waiter)] += 1
-            position = before[_line(waiter)]
-            found[device] = Waiting(
-                waiter.ask, position, total[_line(waiter)], _retry_s(position), reason or "its turn", waiter.since
-            )
-        return found
+    def _place(self, waiter: _Waiter, reason: str) -> Waiting:
+        """Of one who waits, among those for the same store in the same direction."""
+        line, turn = _line(waiter), _turn(waiter)
+        turns = [_turn(each) for each in self._waiters.values() if _line(each) == line]
+        position = sum(each <= turn for each in turns)
+        return Waiting(waiter.ask, position, len(turns), _retry_s(position), reason or "its turn", waiter.since)
+
+
+def _turn(waiter: _Waiter) -> tuple[int, int]:
+    return -waiter.ask.priority, waiter.order
 
 
 def _line(waiter: _Waiter) -> tuple[str, Direction]:
