@@ -121,7 +121,7 @@ def wire(
     )
     is_running: Callable[[str], bool] = lambda name: not name or running[name].running  # noqa: E731
     tftp_runs: Callable[[], bool] = lambda: tftp.running  # noqa: E731
-    shortcut = Shortcut(tftp, policy, ranges.plan, logs.pbserv, tftp_runs, requests)
+    shortcut = Shortcut(tftp, policy, ranges.plan, logs.pbserv, tftp_runs, requests, virtual.path_of)
     app = create_app(
         [
             ("policy", boot_routes.router(policy, registry, tokens)),

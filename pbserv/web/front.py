@@ -16,7 +16,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
-from pbserv.web.shortcut import BEGINNING, MOST_REQUEST_BYTES, Shortcut
+from pbserv.web.shortcut import BEGINNINGS, MOST_REQUEST_BYTES, Shortcut
 
 FIRST_REQUEST_S: Final = 15
 
@@ -52,7 +52,7 @@ class Front(asyncio.Protocol):
             self._peer, self._local = client[0], server[0]
 
     def data_received(self, data: bytes) -> None:
-        if not data.startswith(BEGINNING) or len(data) > MOST_REQUEST_BYTES or not self._answer(data):
+        if not data.startswith(BEGINNINGS) or len(data) > MOST_REQUEST_BYTES or not self._answer(data):
             self._hand_on().data_received(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -79,7 +79,7 @@ class Front(asyncio.Protocol):
         self._answered_at = began
         state.total_requests += 1
         self.shortcut.ended(answer, self._peer, began, gone=transport.is_closing())
-        if answer.asked.close:
+        if answer.close:
             transport.close()
         return True
 

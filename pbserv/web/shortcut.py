@@ -21,28 +21,34 @@ from pbserv.log import ServiceLog
 from pbserv.web.boot_files_routes import BootFiles, Clients, Ending, media_type_of, shown_name
 from pbserv.web.requests_counted import Requests
 from pbserv.web.sending import FileSender, MadeContent, OpenFile, PlanRange, Source
+from pbserv.web.session_path import PathOf
 
 SMALL_BYTES: Final = 60 * 1024
 """With its head it is less than a connection's buffer takes at once: nobody needs to wait for a slow client."""
-BEGINNING: Final = b"GET /files/"
+BEGINNINGS: Final = (b"GET /files/", b"GET /s/")
 MOST_REQUEST_BYTES: Final = 2048
 _MOST_REMEMBERED: Final = 4096
 _MOST_BYTES: Final = 16 * 1024 * 1024
-_TARGET: Final = re.compile(rb"/files/([A-Za-z0-9._/+-]+)")
+_TARGET: Final = re.compile(rb"(/s/[A-Za-z0-9]+)?/files/([A-Za-z0-9._/+-]+)")
 _HARMLESS: Final = frozenset((b"host", b"user-agent", b"accept", b"accept-encoding", b"accept-language", b"connection"))
 _CONNECTIONS: Final = frozenset((b"close", b"keep-alive"))
 Headers = list[tuple[bytes, bytes]]
-_Identity = tuple[int, int, int, int, int]
+_Key = tuple[bytes, bool, int, int, int, int, int]
+"""Name, whether the connection ends, and whose bytes they are: device, inode, size and both times."""
 
 
 @dataclass(slots=True, eq=False)
 class Asked:
-    """What a request of exactly these bytes means. ``close``: the client wants no other answer on its connection."""
+    """What a request of exactly these bytes means. ``boot``: the path begins with the token of a boot.
+
+    ``close``: the client wants no other answer on its connection.
+    """
 
     request: bytes
     name: bytes
     path: str
     shown: str
+    boot: bool
     close: bool
 
 
@@ -50,14 +56,18 @@ class Asked:
 class Answer:
     """``data``: head and body. ``size_bytes``: of the body. ``defaults``: what was in force when it was made."""
 
-    asked: Asked
+    shown: str
+    close: bool
     data: bytes
     size_bytes: int
     defaults: Headers
 
 
 class Shortcut:
-    """``running``: whether the service of these files runs. Used from the event loop only; waits for nothing."""
+    """``running``: whether the service of these files runs. ``path_of``: as for :class:`SessionPath`.
+
+    Used from the event loop only; waits for nothing.
+    """
 
     def __init__(
         self,
@@ -67,14 +77,16 @@ class Shortcut:
         log: ServiceLog,
         running: Callable[[], bool],
         requests: Requests,
+        path_of: PathOf,
     ) -> None:
         self._files = files
         self._plan = plan
         self._running = running
         self._requests = requests
+        self._path_of = path_of
         self._ending = Ending(clients, log)
         self._asked: dict[bytes, Asked | None] = {}
-        self._answers: OrderedDict[tuple[Asked, _Identity], Answer] = OrderedDict()
+        self._answers: OrderedDict[_Key, Answer] = OrderedDict()
         self._held_bytes = 0
 
     def answer(self, request: bytes, peer: str, local: str, defaults: Headers) -> Answer | None:
@@ -86,45 +98,44 @@ class Shortcut:
         if asked is None or not self._running():
             return None
         try:
+            if asked.boot and self._path_of(asked.path[1:], peer) != f"files/{asked.shown}":
+                return None
             found = self._files.open(asked.name, peer, local)
         except (OSError, ValueError):  # the route asks again, and tells
             return None
         if isinstance(found, bytes):
-            return Answer(asked, self._head(asked, MadeContent(found), defaults) + found, len(found), defaults)
+            return self._whole(asked, MadeContent(found), found, defaults)
         fd, facts = found
         try:
-            key = (asked, (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns))
+            key = (asked.name, asked.close, facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns,
+                   facts.st_ctime_ns)  # fmt: skip
             answer = self._answers.get(key)
             if answer is None or answer.defaults is not defaults:
-                answer = self._made(key, fd, facts, defaults)
+                answer = self._made(asked, key, fd, facts, defaults)
         finally:
             os.close(fd)
         return answer
 
     def ended(self, answer: Answer, peer: str, began: float, *, gone: bool) -> None:
         """Tell and count; ``gone``: the connection was found broken. ``began`` by ``time.monotonic``."""
-        asked = answer.asked
-        self._requests.count(asked.path, "GET", 200)
+        self._requests.count("/files", "GET", 200)
         outcome, size = ("aborted", 0) if gone else ("completed", answer.size_bytes)
-        self._ending.tell(peer, "GET", asked.shown, 200, None, began, outcome, size, last=True)
+        self._ending.tell(peer, "GET", answer.shown, 200, None, began, outcome, size, last=True)
 
     def _read(self, request: bytes) -> Asked | None:
         if len(self._asked) >= _MOST_REMEMBERED:
             self._asked.clear()
-            self._answers.clear()
-            self._held_bytes = 0
         asked = self._asked[request] = _asked(request)
         return asked
 
-    def _made(self, key: tuple[Asked, _Identity], fd: int, facts: os.stat_result, defaults: Headers) -> Answer | None:
+    def _made(self, asked: Asked, key: _Key, fd: int, facts: os.stat_result, defaults: Headers) -> Answer | None:
         """None: not a small file, or one that is being written."""
         if facts.st_size > SMALL_BYTES or not stat.S_ISREG(facts.st_mode):
             return None
         body = os.pread(fd, facts.st_size + 1, 0)
         if len(body) != facts.st_size:
             return None
-        asked = key[0]
-        answer = Answer(asked, self._head(asked, OpenFile(-1, facts), defaults) + body, len(body), defaults)
+        answer = self._whole(asked, OpenFile(-1, facts), body, defaults)
         before = self._answers.pop(key, None)
         self._held_bytes += len(answer.data) - (len(before.data) if before is not None else 0)
         self._answers[key] = answer
@@ -132,6 +143,9 @@ class Shortcut:
             _key, oldest = self._answers.popitem(last=False)
             self._held_bytes -= len(oldest.data)
         return answer
+
+    def _whole(self, asked: Asked, source: Source, body: bytes, defaults: Headers) -> Answer:
+        return Answer(asked.shown, asked.close, self._head(asked, source, defaults) + body, len(body), defaults)
 
     def _head(self, asked: Asked, source: Source, defaults: Headers) -> bytes:
         """What the route's answer begins with, made in the same way: by its sender, and by h11."""
@@ -163,4 +177,6 @@ def _asked(request: bytes) -> Asked | None:
     connection = [value.lower() for name, value in headers if name == b"connection"]
     if len(connection) > 1 or not _CONNECTIONS.issuperset(connection):
         return None
-    return Asked(request, wanted[1], event.target.decode("ascii"), shown_name(wanted[1]), connection == [b"close"])
+    boot, name = wanted.groups()
+    close = connection == [b"close"]
+    return Asked(request, name, event.target.decode("ascii"), shown_name(name), boot is not None, close)

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from pbserv.imaging.ranges import plan
 from pbserv.log import ServiceLog
+from pbserv.policy.boots import split_path
 from pbserv.supervisor import Supervisor
 from pbserv.tftp.config import TftpConf
 from pbserv.tftp.service import TftpService
@@ -45,14 +46,19 @@ class Site:
         self.log_file = place / "pbserv.log"
         self.told: list[tuple[str, str, str, int]] = []
         self.denied = ""
+        self.shown: set[tuple[str, str]] = set()
         self.log = ServiceLog("pbserv")
         self.log.configure(3, self.log_file, 15, quiet=True)
         self.tftp = TftpService(self.log, self, self, {"old.0": "small"}, gate=self)
         self.requests = Requests()
         routers = [("tftp", files_router(self.tftp, self, plan, self.log))]
-        app = create_app(routers, running=lambda _name: self.tftp.running, log=self.log, requests=self.requests)
+        app = create_app(
+            routers, running=lambda _name: self.tftp.running, log=self.log, requests=self.requests, path_of=self.path_of
+        )
         self.supervisor = Supervisor((), self.log)
-        self.shortcut = Shortcut(self.tftp, self, plan, self.log, lambda: self.tftp.running, self.requests)
+        self.shortcut = Shortcut(
+            self.tftp, self, plan, self.log, lambda: self.tftp.running, self.requests, self.path_of
+        )
         self.quick = WebServer(app, self.supervisor.spawn, lambda: False, self.shortcut)
         self.plain = WebServer(app, self.supervisor.spawn, lambda: False)
 
@@ -60,7 +66,12 @@ class Site:
         return self.denied
 
     def path_of(self, name: str, peer: str) -> str:
-        return name
+        token, path = split_path(name)
+        if token == "theirs":
+            raise PermissionError("the token is another device's")
+        if token:
+            self.shown.add((token, peer))
+        return path
 
     def find(self, name: str, peer: str, local: str) -> bytes | None:
         return f"#!ipxe for {peer} at {local}\n".encode() if name == "boot.ipxe" else None
@@ -158,6 +169,9 @@ LAST = get(more=CLOSE)
         (get(more="Transfer-Encoding: chunked\r\n") + b"0\r\n\r\n", LAST),
         (get(more="Expect: 100-continue\r\nContent-Length: 0\r\n"), LAST),
         (get(version="1.0"),),
+        (get("/s/abc123/files/small"), get("/s/def456/files/small"), get("/s/abc123/files/none"), LAST),
+        (get("/s/theirs/files/small"), LAST),
+        (get("/s/abc123/files/boot.ipxe"), get("/s/abc123/client/x"), LAST),
         (get() + LAST,),
         (get() + get("/files/large") + get() + LAST,),
         (b"GET /files/sm", b"all HTTP/1.1\r\nHos", b"t: x\r\n\r\n", LAST),
@@ -175,9 +189,10 @@ async def test_every_answer_is_the_one_of_the_route(site: Site, pieces: tuple[by
     for web in (site.plain, site.quick):
         answers = await asyncio.to_thread(converse_slowly, web, pieces)
         await until(lambda web=web: idle(web))
-        seen = site.told.copy(), site.lines(), site.counted()
+        seen = site.told.copy(), site.lines(), site.counted(), site.shown.copy()
         found.append((answers, *seen))
         site.told.clear()
+        site.shown.clear()
         site.log_file.write_text("")
         site.requests._counts.clear()
     assert found[0] == found[1]
@@ -210,8 +225,10 @@ async def test_small_files_do_not_reach_the_route(site: Site, monkeypatch: pytes
         raise AssertionError("handed on")
 
     monkeypatch.setattr(Front, "_hand_on", hand_on)
-    answers = await asyncio.to_thread(converse_slowly, site.quick, (get(), get("/files/boot.ipxe"), LAST))
-    assert answers.count(b"HTTP/1.1 200 OK") == 3
+    answers = await asyncio.to_thread(
+        converse_slowly, site.quick, (get(), get("/s/a1/files/small"), get("/files/boot.ipxe"), LAST)
+    )
+    assert answers.count(b"HTTP/1.1 200 OK") == 4
     assert b"#!ipxe for 127.0.0.1 at 127.0.0.1\n" in answers
 
 
@@ -352,9 +369,12 @@ async def test_the_server_stops_at_once_when_connections_only_wait(site: Site) -
 
 @given(st.binary(max_size=200).map(lambda more: b"GET /files/" + more) | st.binary(max_size=100))
 @example(get())
+@example(get("/s/abc/files/x"))
 @example(b"GET /files/a HTTP/1.1\r\nHost: x\r\nConnection: close, close\r\n\r\n")
 def test_any_bytes_are_a_plain_request_or_the_routes(request: bytes) -> None:
     asked = _asked(request)
     if asked is not None:
-        assert request.startswith(b"GET /files/" + asked.name + b" HTTP/1.1\r\n")
+        before = asked.path.removesuffix(f"/files/{asked.shown}")
+        assert (before == "") is not asked.boot
+        assert request.startswith(b"GET %b/files/%b HTTP/1.1\r\n" % (before.encode(), asked.name))
         assert request.endswith(b"\r\n\r\n") or request.endswith(b"\n\n")
