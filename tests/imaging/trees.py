@@ -118,14 +118,27 @@ def partclone(part: Part, *options: str) -> bytes:
     return made.read_bytes()
 
 
+def used_equal(part: Part, raw: Path) -> None:
+    """Every block that partclone's bitmap says is used is the same in ``raw``."""
+    stream = saved(part)
+    blocks, size = int.from_bytes(stream[60:68], "little"), int.from_bytes(stream[84:88], "little")
+    bitmap = stream[110 : 110 + -(-blocks // 8)]
+    used = [block for block in range(blocks) if bitmap[block >> 3] >> (block & 7) & 1]
+    assert len(used) >= int.from_bytes(stream[76:84], "little") > 0
+    with raw.open("rb") as there, part.raw.open("rb") as here:
+        for block in used:
+            there.seek(block * size)
+            here.seek(block * size)
+            assert there.read(size) == here.read(size), f"block {block} differs"
+
+
 def blocks_equal(part: Part, stream: bytes, folder: Path) -> None:
     """Restores a partclone stream by partclone itself; what is used on the partition is then there, bit for bit."""
     raw = folder / "restored.raw"
     raw.unlink(missing_ok=True)
     empty(raw, part.size * 512)
     run("partclone.restore", "-q", "-f", "1", "-C", "-L", "/dev/null", "-s", "-", "-O", str(raw), stdin=stream)
-    again = Part(part.number, part.system, part.start, raw)
-    assert partclone(again, "-a", "0") == saved(part, "-a", "0")
+    used_equal(part, raw)
     if part.system == "ext4":
         run("e2fsck", "-fn", str(raw))
 
