@@ -10,6 +10,8 @@ import typer
 from pbserv.cli.images import Image, OneVersion, Title, app
 from pbserv.cli.shared import AsJson
 
+__all__ = ["app"]
+
 
 @app.command("import")
 def image_import(
