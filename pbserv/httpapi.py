@@ -20,6 +20,7 @@ BEARER: Final = HTTPBearer(auto_error=False, description="An API token (see: pbs
 """For the description of the API alone; :func:`requires` is what checks."""
 _Declared = Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)]
 _FAULTS: Final = {
+    307: "another server has it: Location, with a ticket for this image",
     400: "something in the request cannot be used",
     401: "no token came, or one that nobody gave out",
     403: "the token's role may not do this, or a rule of this server forbids it",

@@ -125,7 +125,7 @@ def _operations(desk: Desk) -> APIRouter:
         return told(await store.change(name, body.change(), before.etag if if_match else ""), response)
 
     @routes.put("/images/{name}", status_code=201, summary="Upload one file as an image; X-Checksum-SHA256 is verified",
-                responses=faults(408, 410, 507))  # fmt: skip
+                responses=faults(307, 408, 410, 507))  # fmt: skip
     async def upload(request: Request, name: str, overwrite: str = "0") -> ImageModel:
         """``overwrite=1`` makes a new version of an existing image where AllowImageOverwrite = YES."""
         if overwrite not in ("0", "1"):
@@ -151,8 +151,9 @@ def _items(desk: Desk) -> APIRouter:
     routes = api(TAG, FaultRoute, 400, 404, 422)
 
     @routes.get(
-        "/images/{name}/items/{item}", response_class=Response, summary="An item's stored bytes; ranges and resume"
-    )
+        "/images/{name}/items/{item}", response_class=Response, responses=faults(307),
+        summary="An item's stored bytes; ranges and resume",
+    )  # fmt: skip
     @routes.head("/images/{name}/items/{item}", response_class=Response, include_in_schema=False)
     async def item(request: Request, name: str, item: str, version: OneVersion = None) -> Response:
         return await desk.download(request, name, item, version)

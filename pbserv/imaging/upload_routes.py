@@ -77,7 +77,7 @@ def _beginning(desk: Desk) -> APIRouter:
     routes = api(TAG, desk.operations(), 400, 404, 409, 413, 422)
 
     @routes.post("/images/{name}/uploads", status_code=201, summary="Begin an upload in parts",
-                 name="upload", responses=faults(507))  # fmt: skip
+                 name="upload", responses=faults(307, 507))  # fmt: skip
     async def begin(request: Request, name: str, body: UploadBody, response: Response) -> UploadModel:
         """Then PUT the parts of each item, complete each item, and commit with the manifest."""
         desk.refer_upload(request, name, body.store)

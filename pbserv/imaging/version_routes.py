@@ -11,6 +11,7 @@ from typing import Final
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from pbserv.httpapi import faults
 from pbserv.imaging.faults import WrongState
 from pbserv.imaging.guard import CHANGE
 from pbserv.imaging.image_bodies import RollbackBody, ShownVersion, VersionNumber
@@ -37,7 +38,8 @@ def routers(desk: Desk) -> tuple[APIRouter, APIRouter]:
 def _questions(desk: Desk) -> APIRouter:
     routes = api(TAG, desk.looking(), 400, 404, 422)
 
-    @routes.get("/images/{name}/versions/{number}", summary="One version: its items, where it came from, when verified")
+    @routes.get("/images/{name}/versions/{number}", summary="One version: its items, where it came from, when verified",
+                responses=faults(307))  # fmt: skip
     async def version(request: Request, name: str, number: ShownVersion) -> VersionDetails:
         desk.refer_download(request, name, number or None)
         image = desk.store.object(name)

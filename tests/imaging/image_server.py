@@ -96,10 +96,16 @@ async def serving(
     idle_timeout_s: float = 60.0,
     backend: BackendSlot | None = None,
     remotes: Remotes = NO_REMOTES,
+    places: tuple[StorePlace, ...] = (),
+    upload_directories: tuple[Path, ...] = (),
 ) -> AsyncIterator[Running]:
-    """``backend``: what is served in place of the store below ``root``."""
-    place = StorePlace("main", root)
-    settings = StoresSettings((place,), allow_overwrite=allow_overwrite, free_floor_bytes=free_floor_bytes)
+    """``backend``: what is served in place of the stores; ``places``: these, in place of one below ``root``."""
+    settings = StoresSettings(
+        places or (StorePlace("main", root),),
+        allow_overwrite=allow_overwrite,
+        free_floor_bytes=free_floor_bytes,
+        upload_directories=upload_directories,
+    )
     store = Stores(settings, idle_timeout_s)
     requests: list[RequestRecord] = []
     events = EventLines()

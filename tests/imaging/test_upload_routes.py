@@ -16,6 +16,7 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pbserv.conf.places import StorePlace
 from pbserv.imaging.manifest import DiskFacts, Manifest, ManifestItem, print_manifest
 from tests.imaging.image_server import ADMIN, bearer_of, files_below, serving, sha256, until
 
@@ -247,6 +248,36 @@ async def test_a_connection_that_breaks_in_a_part_leaves_the_parts_before_it(ser
     await client.post(f"/uploads/{upload}/items/p1/complete", json={"parts": 2})
     assert (await commit(client, upload, manifest(("p1", "file", (PART, LAST))))).status_code == 201
     assert (await client.get("/images/x/items/p1")).content == PART + LAST
+
+
+async def test_stores_have_limits_of_their_own(tmp_path):
+    places = (
+        StorePlace("main", tmp_path / "main"), StorePlace("small", tmp_path / "small", quota=8 << 20),
+        StorePlace("closed", tmp_path / "closed"),
+    )  # fmt: skip
+    open_ones = (tmp_path / "main", tmp_path / "small")
+    async with (
+        serving(tmp_path, places=places, upload_directories=open_ones) as server,
+        httpx.AsyncClient(headers=ADMIN, base_url=server.api) as client,
+    ):
+        announced = await client.post("/images/x/uploads", json={"store": "small", "bytes": 9 << 20})
+        assert (announced.status_code, "quota" in announced.json()["error"]) == (507, True), announced.text
+        closed = await client.post("/images/x/uploads", json={"store": "closed"})
+        assert (closed.status_code, "UploadDirectories" in closed.json()["error"]) == (403, True), closed.text
+        large = random.Random(8).randbytes(3 << 20)
+        upload = await begin(client, store="small")
+        assert (await put(client, upload, 1, large)).status_code == 200
+        full = await put(client, upload, 2, large[::-1])
+        assert (full.status_code, "quota" in full.text) == (507, True), full.text
+        assert (await client.get(f"/uploads/{upload}")).json()["items"]["p1"]["next_part"] == 2
+        assert (await put(client, upload, 2, LAST)).status_code == 200, "what fits still goes in"
+        await client.post(f"/uploads/{upload}/items/p1/complete", json={"parts": 2})
+        made = await commit(client, upload, manifest(("p1", "file", (large, LAST))))
+        assert (made.status_code, made.json()["store"]) == (201, "small")
+        assert [image["name"] for image in (await client.get("/images?store=small")).json()["images"]] == ["x"]
+        assert (await client.get("/images?store=main")).json() == {"images": []}
+        used = {store["name"]: store["used_bytes"] for store in (await client.get("/stores")).json()["stores"]}
+        assert used["small"] >= len(large + LAST) > used["main"]
 
 
 BODIES = st.one_of(
