@@ -135,27 +135,55 @@ async def _run(path: Path, event: str, facts: Facts) -> _Ended:
     except OSError as fault:
         return _Ended(None, f"{path} cannot be started: {fault.strerror}")
     try:
-        async with asyncio.timeout(LIMIT_S):
-            said = await _talk(process, json.dumps({"event": event, **facts}).encode())
-            return _Ended(await process.wait(), said)
+        async with asyncio.timeout(LIMIT_S), asyncio.TaskGroup() as group:
+            said = group.create_task(_listen(process.stderr))
+            group.create_task(_tell(process.stdin, json.dumps({"event": event, **facts}).encode()))
+            await _exited(process.pid)
+            _end(process)  # what it left running would keep its stderr open
+            code = await process.wait()
+        return _Ended(code, said.result())
     except TimeoutError:
         return _Ended(None, f"{path} took longer than {LIMIT_S:.0f} s and was ended")
     finally:
-        with contextlib.suppress(ProcessLookupError):  # also what it left running
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+        if process.returncode is None:
+            _end(process)
+            await process.wait()
 
 
-async def _talk(process: asyncio.subprocess.Process, text: bytes) -> str:
-    """Give it the event; the first line that it says."""
-    if process.stdin is None or process.stderr is None:
-        return ""
+async def _exited(pid: int) -> None:
+    """The program itself has ended. ``Process.wait`` waits, by the kind of loop, for all that has its stderr, too."""
+    try:
+        watched = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    loop, over = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(watched, over.set)
+    try:
+        await over.wait()
+    finally:
+        loop.remove_reader(watched)
+        os.close(watched)
+
+
+def _end(process: asyncio.subprocess.Process) -> None:
+    """With all that it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+async def _tell(stdin: asyncio.StreamWriter | None, text: bytes) -> None:
+    if stdin is None:
+        return
     with contextlib.suppress(ConnectionError):  # it does not read
-        process.stdin.write(text)
-        await process.stdin.drain()
-        process.stdin.close()
+        stdin.write(text)
+        await stdin.drain()
+    stdin.close()
+
+
+async def _listen(stderr: asyncio.StreamReader | None) -> str:
+    """The first line that it says."""
     said = bytearray()
-    while block := await process.stderr.read(_MOST):
+    while stderr is not None and (block := await stderr.read(_MOST)):
         said += block[: _MOST - len(said)]
     lines = said.decode("utf-8", "replace").splitlines()
     line = next((each.strip() for each in lines if each.strip()), "")

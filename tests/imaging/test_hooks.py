@@ -106,6 +106,12 @@ def _gone(group: int) -> None:
     pytest.fail("something of the hook still runs")
 
 
+async def test_what_it_leaves_running_is_ended_with_it(tmp_path: Path, made: Hooks) -> None:
+    put(tmp_path, "before-job", f"echo $$ >{tmp_path}/pid; sleep 1000 & echo no >&2; exit 1")
+    assert await made.ask("before-job", {}) == "before-job: no"
+    await asyncio.to_thread(_gone, int((tmp_path / "pid").read_text()))
+
+
 async def test_one_that_never_reads_and_never_stops_talking_is_bounded(
     tmp_path: Path, made: Hooks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
