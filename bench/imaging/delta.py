@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.imaging.extents import FOLDER, Row, measure, result, table, whole_stream
-from bench.imaging.rootfs import MAKE, changed_bytes, upgraded
+from bench.imaging.rootfs import MAKE, changed_bytes, private_mounts, upgraded
 from pbserv.imaging.reframe import EXTENT_BYTES
 
 LIMIT = 3.0
@@ -29,6 +29,7 @@ def main() -> int:
     if os.geteuid():
         print("root rights are needed: loop devices", file=sys.stderr)
         return 2
+    private_mounts()
     rows, packages = list[Row](), dict[str, Sequence[str]]()
     for file_system in options.file_systems.split(","):
         for upgrade in upgraded(options.folder, file_system):

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bench.imaging.rootfs import MAKE, Capture, Upgrade, changed_bytes, upgraded
+from bench.imaging.rootfs import MAKE, Capture, Upgrade, changed_bytes, private_mounts, upgraded
 from bench.page import text
 from pbserv.imaging.frames.cut import PartcloneCutter
 from pbserv.imaging.frames.delta import missing, unshared
@@ -156,6 +156,7 @@ def main() -> int:
     if os.geteuid():
         print("root rights are needed: loop devices", file=sys.stderr)
         return 2
+    private_mounts()
     rows, packages = _before(options.json)
     done = {(row.file_system, row.upgrade, row.extent_bytes) for row in rows}
     for file_system in options.file_systems.split(","):

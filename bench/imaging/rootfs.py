@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -32,12 +33,17 @@ SIZE_BYTES = 6 << 30
 AGED_BYTES = 4 << 30
 AGED = "ext4-aged"
 """ext4 that was filled to the last block with small files, half of which went again: an upgrade lands in the holes."""
+FEW = "ext4-few"
+FEW_PACKAGES = ("openssl", "libssl3", "tzdata", "ca-certificates")
+"""The small daily upgrade; the lists of packages are fetched before the first capture."""
 MAKE = {
+    FEW: ("mkfs.ext4", "-q", "-F"),
     AGED: ("mkfs.ext4", "-q", "-F"),
     "ext4": ("mkfs.ext4", "-q", "-F"),
     "xfs": ("mkfs.xfs", "-q", "-f"),
     "btrfs": ("mkfs.btrfs", "-q", "-f"),
 }
+_PRIVATE = "PBSERV_BENCH_PRIVATE_MOUNTS"
 _NICE = ("nice", "-n", "10")
 
 
@@ -70,10 +76,17 @@ class Upgrade:
     packages: tuple[str, ...]
 
 
+def private_mounts() -> None:
+    """Start this program again with mounts of its own: who copies ours keeps a file system mounted that we capture."""
+    if os.environ.get(_PRIVATE) != "yes":
+        os.environ[_PRIVATE] = "yes"
+        os.execvp("unshare", ["unshare", "--mount", sys.executable, *sys.orig_argv[1:]])
+
+
 def upgraded(folder: Path, file_system: str) -> list[Upgrade]:
     """Make the versions below ``folder``, or take those that are there: the first against each later one."""
     folder.mkdir(parents=True, exist_ok=True)
-    steps = STEPS[:1] if file_system == AGED else STEPS  # there is no room for a second kernel
+    steps = {AGED: STEPS[:1], FEW: ("four packages",)}.get(file_system, STEPS)  # AGED: no room for a second kernel
     streams = [folder / f"{file_system}.{number}" for number in range(len(steps) + 1)]
     said = folder / f"{file_system}.packages.json"
     if not said.exists():
@@ -124,6 +137,8 @@ def _make(folder: Path, file_system: str, steps: Sequence[str], streams: Sequenc
             before = _packages(root)
             if file_system == AGED:
                 _age(root / "srv")
+            if file_system == FEW:
+                _upgrade(root, "")
         _capture(device, file_system, streams[0])
         changed = {}
         for step, stream in zip(steps, streams[1:], strict=True):
@@ -163,9 +178,12 @@ def _upgrade(root: Path, step: str) -> None:
             mounts.callback(_run, "umount", str(root / place))
         inside = (*_NICE, "chroot", str(root))
         apt = (*inside, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q")
-        _run(*inside, "apt-mark", "hold" if step == "packages" else "unhold", KERNEL)
+        _run(*inside, "apt-mark", "unhold" if step == STEPS[1] else "hold", KERNEL)
         _run(*apt, "update")
-        _run(*apt, "-y", "-o", "Dpkg::Options::=--force-confold", "dist-upgrade")
+        if step in STEPS:
+            _run(*apt, "-y", "-o", "Dpkg::Options::=--force-confold", "dist-upgrade")
+        elif step:
+            _run(*apt, "-y", "install", "--only-upgrade", *FEW_PACKAGES)
         _run(*apt, "clean")
 
 
