@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Protocol
 
 from pbserv.imaging.faults import DamagedImage, StoreClosed, UnknownImage
-from pbserv.imaging.import_plan import PlannedItem
+from pbserv.imaging.import_plan import VIRTUAL, PlannedItem
 from pbserv.imaging.importing import survey
-from pbserv.imaging.inspection import InspectionError
+from pbserv.imaging.inspection import InspectionError, inspect
 from pbserv.imaging.layout import StoredImage
 from pbserv.imaging.manifest import DiskFacts, Fact, Manifest, ManifestItem
 from pbserv.imaging.objects import ImageObject, ImageVersion, StoreFacts
@@ -162,10 +162,11 @@ def remove_own_locks(directory: Path) -> list[str]:
 
 def _planned(path: Path) -> tuple[PlannedItem, DiskFacts]:
     """What the file is, by its content; raises InspectionError. Blocking."""
+    tool = inspect(path)[0].found.tool
+    if tool in VIRTUAL:  # and no program is started for what anybody may have dropped
+        raise InspectionError(f"{path}: a disk of a virtual machine ({tool}): pbserv image import takes it")
     (plan,) = survey(path).plans
     (item,) = plan.items
-    if item.virtual:
-        raise InspectionError(f"{path}: a disk of a virtual machine ({item.virtual}): pbserv image import takes it")
     if len(item.volumes) > 1:
         raise InspectionError(f"{path}: in volumes: pbserv image import joins them")
     return item, plan.disk

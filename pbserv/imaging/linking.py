@@ -10,6 +10,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import secrets
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -34,12 +35,13 @@ def link_in(layout: Layout, file: Path, image: str, manifest: Manifest, signing:
     incoming = incoming_name(image)
     folder = layout.make_incoming(image, incoming)
     counted = 0
+    copied: os.stat_result | None = None
     try:
         with filesystem_faults(f"image {image}: taking {file.name}"):
             if not _linked(layout, file, folder, item.name, item.stored_bytes):
                 layout.usage.charge(item.stored_bytes)
                 counted = item.stored_bytes
-                _copied(file, folder, item.name, item.sha256)
+                copied = _copied(file, folder, item.name, item.sha256)
             if os.stat(item.name, dir_fd=folder, follow_symlinks=False).st_size != item.stored_bytes:
                 raise ChecksumMismatch(f"{file}: was replaced while it was taken; it is looked at again")
             os.fsync(folder)
@@ -54,13 +56,30 @@ def link_in(layout: Layout, file: Path, image: str, manifest: Manifest, signing:
             lambda about, number: signing.signed(about, number, digest, at),
         )
         layout.usage.count(layout.size_of(image, made.version) - counted)
-        return made
     except BaseException:
         layout.usage.count(-counted)
         layout.remove_incoming(incoming)
         raise
     finally:
         os.close(folder)
+    if copied is not None:
+        with contextlib.suppress(OSError):  # then there are two: the file, and the version
+            _exchange(file, layout.root / image / str(made.version) / item.name, copied)
+    return made
+
+
+def _exchange(file: Path, copy: Path, copied: os.stat_result) -> None:
+    """The file becomes a second name of its copy: so the room is needed once, and it goes when the version goes.
+
+    Not where another file came in its place meanwhile.
+    """
+    new = file.with_name(f".{file.name}.{secrets.token_hex(4)}.new")
+    os.link(copy, new)
+    now = os.lstat(file)
+    if (now.st_dev, now.st_ino, now.st_mtime_ns) == (copied.st_dev, copied.st_ino, copied.st_mtime_ns):
+        os.rename(new, file)
+    else:
+        os.unlink(new)
 
 
 def _linked(layout: Layout, file: Path, folder: int, name: str, size: int) -> bool:
@@ -78,11 +97,13 @@ def _linked(layout: Layout, file: Path, folder: int, name: str, size: int) -> bo
     return True
 
 
-def _copied(file: Path, folder: int, name: str, sha256: str) -> None:
+def _copied(file: Path, folder: int, name: str, sha256: str) -> os.stat_result:
+    """What the file was when it was copied; the copy has its time and its mode, but for what only owners may."""
     made = hashlib.sha256()
     source = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     with contextlib.ExitStack() as closing:
         closing.callback(os.close, source)
+        facts = os.fstat(source)
         target = os.open(name, CREATE, 0o640, dir_fd=folder)
         closing.callback(os.close, target)
         while block := os.read(source, _BLOCK):
@@ -90,6 +111,9 @@ def _copied(file: Path, folder: int, name: str, sha256: str) -> None:
             view = memoryview(block)
             while view:
                 view = view[os.write(target, view) :]
+        os.fchmod(target, facts.st_mode & 0o644 | 0o600)
+        os.utime(target, ns=(facts.st_atime_ns, facts.st_mtime_ns))
         os.fsync(target)
     if made.hexdigest() != sha256:
         raise ChecksumMismatch(f"{file}: was written to while it was copied; it is looked at again")
+    return facts

@@ -170,7 +170,7 @@ async def test_what_is_no_image_stays_invisible(tmp_path: Path, image: bytes) ->
             (b"nothing that is known" * 100, "no image that is known"),
             (b"", "empty"),
             (image[:200], "copy it again"),
-            (b"QFI\xfb\0\0\0\3" + bytes(12) + b"\0\0\0\x10" + bytes(8) + bytes(200), "image"),
+            (b"QFI\xfb\0\0\0\3" + bytes(12) + b"\0\0\0\x10" + bytes(8) + bytes(200), "pbserv image import takes it"),
         ):
             path = drop(tmp_path, content)
             with pytest.raises(PbservError, match=why):
@@ -199,18 +199,28 @@ async def test_a_full_quota_and_a_refused_link(tmp_path: Path, image: bytes, mon
         assert os.listdir(tmp_path / ".incoming") == []
         store.store("main").rules = StoreRules(floor_bytes=0)
 
-        def refused(*_arguments: object, **_options: object) -> None:
-            raise PermissionError(errno.EPERM, "Operation not permitted")
+        link = os.link
+
+        def refused(source: Path, *arguments: str, **options: int) -> None:
+            if source == tmp_path / "lab.img":
+                raise PermissionError(errno.EPERM, "Operation not permitted")
+            link(source, *arguments, **options)
 
         monkeypatch.setattr(linking.os, "link", refused)
         path = drop(tmp_path, image)
+        os.utime(path, ns=(10**18, 10**18))
         await adopt(store, path)
         assert stored(tmp_path, store).read_bytes() == image
-        assert not os.path.samefile(path, stored(tmp_path, store))
+        assert os.path.samefile(path, stored(tmp_path, store))  # the copy has taken its place
+        assert path.stat().st_mtime_ns == 10**18
+        used = store.stores()[0].used_bytes
+        assert len(image) <= used < 2 * len(image)
         await adopt(store, path)
         (tmp_path / "lab.img.sum").unlink()
-        await adopt(store, path)  # it is known by its bytes then
+        await adopt(store, path)
         assert store.versions("lab") == (1,)
+        await store.delete("lab")
+        assert not list(tmp_path.glob("*lab*"))
 
 
 async def test_a_file_that_is_exchanged_while_it_is_taken(tmp_path: Path, image: bytes) -> None:
