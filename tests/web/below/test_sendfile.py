@@ -211,6 +211,16 @@ async def test_requests_on_one_connection_also_when_they_come_at_once(site: Site
     assert site.sent == 2
 
 
+async def test_old_http_and_who_wants_the_connection_closed(site: Site, tmp_path: Path) -> None:
+    await site.put(BODY)
+    for options in (["--http1.0"], ["-H", "Connection: close"], ["--http1.0", "-r", "7-"]):
+        target = tmp_path / "target"
+        assert await curl("-f", *options, "-o", str(target), site.url) == 0
+        assert target.read_bytes() == BODY[7 if "-r" in options else 0 :]
+    assert site.threads == 1
+    await until(lambda: [result for result, _ in site.ended] == ["ok"] * 3)
+
+
 async def test_a_client_that_may_go_goes_at_once(site: Site) -> None:
     """It has everything, and closes before the server has heard of the last acknowledgement."""
     await site.put(BODY)
