@@ -44,9 +44,9 @@ class Upload:
 
     @classmethod
     def resume(cls, api: Api, image: str) -> Upload | None:
-        """The upload of this image that broke off, None where there is none; those of devices are not in question."""
+        """The upload of this image that somebody began in parts, None where there is none."""
         found = [each for each in api.get("/uploads")["uploads"] if each["image"] == image]
-        mine = next((each for each in found if not each["owner"].startswith("job:")), None)
+        mine = next((each for each in found if each["owner"].startswith("token:")), None)
         return None if mine is None else cls(api, mine)
 
     def next_part(self, item: str) -> int:
