@@ -157,7 +157,9 @@ def main() -> int:
         print("root rights are needed: loop devices", file=sys.stderr)
         return 2
     private_mounts()
-    rows, packages = _before(options.json)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    state = options.folder / "extents.json"
+    rows, packages = _before(state)
     done = {(row.file_system, row.upgrade, row.extent_bytes) for row in rows}
     for file_system in options.file_systems.split(","):
         for upgrade in upgraded(options.folder, file_system):
@@ -170,13 +172,14 @@ def main() -> int:
                 with tempfile.TemporaryDirectory(dir=options.folder) as folder:
                     rows.append(measure(upgrade, size, whole, changed, Path(folder)))
                 print(table(rows[-1:]), flush=True)
-                options.json.write_text(json.dumps(result(rows, packages), indent=1) + "\n")
+                state.write_text(json.dumps(result(rows, packages)))
     print(table(rows))
+    options.json.write_text(json.dumps(result(rows, packages), indent=1) + "\n")
     return 0
 
 
 def _before(path: Path) -> tuple[list[Row], dict[str, Sequence[str]]]:
-    """The rows of a run that did not come to its end; delete the file to measure everything again."""
+    """The rows of a run that did not come to its end; empty the folder to measure everything again."""
     if not path.exists():
         return [], {}
     found = json.loads(path.read_text())
