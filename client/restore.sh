@@ -17,7 +17,8 @@ read_manifest() { # fetches it and checks that this script understands every lin
 		sfdisk | boot | raw | swap) ;;
 		partclone.*) command -v partclone.restore >/dev/null || die 'partclone is not installed here' ;;
 		ntfsclone) command -v ntfsclone >/dev/null || die 'ntfsclone is not installed here' ;;
-		partimage | fsarchiver | disk) die "item $name is of kind $kind, which the client cannot write: convert the image on the server" ;;
+		disk) die "item $name is of kind $kind, which the client cannot write: convert the image on the server (pbserv image convert)" ;;
+		partimage | fsarchiver) die "item $name is of kind $kind, which this client cannot write: restore it with $kind itself and capture it here" ;;
 		file | tree | kernel | initrd) die "item $name is of kind $kind: this image cannot be restored to a disk" ;;
 		*) die "item $name is of unknown kind $kind" ;;
 		esac
