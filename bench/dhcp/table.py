@@ -31,9 +31,7 @@ def tables(results: Results) -> list[tuple[str, Lines]]:
     found: list[tuple[str, Lines]] = []
     if results.get("rows"):
         found.append(("Replies per second; wait, median and p99; lost: medians of the rounds", _rows(results["rows"])))
-        title = (
-            "CPU time of the server per reply; idle share of the load generator; p99 of the warm-up (left out)"
-        )
+        title = "CPU time of the server per reply; idle share of the load generator; p99 of the warm-up (left out)"
         found.append((title, _cpu(results["rows"])))
     if results.get("replay"):
         found.append(("Machines switched on within a second, until the last one has ...", _replay(results["replay"])))

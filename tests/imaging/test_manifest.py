@@ -33,7 +33,9 @@ items = st.builds(
     name=st.from_regex(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", fullmatch=True).filter(
         lambda name: name not in ("manifest", "facts", "-") and not name.endswith(".pbx")
     ),
-    kind=st.sampled_from(["sfdisk", "boot", "partclone.ntfs", "partclone.btrfs", "raw", "swap", "file", "tree", "disk"]),
+    kind=st.sampled_from(
+        ["sfdisk", "boot", "partclone.ntfs", "partclone.btrfs", "raw", "swap", "file", "tree", "disk"]
+    ),
     partition=st.integers(0, 1024),
     stored_bytes=numbers,
     sha256=st.from_regex(r"[0-9a-f]{64}", fullmatch=True),
