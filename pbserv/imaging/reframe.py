@@ -20,7 +20,8 @@ from typing import Final, ParamSpec, TypeVar
 from pbserv.imaging.faults import ChecksumMismatch, DraftGone, ImagingFault, StoreClosed, UploadStalled, WrongPart
 from pbserv.imaging.frames.checkpoint import Checkpoint, Received, StoredItem
 from pbserv.imaging.frames.index import Stream
-from pbserv.imaging.frames.intake import Charge, Intake, PartDone, check_free_name, read_state, working_files
+from pbserv.imaging.frames.intake import Charge, Intake, PartDone
+from pbserv.imaging.frames.sidecars import check_free_name, read_state, working_files
 from pbserv.imaging.frames.spool import Spool
 from pbserv.imaging.frames.writer import Reuse
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from pbserv.imaging.durable import filesystem_faults
@@ -20,25 +20,32 @@ from pbserv.imaging.faults import (
     BadStream,
     DamagedImage,
     DraftGone,
-    InvalidName,
     ShortBody,
     StoreClosed,
     WrongPart,
 )
 from pbserv.imaging.formats.partclone import HEADER_BYTES
-from pbserv.imaging.frames.checkpoint import Checkpoint, Received, StoredItem, decode, encode
+from pbserv.imaging.frames.checkpoint import Checkpoint, Received, StoredItem
 from pbserv.imaging.frames.cut import PIECE_BYTES
 from pbserv.imaging.frames.index import HEADER_BYTES as INDEX_HEADER_BYTES
 from pbserv.imaging.frames.index import RECORD_BYTES, Stream
 from pbserv.imaging.frames.pipeline import Answer, Pipeline, facts_of, stream_of
+from pbserv.imaging.frames.sidecars import (
+    HEAD,
+    INDEX,
+    STATE,
+    open_file,
+    read_part,
+    unlink,
+    working_files,
+    write_part,
+    write_state,
+)
 from pbserv.imaging.frames.spool import Spool
 from pbserv.imaging.frames.uncompress import Uncompressor, compression_of
-from pbserv.imaging.frames.writer import FrameWriter, Point, Reuse, write_all
+from pbserv.imaging.frames.writer import FrameWriter, Point, Reuse
 
-_PART: Final = struct.Struct("<32sQ")
 _BLOCK_BYTES: Final = 1 << 20
-_OPEN: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-_INDEX, _HEAD, _STATE, _PARTS = ".pbx", ".head", ".state", ".parts"
 
 Charge = Callable[[int], None]
 
@@ -52,21 +59,6 @@ class PartDone:
     size_bytes: int
     sha256: str
     received_bytes: int
-
-
-def working_files(name: str) -> tuple[str, ...]:
-    """Names beside an item that are of no use once it is complete and its version is published."""
-    return (name + _STATE, name + _HEAD, name + _PARTS)
-
-
-def check_free_name(name: str) -> str:
-    """``name`` itself unless it ends as the files beside an item do; raises InvalidName."""
-    if name.endswith((_INDEX, _HEAD, _STATE, _PARTS)):
-        raise InvalidName(
-            f"{name[:80]!r} cannot be the name of an item: names in {_INDEX}, {_HEAD}, {_STATE} or {_PARTS} are the "
-            "store's own"
-        )
-    return name
 
 
 class Intake:
@@ -204,8 +196,8 @@ class Intake:
             self._let_go()
             if self._point.complete is None:
                 self._remove_working()
-                for name in (self._base, self._base + _INDEX):
-                    self._unlink(name)
+                for name in (self._base, self._base + INDEX):
+                    unlink(self._folder_fd, name)
                 self._ask(-self._spent)
             self._close_folder()
 
@@ -260,10 +252,10 @@ class Intake:
         writer, pipeline = self._open_pipeline()
         writer.checkpoint()
         pipeline.sync()
-        self._write_part(number, body)
+        write_part(self._folder_fd, self._base, number, body.sha256.digest(), body.size_bytes)
         point = replace(pipeline.point(self._point), part=number)
         point = replace(point, received_bytes=self._point.received_bytes + body.size_bytes)
-        self._write_state(point)
+        write_state(self._folder_fd, self._base, point)
         self._point = point
 
     def _again(self, number: int, digest: bytes) -> PartDone:
@@ -271,7 +263,7 @@ class Intake:
         if not 1 <= number <= self._point.part:
             raise WrongPart(f"item {self.name}: part {number} came, part {following} is next", following)
         with filesystem_faults(f"item {self.name}"):
-            stored, size = self._read_part(number)
+            stored, size = read_part(self._folder_fd, self._base, number)
         if stored != digest:
             raise WrongPart(
                 f"item {self.name}: part {number} arrived before with other bytes; part {following} is next", following
@@ -284,27 +276,6 @@ class Intake:
     def _count(self, parts: int | None) -> None:
         if parts is not None and parts != self._point.part:
             raise ShortBody(f"item {self.name}: {self._point.part} parts arrived, {parts} were sent")
-
-    def _write_part(self, number: int, body: Spool) -> None:
-        with self._file(self._base + _PARTS) as fd:
-            write_all(fd, _PART.pack(body.sha256.digest(), body.size_bytes), (number - 1) * _PART.size)
-            os.fdatasync(fd)
-
-    def _read_part(self, number: int) -> tuple[bytes, int]:
-        with self._file(self._base + _PARTS) as fd:
-            data = os.pread(fd, _PART.size, (number - 1) * _PART.size)
-        if len(data) != _PART.size:
-            raise DamagedImage(f"item {self.name}: the list of its parts is too short; send the item anew")
-        digest, size = _PART.unpack(data)
-        return digest, size
-
-    def _write_state(self, point: Checkpoint) -> None:
-        new = self._base + _STATE + ".new"
-        with self._file(new, os.O_TRUNC) as fd:
-            write_all(fd, encode(point), 0)
-            os.fsync(fd)
-        os.rename(new, self._base + _STATE, src_dir_fd=self._folder_fd, dst_dir_fd=self._folder_fd)
-        os.fsync(self._folder_fd)
 
     # both
 
@@ -355,7 +326,7 @@ class Intake:
         if self._writer is None:
             if not point.part:
                 self._remove_working()
-            item, index = self._open(self._base), self._open(self._base + _INDEX)
+            item, index = open_file(self._folder_fd, self._base), open_file(self._folder_fd, self._base + INDEX)
             self._fds += [item, index]
             if os.fstat(item).st_size < point.stored_bytes or (
                 point.frames and os.fstat(index).st_size < INDEX_HEADER_BYTES + point.frames * RECORD_BYTES
@@ -365,7 +336,9 @@ class Intake:
             os.ftruncate(index, INDEX_HEADER_BYTES + point.frames * RECORD_BYTES)
             stream = point.stream or Stream.PIECES
             self._writer = FrameWriter(item, index, stream, point.level, charge=self.reserve, reuse=self._reuse, at=at)
-        self._pipeline = Pipeline(point, self._writer, lambda: self._open(self._base + _HEAD), self.reserve)
+        self._pipeline = Pipeline(
+            point, self._writer, lambda: open_file(self._folder_fd, self._base + HEAD), self.reserve
+        )
 
     def _roll_back(self) -> None:
         """To the checkpoint. What cannot be rolled back now is, when the files are opened the next time."""
@@ -398,10 +371,10 @@ class Intake:
         )  # fmt: skip
         if stream is Stream.PIECES and header.stored_bytes <= PIECE_BYTES:
             item = replace(item, facts={key: value for key, value in item.facts.items() if key == "kept"})
-            self._unlink(self._base + _INDEX)
+            unlink(self._folder_fd, self._base + INDEX)
         point = replace(pipeline.point(self._point), complete=item)
         if self._whole is None:
-            self._write_state(point)
+            write_state(self._folder_fd, self._base, point)
         else:
             self._rename()
         self._point = point
@@ -413,7 +386,7 @@ class Intake:
             return Received(self._whole.size_bytes, self._whole.sha256.hexdigest(), plain)
         digests = hashlib.sha256()
         for number in range(1, point.part + 1):
-            digests.update(self._read_part(number)[0].hex().encode())
+            digests.update(read_part(self._folder_fd, self._base, number)[0].hex().encode())
         return Received(point.received_bytes, digests.hexdigest(), plain)
 
     # the one body
@@ -433,33 +406,18 @@ class Intake:
         folder = self._folder_fd
         os.rename(self._base, self.name, src_dir_fd=folder, dst_dir_fd=folder)
         try:
-            os.rename(self._base + _INDEX, self.name + _INDEX, src_dir_fd=folder, dst_dir_fd=folder)
+            os.rename(self._base + INDEX, self.name + INDEX, src_dir_fd=folder, dst_dir_fd=folder)
         except FileNotFoundError:
-            self._unlink(self.name + _INDEX)
+            unlink(self._folder_fd, self.name + INDEX)
         os.fsync(folder)
 
     # files
 
-    def _open(self, name: str, flags: int = 0) -> int:
-        return os.open(name, _OPEN | flags, 0o640, dir_fd=self._folder_fd)
-
-    @contextmanager
-    def _file(self, name: str, flags: int = 0) -> Iterator[int]:
-        fd = self._open(name, flags)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
-
-    def _unlink(self, name: str) -> None:
-        with suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=self._folder_fd)
-
     def _remove_working(self) -> None:
         """A checkpoint of before must not speak for what comes now."""
         self._remove_head()
-        for name in (*working_files(self._base), self._base + _STATE + ".new"):
-            self._unlink(name)
+        for name in (*working_files(self._base), self._base + STATE + ".new"):
+            unlink(self._folder_fd, name)
 
     def _close_folder(self) -> None:
         with self._moment:
@@ -469,8 +427,8 @@ class Intake:
 
     def _remove_head(self) -> None:
         with suppress(FileNotFoundError):
-            size = os.stat(self._base + _HEAD, dir_fd=self._folder_fd, follow_symlinks=False).st_size
-            os.unlink(self._base + _HEAD, dir_fd=self._folder_fd)
+            size = os.stat(self._base + HEAD, dir_fd=self._folder_fd, follow_symlinks=False).st_size
+            os.unlink(self._base + HEAD, dir_fd=self._folder_fd)
             self.reserve(-size)
 
     def _close_files(self) -> None:
@@ -504,13 +462,6 @@ class _Whole:
     def add(self, data: bytes | bytearray) -> None:
         self.sha256.update(data)
         self.size_bytes += len(data)
-
-
-def read_state(folder_fd: int, name: str) -> Checkpoint:
-    """The checkpoint of an upload that was interrupted; raises FileNotFoundError, DamagedImage."""
-    fd = os.open(name + _STATE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder_fd)
-    with open(fd, "rb") as file:
-        return decode(file.read(), name)
 
 
 def _first(uncompressor: Uncompressor, data: bytes) -> Iterator[bytes]:
