@@ -43,6 +43,7 @@ MAKE = {
     "xfs": ("mkfs.xfs", "-q", "-f"),
     "btrfs": ("mkfs.btrfs", "-q", "-f"),
 }
+_UNIT = 4096
 _PRIVATE = "PBSERV_BENCH_PRIVATE_MOUNTS"
 _NICE = ("nice", "-n", "10")
 
@@ -112,9 +113,16 @@ def capture(path: Path) -> Capture:
 
 def changed_bytes(upgrade: Upgrade) -> int:
     """Bytes of the used 4 KiB blocks of the new version that were not used before, or had other bytes."""
-    sums = {number: hash(block) for number, block in upgrade.old.blocks()}
-    size = upgrade.new.head.block_bytes
-    return sum(size for number, block in upgrade.new.blocks() if sums.get(number) != hash(block))
+    sums = {at: hash(piece) for at, piece in _pieces(upgrade.old)}
+    return sum(len(piece) for at, piece in _pieces(upgrade.new) if sums.get(at) != hash(piece))
+
+
+def _pieces(capture: Capture) -> Iterator[tuple[int, bytes]]:
+    """(address, bytes) of used blocks, in 4 KiB where the file system's are larger, as those of btrfs are."""
+    size = capture.head.block_bytes
+    for number, block in capture.blocks():
+        for at in range(0, size, _UNIT):
+            yield number * size + at, block[at : at + _UNIT]
 
 
 def _make(folder: Path, file_system: str, steps: Sequence[str], streams: Sequence[Path]) -> dict[str, list[str]]:
