@@ -1,19 +1,12 @@
 """Uploads become frames: parts and whole bodies, resumed wherever they stopped, however many at once."""
 
 import asyncio
-import hashlib
-import io
 import os
-import signal
-import subprocess
-import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -30,105 +23,11 @@ from pbserv.imaging.faults import (
     UploadStalled,
     WrongPart,
 )
-from pbserv.imaging.frames.reader import FrameDamage, OpenIndex, verify
+from pbserv.imaging.frames.reader import OpenIndex
 from pbserv.imaging.frames.writer import Reuse
-from pbserv.imaging.reframe import ItemUpload, Reframer, StoredItem, working_files
+from pbserv.imaging.reframe import ItemUpload, working_files
+from tests.imaging.frames.place import MADE, PART, chunks_of, parts_of, placed, send, sha256, unzstd, zstd
 from tests.imaging.making import Made, foreign_header, partclone
-
-MADE = partclone({*range(3, 700), *range(2000, 2400), 4000}, 4096, per_checksum=64)
-PART = 1 << 20
-
-
-def zstd(data: bytes) -> bytes:
-    return zstandard.ZstdCompressor(level=1, write_checksum=True).compress(data)
-
-
-def unzstd(data: bytes) -> bytes:
-    return zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data), read_across_frames=True).readall()
-
-
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def parts_of(data: bytes, size: int = PART) -> list[bytes]:
-    return [data[at : at + size] for at in range(0, max(len(data), 1), size)]
-
-
-async def chunks_of(data: bytes, size: int = 65536) -> AsyncIterator[bytes]:
-    for start in range(0, len(data), size):
-        yield data[start : start + size]
-
-
-class Account:
-    """What a store does with charges: a sum, and a limit."""
-
-    def __init__(self, limit: int = 1 << 60) -> None:
-        self.sum = 0
-        self.limit = limit
-        self.lock = threading.Lock()
-
-    def __call__(self, size: int) -> None:
-        with self.lock:
-            if size > 0 and self.sum + size > self.limit:
-                raise StoreFull("the quota is reached")
-            self.sum += size
-
-
-class Place:
-    """A directory for uploads, with what is needed to upload into it."""
-
-    def __init__(self, path: Path, reframer: Reframer) -> None:
-        path.mkdir(exist_ok=True)
-        self.path = path
-        self.reframer = reframer
-        self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        self.account = Account()
-
-    def item(self, name: str, kind: str, **options) -> ItemUpload:
-        return self.reframer.item(self.fd, name, kind, **{"charge": self.account, **options})
-
-    def resumed(self, name: str) -> ItemUpload:
-        return self.reframer.resumed(self.fd, name, charge=self.account)
-
-    def files(self) -> set[str]:
-        return set(os.listdir(self.path))
-
-    def bytes(self, name: str) -> bytes:
-        return (self.path / name).read_bytes()
-
-    def check(self, item: StoredItem) -> None:
-        """File, digest and index agree, and every frame is sound."""
-        data = self.bytes(item.name)
-        assert (len(data), sha256(data)) == (item.size_bytes, item.sha256)
-        fd = os.open(self.path / (item.name + ".pbx"), os.O_RDONLY)
-        opened = OpenIndex(fd)
-        os.close(fd)
-        with (self.path / item.name).open("rb") as file:
-            assert not [x for x in verify(file.fileno(), opened.index, deep=True) if isinstance(x, FrameDamage)]
-        assert sha256(self.bytes(item.name + ".pbx")) == item.facts["index_sha256"]
-        opened.close()
-
-
-@asynccontextmanager
-async def placed(path: Path, **options) -> AsyncIterator[Place]:
-    reframer = Reframer(**{"workers": 2, "extent_bytes": 65536, **options})
-    place = Place(path, reframer)
-    try:
-        yield place
-    finally:
-        await reframer.close()
-        os.close(place.fd)
-
-
-async def send(upload: ItemUpload, stream: bytes, size: int = PART) -> StoredItem:
-    """All parts of a stream from where the upload stands, and its end."""
-    parts = parts_of(stream, size)
-    for number in range(upload.next_part, len(parts) + 1):
-        body = zstd(parts[number - 1])
-        done = await upload.part(number, chunks_of(body), sha256(body))
-        assert (done.number, done.next_part, done.sha256) == (number, number + 1, sha256(body))
-    return await upload.complete(len(parts), len(stream))
 
 
 async def test_a_partclone_stream_in_parts(tmp_path: Path) -> None:
@@ -647,122 +546,6 @@ async def test_a_stopping_server_keeps_what_is_complete(tmp_path: Path) -> None:
     async with placed(tmp_path / "folder") as place:
         place.check(await send(place.resumed("p1"), MADE.stream))
         assert unzstd(place.bytes("p1")) == MADE.plain
-
-
-async def test_many_uploads_at_once_stay_small(tmp_path: Path) -> None:
-    """40 uploads of 11 MiB each, in parts that arrive in small chunks, need no more memory than a few."""
-    made = partclone(range(2700), 4096)
-    async with placed(tmp_path / "folder") as place:
-        parts = [zstd(part) for part in parts_of(made.stream, 4 << 20)]
-
-        async def one(number: int) -> None:
-            upload = place.item(f"p{number}", "partclone.ext4")
-            for at, part in enumerate(parts, start=1):
-                await upload.part(at, chunks_of(part, 10_000))
-            item = await upload.complete(len(parts), len(made.stream))
-            assert item.plain_bytes == len(made.plain)
-
-        await one(0)
-        before = _peak_kib()
-        async with asyncio.TaskGroup() as group:
-            for number in range(1, 41):
-                group.create_task(one(number))
-        assert _peak_kib() - before < 64 * 1024
-        place.check(StoredItem_of(place, "p40"))
-
-
-async def test_many_whole_bodies_at_once_stay_small(tmp_path: Path) -> None:
-    """Who has no turn waits with the first bytes alone."""
-    made = partclone(range(1500), 4096)
-    body = zstd(os.urandom(1 << 20)) + zstd(made.stream)
-    async with placed(tmp_path / "folder") as place:
-
-        async def one(number: int) -> None:
-            upload = place.item(f"p{number}", "")
-            await upload.whole(chunks_of(body))
-            await upload.complete()
-
-        await one(0)
-        before = _peak_kib()
-        async with asyncio.TaskGroup() as group:
-            for number in range(1, 101):
-                group.create_task(one(number))
-        assert _peak_kib() - before < 96 * 1024
-
-
-def StoredItem_of(place: Place, name: str) -> StoredItem:
-    item = place.resumed(name).stored
-    assert item is not None
-    return item
-
-
-def _peak_kib() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-
-
-CHILD = """
-import asyncio, os, sys
-from pathlib import Path
-sys.path.insert(0, {root!r})
-from tests.imaging.frames.test_reframe import MADE, chunks_of, parts_of, placed, zstd
-
-async def main():
-    async with placed(Path({folder!r})) as place:
-        if "p1.state" in place.files():
-            upload = place.resumed("p1")
-        else:
-            upload = place.item("p1", "partclone.ext4")
-        parts = parts_of(MADE.stream, 300_000)
-        while upload.next_part <= len(parts):
-            print(upload.next_part, flush=True)
-            await upload.part(upload.next_part, chunks_of(zstd(parts[upload.next_part - 1])))
-        await upload.complete(len(parts), len(MADE.stream))
-        print("done", flush=True)
-
-asyncio.run(main())
-"""
-
-
-def _lines(child: subprocess.Popen[str]) -> Iterator[str]:
-    assert child.stdout is not None
-    for line in child.stdout:
-        yield line.strip()
-
-
-def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
-    """A process that is killed again and again finishes the upload in the end, and the file is right."""
-    code = CHILD.format(root=str(Path(__file__).parents[3]), folder=str(tmp_path / "folder"))
-    reached, kills = 0, 0
-    for attempt in range(60):
-        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
-            first = 0
-            for line in _lines(child):
-                if line == "done":
-                    break
-                assert int(line) >= reached  # nothing that was acknowledged is lost
-                reached = int(line)
-                first = first or reached
-                if reached > first + attempt % 3:
-                    threading.Event().wait(0.003 * (attempt % 5))
-                    child.send_signal(signal.SIGKILL)
-                    kills += 1
-                    break
-            else:
-                line = ""
-        if line == "done":
-            break
-    assert line == "done"
-    assert kills > 3
-
-    async def look() -> None:
-        async with placed(tmp_path / "folder") as place:
-            item = place.resumed("p1").stored
-            assert item is not None
-            place.check(item)
-            assert unzstd(place.bytes("p1")) == MADE.plain
-
-    asyncio.run(look())
 
 
 def test_faults_are_answers() -> None:
