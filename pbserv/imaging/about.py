@@ -21,6 +21,8 @@ MAX_ABOUT_BYTES: Final = 256 * 1024
 MAX_TEXT: Final = 4096
 """Characters of a comment; other texts have at most MAX_LINE."""
 MAX_LINE: Final = 256
+MAX_DAMAGE: Final = 1000
+"""Characters that are kept of what a scrub found in a version."""
 MAX_VERSIONS: Final = 1000
 FORMAT: Final = 1
 
@@ -31,7 +33,10 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 
 @dataclass(frozen=True, slots=True)
 class VersionAbout:
-    """The state of one version; ``since`` and ``by``: who made it so, and when. ``verified``: the last clean scrub."""
+    """The state of one version; ``since`` and ``by``: who made it so, and when. ``verified``: the last clean scrub.
+
+    ``damage``: what the last scrub found, so that it is not served after a restart either; empty: nothing.
+    """
 
     state: VersionState
     since: datetime | None = None
@@ -39,6 +44,7 @@ class VersionAbout:
     manifest_sha256: str = ""
     comment: str = ""
     verified: datetime | None = None
+    damage: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +90,10 @@ class About:
         """What is said of a version; one that nobody said anything of was always served."""
         return self.versions.get(number) or VersionAbout(VersionState.ENABLED)
 
-    def with_verified(self, number: int, at: datetime | None) -> About:
-        """With the time of the last clean scrub, or None when damage was found."""
-        return self.with_version(number, replace(self.version(number), verified=at))
+    def with_verified(self, number: int, at: datetime, damage: str = "") -> About:
+        """What a scrub found: with the time of a clean one, or with the damage."""
+        found = replace(self.version(number), verified=None if damage else at, damage=damage[:MAX_DAMAGE])
+        return self.with_version(number, found)
 
     def without(self, number: int) -> About:
         return replace(self, versions={other: facts for other, facts in self.versions.items() if other != number})
@@ -154,6 +161,7 @@ def encode(about: About) -> bytes:
                     "manifest_sha256": version.manifest_sha256,
                     "comment": version.comment,
                     "verified": show_time(version.verified),
+                    "damage": version.damage,
                 }
                 for number, version in sorted(about.versions.items())
             },
@@ -198,6 +206,7 @@ def _version(record: Record) -> VersionAbout:
         manifest_sha256=digest,
         comment=record.text("comment"),
         verified=record.time("verified"),
+        damage=record.text("damage"),
     )
 
 

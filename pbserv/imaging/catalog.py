@@ -130,10 +130,13 @@ class Catalog:
         self._images.setdefault(image.name, {})[image.version] = image
 
     def _fill(self, images: Iterable[StoredImage], damages: Iterable[Damage]) -> None:
-        """What a start found."""
-        self._images = {}
+        """What a start found; what a scrub found before stands in ``abouts``."""
+        self._images, self._broken = {}, {}
         for image in images:
             self._add(image)
+            damage = self._abouts.get(image.name, About()).version(image.version).damage
+            if damage:
+                self._broken[image.name, image.version] = damage
         self.damages = tuple(damages)
         self._damaged_names = {damage.path.partition("/")[0] for damage in self.damages}
 

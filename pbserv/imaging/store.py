@@ -300,7 +300,7 @@ class Store(Catalog):
             self._broken[name, version] = damage
         else:
             self._broken.pop((name, version), None)
-        await self._change(name, lambda about: about.with_verified(version, None if damage else _now()))
+        await self._change(name, lambda about: about.with_verified(version, _now(), damage))
 
     async def purge(self, name: str, version: int | None = None) -> None:
         """Remove a retired version, or the image when all are; raises UnknownImage, WrongState, InUse."""

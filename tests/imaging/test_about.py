@@ -17,7 +17,7 @@ times = st.none() | st.datetimes(timezones=st.just(UTC))
 texts = st.text(max_size=20)
 digests = st.from_regex(r"[0-9a-f]{64}", fullmatch=True)
 versions = st.builds(
-    VersionAbout, st.sampled_from(VersionState), times, texts, digests | st.just(""), texts, times
+    VersionAbout, st.sampled_from(VersionState), times, texts, digests | st.just(""), texts, times, texts
 )  # fmt: skip
 abouts = st.builds(
     About, texts, st.none() | st.sampled_from(ImageKind), texts, texts, texts, times, st.none() | st.integers(0, 1000),
@@ -93,6 +93,18 @@ def test_changes():
         with pytest.raises(InvalidRequest):
             change.of(about)
     assert checked(about) is about
+
+
+def test_damage_is_kept_until_a_clean_scrub_and_an_older_file_says_nothing_of_it():
+    at = datetime(2026, 1, 2, tzinfo=UTC)
+    about = About().with_version(3, VersionAbout(VersionState.ENABLED))
+    damaged = about.with_verified(3, at, "x" * 2000)
+    assert (damaged.version(3).damage, damaged.version(3).verified) == ("x" * 1000, None)
+    assert damaged.moved({3: VersionState.DISABLED}, "", at).version(3).damage
+    clean = damaged.with_verified(3, at).version(3)
+    assert (clean.damage, clean.verified) == ("", at)
+    older = b'{"format":1,"versions":{"3":{"state":"enabled"}}}'
+    assert about_file.decode(older).version(3).damage == ""
 
 
 def test_a_move_says_who_and_when():

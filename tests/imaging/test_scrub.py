@@ -80,6 +80,21 @@ async def test_damage_is_named_by_image_item_byte_and_device_address_and_not_ser
     assert store.info("win") == second
 
 
+async def test_what_was_found_damaged_is_not_served_after_a_restart_either(tmp_path):
+    async with opened(tmp_path, allow_overwrite=True) as store:
+        await put(store, "win", {"file": b"one"})
+        await put(store, "win", {"file": b"two"})
+        (tmp_path / "win/2/file").write_bytes(b"tw?")
+        assert (await run(store))[0] == "2 versions verified, 1 damaged and not served"
+        damaged = store.object("win").version(2).damage
+    async with opened(tmp_path, allow_overwrite=True) as store:
+        assert (store.info("win").version, store.object("win").version(2).damage) == (1, damaged)
+        (tmp_path / "win/2/file").write_bytes(b"two")
+        assert "none damaged" in (await run(store))[0]
+    async with opened(tmp_path, allow_overwrite=True) as store:
+        assert (store.info("win").version, store.object("win").version(2).damage) == (2, "")
+
+
 async def test_a_frame_that_another_version_has_is_put_back(store, tmp_path):
     await native(store, "win")
     second = await native(store, "other", CHANGED)
