@@ -22,6 +22,8 @@ MAX_STORED_BYTES = 256 * 1024
 RESERVED_ITEM = "manifest"
 """The manifest lies beside the items under this name."""
 FACTS_FILE = "facts"
+SESSION_FILE = "session"
+"""What an upload remembers lies beside its items under this name."""
 INDEX_SUFFIX = ".pbx"
 """The index of an item's frames lies beside it, under its name and this."""
 
@@ -148,7 +150,7 @@ def check_item_name(name: str) -> str:
         )
     if name == RESERVED_ITEM:
         raise InvalidName(f"an item cannot be called {RESERVED_ITEM!r}: the manifest itself is kept under that name")
-    if name in (FACTS_FILE, _WHOLE) or name.endswith(INDEX_SUFFIX):
+    if name in (FACTS_FILE, SESSION_FILE, f"{SESSION_FILE}.new", _WHOLE) or name.endswith(INDEX_SUFFIX):
         raise InvalidName(f"an item cannot be called {name!r}: that name has a meaning of its own")
     return name
 

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
+from pbserv.imaging import manifest
 from pbserv.imaging.about import Record, dump_json, show_time
 from pbserv.imaging.faults import DamagedImage
 from pbserv.imaging.frames.checkpoint import Received, StoredItem
 
-SESSION_FILE: Final = "session"
+SESSION_FILE: Final = manifest.SESSION_FILE
 MAX_SESSION_BYTES: Final = 4 * 1024 * 1024
 FORMAT: Final = 1
 _SHA256 = re.compile(r"[0-9a-f]{64}")

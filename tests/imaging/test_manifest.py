@@ -31,7 +31,7 @@ numbers = st.integers(0, 2**63 - 1)
 items = st.builds(
     ManifestItem,
     name=st.from_regex(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", fullmatch=True).filter(
-        lambda name: name not in ("manifest", "facts", "-") and not name.endswith(".pbx")
+        lambda name: name not in ("manifest", "facts", "session", "session.new", "-") and not name.endswith(".pbx")
     ),
     kind=st.sampled_from(
         ["sfdisk", "boot", "partclone.ntfs", "partclone.btrfs", "raw", "swap", "file", "tree", "disk"]

@@ -17,6 +17,7 @@ from pbserv.imaging.frames.writer import write_all
 
 INDEX, HEAD, STATE, PARTS = ".pbx", ".head", ".state", ".parts"
 
+_NEW: Final = ".new"
 _PART: Final = struct.Struct("<32sQ")
 _OPEN: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -28,10 +29,10 @@ def working_files(name: str) -> tuple[str, ...]:
 
 def check_free_name(name: str) -> str:
     """``name`` itself unless it ends as the files beside an item do; raises InvalidName."""
-    if name.endswith((INDEX, HEAD, STATE, PARTS)):
+    if name.endswith((INDEX, HEAD, STATE, STATE + _NEW, PARTS)):
         raise InvalidName(
-            f"{name[:80]!r} cannot be the name of an item: names in {INDEX}, {HEAD}, {STATE} or {PARTS} are the "
-            "store's own"
+            f"{name[:80]!r} cannot be the name of an item: names in {INDEX}, {HEAD}, {STATE}, {STATE}{_NEW} or "
+            f"{PARTS} are the store's own"
         )
     return name
 
@@ -66,7 +67,7 @@ def read_part(folder_fd: int, base: str, number: int) -> tuple[bytes, int]:
 
 def write_state(folder_fd: int, base: str, point: Checkpoint) -> None:
     """Replace the checkpoint, durably."""
-    new = base + STATE + ".new"
+    new = base + STATE + _NEW
     with _opened(folder_fd, new, os.O_TRUNC) as fd:
         write_all(fd, encode(point), 0)
         os.fsync(fd)
