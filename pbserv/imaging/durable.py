@@ -9,7 +9,7 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import FileIO
 
@@ -61,6 +61,25 @@ def remove_entry(name: str, parent_fd: int) -> None:
         shutil.rmtree(name, dir_fd=parent_fd)
     else:
         os.unlink(name, dir_fd=parent_fd)
+
+
+def remove_links(name: str, parent_fd: int, other_fd: int, ends: Sequence[str]) -> None:
+    """Remove what lies in the directory ``other_fd`` and is a file of the directory ``name`` or of one in that, too.
+
+    What has its name with one of ``ends`` goes first: the file tells, after a crash, what else has to go.
+    """
+    linked: set[tuple[int, int]] = set()
+    with suppress(NotADirectoryError), opened_directory(name, parent_fd) as folder_fd:
+        for inside in (".", *os.listdir(folder_fd)):
+            with suppress(NotADirectoryError), opened_directory(inside, folder_fd) as inside_fd:
+                linked |= {(facts.st_dev, facts.st_ino) for facts in files_of(inside_fd) if facts.st_nlink > 1}
+    for other in os.listdir(other_fd) if linked else ():
+        with suppress(FileNotFoundError):
+            facts = os.stat(other, dir_fd=other_fd, follow_symlinks=False)
+            if (facts.st_dev, facts.st_ino) in linked:
+                for end in (*ends, ""):
+                    with suppress(FileNotFoundError):
+                        os.unlink(other + end, dir_fd=other_fd)
 
 
 def write_durably(name: str, data: bytes, parent_fd: int) -> None:

@@ -35,6 +35,7 @@ from pbserv.imaging.durable import (
     open_file,
     opened_directory,
     remove_entry,
+    remove_links,
     replace_durably,
     write_durably,
 )
@@ -61,6 +62,7 @@ ABOUT_FILE = "about"
 STORE_FILE = ".store"
 STORE_FORMAT = 2
 _ABOUT_NEW = "about.new"
+_TRASH = ".deleted."
 _WORKING = (".state", ".state.new", ".head", ".parts")
 """Ends of the names of files that ``frames.intake`` has beside an item while it arrives."""
 
@@ -387,14 +389,15 @@ class Layout:
     def delete(self, image: str) -> None:
         """Make an image with all its versions invisible at once, then remove it. Raises FileNotFoundError."""
         check_image_name(image)
-        trash = f".deleted.{image}.{secrets.token_hex(8)}"
+        trash = f"{_TRASH}{image}.{secrets.token_hex(8)}"
         with self._naming:
             size = sum(self.size_of(image, version) for version in self._versions_of(image))
             os.rename(image, trash, src_dir_fd=self._root_fd, dst_dir_fd=self._incoming_fd)
             os.fsync(self._root_fd)
             self.abouts.pop(image, None)
             self.usage.count(-size)
-        self._remove_linked(trash, deep=True)
+        with suppress(OSError):
+            self._remove_linked(trash)
         self.remove_incoming(trash)
 
     def purge(self, image: str, version: int) -> bool:
@@ -403,7 +406,7 @@ class Layout:
         Raises FileNotFoundError.
         """
         check_image_name(image)
-        trash = f".deleted.{image}.{version}.{secrets.token_hex(8)}"
+        trash = f"{_TRASH}{image}.{version}.{secrets.token_hex(8)}"
         with self._naming:
             size = self.size_of(image, str(version))
             with opened_directory(image, self._root_fd) as image_fd:
@@ -418,7 +421,8 @@ class Layout:
                 os.fsync(self._root_fd)
                 self.abouts.pop(image, None)
             self.usage.count(-size)
-        self._remove_linked(trash, deep=not others)
+        with suppress(OSError):
+            self._remove_linked(trash)
         self.remove_incoming(trash)
         return not others
 
@@ -426,6 +430,8 @@ class Layout:
         """Remove what a crash left in ``.incoming`` but ``keep``; what was removed. Raises OSError."""
         removed = [name for name in os.listdir(self._incoming_fd) if name not in keep]
         for name in removed:
+            if name.startswith(_TRASH):
+                self._remove_linked(name)
             remove_entry(name, self._incoming_fd)
         with suppress(FileNotFoundError):
             os.unlink(f"{STORE_FILE}.new", dir_fd=self._root_fd)
@@ -453,20 +459,9 @@ class Layout:
             raise
         return version
 
-    def _remove_linked(self, trash: str, *, deep: bool) -> None:
-        """Remove the other names of what is being removed in the root: files that were dropped there and adopted."""
-        with suppress(OSError), opened_directory(trash, self._incoming_fd) as trash_fd:
-            folders = [name for name in os.listdir(trash_fd) if _VERSION.fullmatch(name)] if deep else ["."]
-            inodes: set[int] = set()
-            for folder in folders:
-                with suppress(OSError), opened_directory(folder, trash_fd) as folder_fd:
-                    inodes |= {facts.st_ino for facts in files_of(folder_fd) if facts.st_nlink > 1}
-            for name in os.listdir(self._root_fd) if inodes else ():
-                facts = os.stat(name, dir_fd=self._root_fd, follow_symlinks=False)
-                if stat.S_ISREG(facts.st_mode) and facts.st_ino in inodes:
-                    for sidecar in (name, f"{name}.sum", f"{name}.full.sum"):
-                        with suppress(FileNotFoundError):
-                            os.unlink(sidecar, dir_fd=self._root_fd)
+    def _remove_linked(self, trash: str) -> None:
+        """The other names in the root of what is being removed: files that were dropped there and adopted."""
+        remove_links(trash, self._incoming_fd, self._root_fd, (".sum", ".full.sum"))
 
     def size_of(self, image: str, version: str | int) -> int:
         """Bytes of all files of a version; 0 when it is not there."""
