@@ -73,7 +73,5 @@ class Keeper:
 
     async def users(self, image: str, version: int | None) -> Sequence[str]:
         """Who needs this version, or with None the image as such: jobs, work, bundles that devices can get."""
-        if version is None:
-            return [*await self._registry.image_users(image), *self._policy.uses_image(image)]
-        running = await self._registry.running_jobs()
-        return [f"job {job.id} of {job.mac}" for job in running if (job.image, job.version) == (image, version)]
+        users = await self._registry.image_users(image, version)
+        return users if version is not None else [*users, *self._policy.uses_image(image)]

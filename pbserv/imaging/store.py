@@ -126,7 +126,7 @@ class Store(Catalog):
 
     async def _reconcile(self, writers: ThreadPoolExecutor, uploads: Uploads) -> None:
         """Remove what a crash left, go on with the uploads of jobs that still run and of people."""
-        incoming = await self._work(writers, self.layout.incoming)
+        incoming = await self._work(writers, partial(_kept_whole, self.root, self.layout.incoming))
         actions = plan(incoming, self.made_by_jobs(), await self.jobs(), _now())
         keep = [action.name for action in actions if isinstance(action, Keep)]
         self.leftovers = tuple(action for action in actions if isinstance(action, Remove))
@@ -267,11 +267,15 @@ class Store(Catalog):
         return self._object(name)
 
     async def move(self, name: str, version: int, to: VersionState, by: str) -> ImageObject:
-        """Give a version another state; raises UnknownImage, WrongState, or InUse when it is the last one served."""
+        """Give a version another state; raises UnknownImage, WrongState, or InUse: one that somebody needs, or the last
+        one served of an image that somebody needs, is not retired."""
         self.object(name)
         states = self._states(name)
-        if to is VersionState.RETIRED and served(states) == version and served({**states, version: to}) is None:
-            refuse_users(name, None, (*await self.users(name, None), *self.locks.users(name, None)))
+        if to is VersionState.RETIRED:
+            last = served(states) == version and served({**states, version: to}) is None
+            held = self.locks.users(name, None) if last else ()
+            needed = None if last else version
+            refuse_users(name, needed, (*await self.users(name, needed), *held))
         await self._change(name, lambda about: check_move(name, about, version, to).moved({version: to}, by, _now()))
         return self._object(name)
 

@@ -121,14 +121,17 @@ class Jobs(Store):
         async with self._read() as session:
             return [_job(row) for row in (await session.scalars(query)).all()]
 
-    async def image_users(self, image: str) -> list[str]:
+    async def image_users(self, image: str, version: int | None = None) -> list[str]:
         """Who needs the image now: running jobs, and work that waits, runs or is held, as their target or an add-on.
 
+        With ``version`` only those that need this one: jobs that began with it, work that asks for it by its number.
         Words for people, such as ``job 17 of 52:54:00:12:34:56``.
         """
         jobs = select(JobRow.id, JobRow.mac, JobRow.work_id).where(
             JobRow.image == image, JobRow.state == WorkState.RUNNING
         )
+        if version is not None:
+            jobs = jobs.where(JobRow.version == version)
         works = select(WorkRow.id, WorkRow.mac, WorkRow.image, WorkRow.options).where(
             WorkRow.state.in_((*ACTIVE_WORK, WorkState.HELD)), or_(WorkRow.image == image, WorkRow.options != "")
         )
@@ -137,8 +140,10 @@ class Jobs(Store):
             open_work = (await session.execute(works)).all()
         told = {work for _, _, work in running}
         found = [f"job {number} of {mac}" for number, mac, _ in running]
-        for number, mac, target, options in open_work:
-            if number not in told and (target == image or image in WorkOptions.read(options).addons):
+        for number, mac, target, text in open_work:
+            options = WorkOptions.read(text)
+            pinned = target == image and version in (None, options.version)
+            if number not in told and (pinned or (version is None and image in options.addons)):
                 found.append(f"work {number} of {mac}")
         return found
 

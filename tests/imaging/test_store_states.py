@@ -17,7 +17,7 @@ from pbserv.imaging.faults import (
     WrongState,
 )
 from pbserv.imaging.states import ImageKind, VersionState
-from pbserv.imaging.store_rules import StoreRules
+from pbserv.imaging.store_rules import StoreRules, nobody
 from tests.imaging.image_server import files_below, sha256
 from tests.imaging.test_store import chunks_of, manifest_of, opened, put, read_all
 
@@ -204,7 +204,11 @@ async def test_an_image_in_use_is_neither_purged_nor_deleted(store):
     with pytest.raises(InUse):
         await store.delete("win")
     await store.move("win", 1, DISABLED, "anna")
+    with pytest.raises(InUse, match="version 1 is in use"):
+        await store.move("win", 1, RETIRED, "anna")
+    store.users = nobody
     await store.move("win", 1, RETIRED, "anna")
+    store.users = users
     with pytest.raises(InUse, match="version 1 is in use"):
         await store.purge("win", 1)
     with store.locks.shared("win", 2, "is being scrubbed"), pytest.raises(InUse, match="is being scrubbed"):

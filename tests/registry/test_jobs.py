@@ -94,6 +94,20 @@ async def test_who_needs_an_image(registry: Registry) -> None:
     assert await registry.image_users("none") == []
 
 
+async def test_who_needs_a_version(registry: Registry) -> None:
+    job = await begun(registry)
+    pinned = await order(registry, MACS[1], options=WorkOptions(version=3))
+    await order(registry, MACS[2])
+    await order(registry, MACS[3], image="other", options=WorkOptions(version=3, addons=("one",)))
+    held = await begun(registry, MACS[4], options=WorkOptions(version=3))
+    await registry.finish_job(held.id, ok=False, reason="no disk")
+    expected = {f"work {pinned.id} of {MACS[1]}", f"work {held.work_id} of {MACS[4]}"}
+    assert set(await registry.image_users("one", 3)) == expected
+    assert await registry.image_users("one", 4) == []
+    await registry.set_job_version(job.id, 4)
+    assert await registry.image_users("one", 4) == [f"job {job.id} of {MAC}"]
+
+
 async def test_who_is_to_be_woken(registry: Registry) -> None:
     at = now()
     low = await order(registry, MACS[0], wake=True)

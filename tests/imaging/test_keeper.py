@@ -1,0 +1,36 @@
+"""What the stores ask the registry: who needs a version, which devices are at work in a store."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pbserv.imaging.stores import Stores
+from tests.imaging.working import Working, working
+
+MAC = "52:54:00:00:00:01"
+
+
+def stores_of(site: Working) -> Stores:
+    stores = site.imaging._store._backend
+    assert isinstance(stores, Stores)
+    return stores
+
+
+async def test_a_version_that_waiting_work_asks_for_is_neither_retired_nor_purged(tmp_path: Path) -> None:
+    async with working(tmp_path) as site:
+        await site.image()
+        await site.device(MAC)
+        stores = stores_of(site)
+        await site.order(MAC, kind="restore", image="classroom", version=1)
+        await site.api("POST", "/images/classroom/versions/1/disable")
+        refused = await site.api("POST", "/images/classroom/versions/1/retire", status=409)
+        assert f"work 2 of {MAC}" in refused["error"]
+        await site.api("POST", "/work/2/cancel")
+        await site.api("POST", "/images/classroom/versions/1/retire")
+        await site.api("POST", "/work/2/retry")
+        refused = await site.api("DELETE", "/images/classroom?version=1", status=409)
+        assert f"work 2 of {MAC}" in refused["error"]
+        assert await stores.sweep(datetime.now(UTC)) == ()
+        await site.api("POST", "/work/2/cancel")
+        assert await stores.sweep(datetime.now(UTC)) == ("image classroom version 1",)
