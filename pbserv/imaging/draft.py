@@ -20,8 +20,10 @@ from pbserv.imaging.changes import Signing
 from pbserv.imaging.draft_folder import DraftFolder
 from pbserv.imaging.faults import (
     ChecksumMismatch,
+    DamagedImage,
     DraftGone,
     ImagingFault,
+    InvalidName,
     InvalidRequest,
     ManifestMismatch,
     ShortBody,
@@ -131,7 +133,10 @@ class Draft:
         return 1 if upload is None else upload.next_part
 
     def blocking_resume(self) -> None:
-        """Take over what a server before left; blocking, before anything else. Raises OSError, DamagedImage."""
+        """Take over what a server before left; blocking, before anything else.
+
+        Raises DamagedImage where nobody can go on with it, and OSError, which says nothing of what is there.
+        """
         facts = self._folder.resume()
         self._facts, self.owner, self.created = facts, facts.creator, facts.created
         names = set(self._folder.names())
@@ -141,8 +146,8 @@ class Draft:
         with_state = {name.removesuffix(".state") for name in names if name.endswith(".state")} - self._items.keys()
         kept = {SESSION_FILE}
         for name in sorted(with_state):
-            with suppress(ImagingFault, FileNotFoundError):
-                upload = self._reframer.resumed(self._folder.open(), name, charge=self._folder.charge)
+            with suppress(DamagedImage, InvalidName, FileNotFoundError):
+                upload = self._reframer.resumed(self._folder.opened(), name, charge=self._folder.charge)
                 self._parts[name] = upload
                 if upload.stored is not None:
                     self._items[name] = upload.stored

@@ -58,6 +58,12 @@ class DraftFolder:
                 raise DamagedImage(f"{self.name}: it is an upload of image {facts.image!r}")
             return facts
 
+    def opened(self) -> int:
+        """The descriptor of a directory that was opened before, whatever room there is. Raises DraftGone."""
+        with self._lock:
+            self._check()
+            return self._descriptor
+
     def recount(self) -> None:
         """Count what is there: nothing of it was counted by this process."""
         with self._lock, self._counting:
@@ -71,11 +77,11 @@ class DraftFolder:
             return os.listdir(self._descriptor) if self._descriptor >= 0 else ()
 
     def size_of(self, name: str) -> int:
-        """Of a file; -1 when it is not there."""
+        """Of a file; -1 when it is not there. Raises OSError."""
         with self._lock:
             try:
                 return os.stat(name, dir_fd=self._descriptor, follow_symlinks=False).st_size
-            except OSError:
+            except FileNotFoundError:
                 return -1
 
     def note(self, facts: SessionFacts) -> None:
@@ -112,7 +118,9 @@ class DraftFolder:
         digest = hashlib.sha256(print_manifest(manifest).encode()).hexdigest()
         at = datetime.now(UTC)
         for name, size in sizes.items():
-            if self.size_of(name) != size:
+            with filesystem_faults(f"image {self.image} item {name}"):
+                found = self.size_of(name)
+            if found != size:
                 raise StoreFault(f"image {self.image} item {name}: its file does not have {size} bytes any more")
         with self._lock:
             self._check()

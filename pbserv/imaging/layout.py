@@ -63,6 +63,7 @@ STORE_FILE = ".store"
 STORE_FORMAT = 2
 _ABOUT_NEW = "about.new"
 _TRASH = ".deleted."
+_NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _WORKING = (".state", ".state.new", ".head", ".parts")
 """Ends of the names of files that ``frames.intake`` has beside an item while it arrives."""
 
@@ -335,13 +336,13 @@ class Layout:
         return os.open(name, DIRECTORY, dir_fd=self._incoming_fd)
 
     def incoming(self) -> list[Found]:
-        """What lies in ``.incoming`` after a start, whatever it is."""
+        """What lies in ``.incoming`` after a start, whatever it is. Raises OSError."""
         found: list[Found] = []
         for name in sorted(os.listdir(self._incoming_fd)):
             image, dot, number = name.rpartition(".")
             session = None
             if dot and not name.startswith("."):
-                with suppress(OSError, ImagingFault), opened_directory(name, self._incoming_fd) as folder_fd:
+                with suppress(*_NO_FILE, ImagingFault), opened_directory(name, self._incoming_fd) as folder_fd:
                     session = session_file.decode(self._read(SESSION_FILE, folder_fd, MAX_SESSION_BYTES + 1))
                     if session.image != image or not number:
                         session = None

@@ -7,8 +7,9 @@ from a bounded number of worker threads, reads and writes apart so that a slow f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from io import FileIO
@@ -23,21 +24,22 @@ from pbserv.imaging.draft import IDLE_TIMEOUT_S, Draft
 from pbserv.imaging.durable import filesystem_faults
 from pbserv.imaging.faults import (
     Changed,
+    DamagedImage,
     Forbidden,
     ImageExists,
-    ImagingFault,
     StoreClosed,
     UnknownImage,
     UnknownStore,
     UploadRunning,
 )
+from pbserv.imaging.frames.index import Header
 from pbserv.imaging.frames.reader import OpenIndex
 from pbserv.imaging.layout import Layout, StoredImage
 from pbserv.imaging.linking import link_in
 from pbserv.imaging.locks import Locks
 from pbserv.imaging.manifest import Manifest, check_image_name, check_new_name
 from pbserv.imaging.objects import ImageObject, StoreFacts
-from pbserv.imaging.opened import OpenItem, open_index
+from pbserv.imaging.opened import OpenItem, open_index, read_header
 from pbserv.imaging.reconcile import Keep, Remove, Tell, plan
 from pbserv.imaging.reframe import Reframer
 from pbserv.imaging.states import VersionState, served
@@ -126,7 +128,8 @@ class Store(Catalog):
 
     async def _reconcile(self, writers: ThreadPoolExecutor, uploads: Uploads) -> None:
         """Remove what a crash left, go on with the uploads of jobs that still run and of people."""
-        incoming = await self._work(writers, partial(_kept_whole, self.root, self.layout.incoming))
+        with self._unread("its uploads"):
+            incoming = await self._work(writers, self.layout.incoming)
         actions = plan(incoming, self.made_by_jobs(), await self.jobs(), _now())
         keep = [action.name for action in actions if isinstance(action, Keep)]
         self.leftovers = tuple(action for action in actions if isinstance(action, Remove))
@@ -139,10 +142,22 @@ class Store(Catalog):
         for name in keep:
             draft = uploads.resumed(sessions[name], name)
             try:
-                await self._work(writers, draft.blocking_resume)
-            except (OSError, ImagingFault) as error:
+                with self._unread(f"upload {name}"):
+                    await self._work(writers, draft.blocking_resume)
+            except DamagedImage as error:
                 self.leftovers += (Remove(name, str(error)),)
                 await draft.discard()
+
+    @contextmanager
+    def _unread(self, what: str) -> Iterator[None]:
+        """An error that says nothing of what is on the disk: nothing is removed for it."""
+        try:
+            yield
+        except OSError as error:
+            raise StartError(
+                f"image store {self.root}: {what} cannot be read: {error}; nothing of it was removed: mend that, then "
+                "start imaging again"
+            ) from error
 
     async def close(self) -> None:
         """Interrupt what is being uploaded, finish what the threads are doing, release the directory. Idempotent."""
@@ -189,6 +204,10 @@ class Store(Catalog):
     async def index(self, image: StoredImage, item: str) -> OpenIndex | None:
         """The index of an item's frames, None when it has none (an older pbserv's). Raises DamagedImage."""
         return await self._work(self._running(self._readers), partial(open_index, self.layout, image, item))
+
+    async def index_header(self, image: StoredImage, item: str) -> Header | None:
+        """The figures of an item's frames, None when it has none. Raises DamagedImage."""
+        return await self._work(self._running(self._readers), partial(read_header, self.layout, image, item))
 
     def begin(
         self, name: str, *, overwrite: bool | None = None, size_bytes: int = 0, creator: str = "", asis: bool = True

@@ -2,15 +2,19 @@
 
 import hashlib
 import os
+import resource
 from pathlib import Path
 
 import pytest
 
+from pbserv.errors import StartError
 from pbserv.imaging.faults import InvalidName, UnknownImage
 from pbserv.imaging.manifest import check_item_name, single_file
-from tests.imaging.image_server import sha256
-from tests.imaging.test_sessions import KIND, MADE, manifest_of, parts_of, told
-from tests.imaging.test_store import chunks_of, opened
+from pbserv.imaging.store import Store
+from pbserv.imaging.store_rules import StoreRules
+from tests.imaging.image_server import files_below, sha256
+from tests.imaging.test_sessions import KIND, MADE, manifest_of, parts_of, send, told
+from tests.imaging.test_store import chunks_of, opened, put
 
 TABLE = b"label: gpt\n"
 
@@ -31,6 +35,64 @@ def held(root: Path) -> list[str]:
 def text_of(item: str) -> str:
     """The manifest of an upload of MADE as this one item."""
     return manifest_of(**{item: (KIND, *told(parts_of(MADE.stream)), len(MADE.stream))})
+
+
+@pytest.mark.parametrize("rules", [StoreRules(floor_bytes=1 << 60), StoreRules(quota_bytes=1, floor_bytes=0)])
+async def test_a_start_without_room_keeps_what_was_confirmed(tmp_path, rules):
+    async with opened(tmp_path) as store:
+        await put(store, "lab")
+        session = store.open_session("win", owner="token:anna")
+        await send(session, "p1", MADE.stream, last=2)
+        await send(session, "p2", MADE.stream)
+        await session.complete("p2", None, None)
+    before = files_below(tmp_path)
+    async with opened(tmp_path, rules=rules) as store:
+        (session,) = store.sessions()
+        assert {name: (item.next_part, item.complete) for name, item in session.progress().items()} == {
+            "p1": (3, False), "p2": (len(parts_of(MADE.stream)) + 1, True)}  # fmt: skip
+        assert (store.leftovers, files_below(tmp_path)) == ((), before)
+    async with opened(tmp_path) as store:
+        (session,) = store.sessions()
+        await send(session, "p1", MADE.stream, first=3)
+
+
+async def test_what_cannot_be_read_at_a_start_is_not_removed(tmp_path):
+    """Too many open files, a disk that fails: no reason to forget an upload."""
+    async with opened(tmp_path) as store:
+        session = store.open_session("win", owner="token:anna")
+        await send(session, "p1", MADE.stream, last=2)
+    (state,) = tmp_path.glob(".incoming/*/p1.state")
+    state.rename(tmp_path / "state")
+    state.symlink_to(state.name)  # opening it is an error that does not mean that it is not there
+    before = files_below(tmp_path)
+    store = Store(tmp_path, free_floor_bytes=0)
+    with pytest.raises(StartError, match=r"p1\.state|win\."):
+        await store.start()
+    assert (files_below(tmp_path), held(tmp_path)) == (before, [])
+    (tmp_path / "state").rename(state)
+    async with opened(tmp_path) as store:
+        assert store.sessions()[0].next_part("p1") == 3
+
+
+async def test_too_many_open_files_are_no_reason_to_forget_an_upload(tmp_path):
+    async with opened(tmp_path) as store:
+        session = store.open_session("win", owner="token:anna")
+        await session.receive("table", chunks_of(TABLE))
+        number = session.number
+    async with opened(tmp_path / "other") as store:
+        layout = store.layout
+        (tmp_path / ".incoming" / f"win.{number}").rename(tmp_path / "other/.incoming" / f"win.{number}")
+        free = os.dup(0)
+        os.close(free)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, hard))
+        try:
+            with pytest.raises(OSError, match="Too many open files"):
+                layout.incoming()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        (found,) = layout.incoming()
+        assert found.session is not None
 
 
 @pytest.mark.parametrize("name", ["session", "session.new", "x.state.new"])
