@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from io import FileIO
 
 from pbserv.imaging.faults import DamagedImage, StoreClosed, UnknownImage
+from pbserv.imaging.frames.index import HEADER_BYTES, Header, decode_header
 from pbserv.imaging.frames.reader import OpenIndex
 from pbserv.imaging.layout import Layout, StoredImage
 
@@ -53,4 +54,16 @@ def open_index(layout: Layout, image: StoredImage, item: str) -> OpenIndex | Non
         with file:
             return OpenIndex(file.fileno())
     except (OSError, ValueError, DamagedImage) as error:
+        raise DamagedImage(f"image {image.name} version {image.version} item {item}: index: {error}") from error
+
+
+def read_header(layout: Layout, image: StoredImage, item: str) -> Header | None:
+    """The header of that index alone: an index may have a million records. Blocking; raises DamagedImage."""
+    file = layout.open_index(image, item)
+    if file is None:
+        return None
+    try:
+        with file:
+            return decode_header(file.read(HEADER_BYTES) or b"")
+    except (OSError, DamagedImage) as error:
         raise DamagedImage(f"image {image.name} version {image.version} item {item}: index: {error}") from error
