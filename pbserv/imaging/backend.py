@@ -21,6 +21,7 @@ from pbserv.conf.places import StorePlace
 from pbserv.errors import StartError
 from pbserv.imaging.about import About, AboutChange
 from pbserv.imaging.draft import ItemProgress, PartDone, StoredItem
+from pbserv.imaging.frames.index import Header
 from pbserv.imaging.frames.reader import OpenIndex
 from pbserv.imaging.layout import Damage, StoredImage
 from pbserv.imaging.manifest import Manifest
@@ -170,6 +171,9 @@ class VersionedBackend(ImagingBackend, Protocol):
     async def index(self, image: StoredImage, item: str) -> OpenIndex | None:
         """The frames of an item; None when it has no index."""
 
+    async def index_header(self, image: StoredImage, item: str) -> Header | None:
+        """The figures of its frames alone; None when it has no index."""
+
     def open_session(
         self,
         name: str,
@@ -209,8 +213,8 @@ class VersionedBackend(ImagingBackend, Protocol):
 
 
 _VERSIONED = (
-    "stores", "all", "object", "register", "change", "move", "rollback", "purge", "index", "open_session", "begin_next",
-    "sessions", "session", "session_of_job", "made_by_job", "scrub", "take_file",
+    "stores", "all", "object", "register", "change", "move", "rollback", "purge", "index", "index_header",
+    "open_session", "begin_next", "sessions", "session", "session_of_job", "made_by_job", "scrub", "take_file",
     "verified",
 )  # fmt: skip
 

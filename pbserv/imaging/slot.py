@@ -8,6 +8,7 @@ from pathlib import Path
 from pbserv.imaging.about import About, AboutChange
 from pbserv.imaging.backend import ImageDraft, ImagingBackend, ItemSource, Session, VersionedBackend, is_versioned
 from pbserv.imaging.faults import NotSupported, StoreClosed
+from pbserv.imaging.frames.index import Header
 from pbserv.imaging.frames.reader import OpenIndex
 from pbserv.imaging.layout import Damage, StoredImage
 from pbserv.imaging.manifest import Manifest
@@ -116,6 +117,9 @@ class BackendSlot:
 
     async def index(self, image: StoredImage, item: str) -> OpenIndex | None:
         return await self._versioned.index(image, item)
+
+    async def index_header(self, image: StoredImage, item: str) -> Header | None:
+        return await self._versioned.index_header(image, item)
 
     def open_session(
         self,

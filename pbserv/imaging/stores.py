@@ -27,6 +27,7 @@ from pbserv.imaging.faults import (
     UnknownStore,
     UploadRunning,
 )
+from pbserv.imaging.frames.index import Header
 from pbserv.imaging.frames.reader import OpenIndex
 from pbserv.imaging.layout import Damage, StoredImage
 from pbserv.imaging.manifest import Manifest, check_image_name
@@ -225,6 +226,9 @@ class Stores:
 
     async def index(self, image: StoredImage, item: str) -> OpenIndex | None:
         return await self._of(image.name).index(image, item)
+
+    async def index_header(self, image: StoredImage, item: str) -> Header | None:
+        return await self._of(image.name).index_header(image, item)
 
     def begin(
         self, name: str, *, overwrite: bool | None = None, size_bytes: int = 0, creator: str = "", asis: bool = True,

@@ -88,15 +88,10 @@ async def _frames(desk: Desk, image: StoredImage) -> dict[str, FramesModel]:
     """Of the items that have an index."""
     found = {}
     for item in image.manifest.items:
-        opened = await desk.store.index(image, item.name)
-        if opened is None:
-            continue
-        try:
-            header = opened.index.header
+        header = await desk.store.index_header(image, item.name)
+        if header is not None:
             found[item.name] = FramesModel(
                 frames=header.frames, extent_bytes=header.effective_bytes, device_bytes=header.device_bytes,
                 used_bytes=header.used_bytes,
             )  # fmt: skip
-        finally:
-            opened.close()
     return found

@@ -10,6 +10,7 @@ import pytest
 from pbserv.imaging.slot import BackendSlot
 from pbserv.imaging.store import Store
 from tests.imaging.image_server import ADMIN, Running, bearer_of, serving, sha256
+from tests.imaging.test_scrub import native
 
 
 @pytest.fixture
@@ -198,6 +199,18 @@ async def test_one_version_with_its_items(server, client):
     assert (await client.get("/images/x/versions/3")).status_code == 404
     assert (await client.get("/images/none/versions/1")).status_code == 404
     assert (await client.get("/images/x/versions/1000000000000")).status_code == 422
+
+
+async def test_figures_of_frames_need_the_head_of_the_index_alone(server, client, tmp_path):
+    await native(server.store, "x")
+    [item] = (await client.get("/images/x/versions/1")).json()["contents"]
+    assert item["frames"]["frames"] > 1
+    index = tmp_path / "images/x/1/p1.pbx"
+    data = index.read_bytes()
+    index.write_bytes(data[:160] + bytes(len(data) - 160))  # none of its records is right
+    assert (await client.get("/images/x/versions/1")).json()["contents"] == [item]
+    index.write_bytes(b"")
+    assert "the index ends here" in (await client.get("/images/x/versions/1")).json()["error"]
 
 
 async def test_removal_takes_two_steps_and_names_who_needs_the_image(server, client, tmp_path):
