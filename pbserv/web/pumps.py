@@ -2,7 +2,7 @@
 
 One rule: a thread belongs to nobody. A page that has to come from the disk stops one of them for a moment, never the
 event loop, and a client that reads slowly stops none: its thread looks after the others meanwhile. So their number is
-bounded, whatever the number of clients.
+bounded, whatever the number of clients. What goes wrong with one job is that job's end and no other's.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ import errno
 import fcntl
 import os
 import select
-import socket
 import struct
 import termios
 import threading
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
+
+from pbserv.net.tcp import tcp_info
 
 PUMPS: Final = 4
 TURN_BYTES: Final = 2 * 1024 * 1024
@@ -72,17 +73,16 @@ class Job:
         if fault is not None:
             with suppress(OSError):
                 taken = max(0, taken - self.unacknowledged())
-        os.close(self.out)
-        os.close(self.file)
+        for fd in (self.out, self.file):
+            with suppress(OSError):
+                os.close(fd)
         ended(taken, fault)
 
     def arrived(self) -> bool:
         """Whether the peer has everything and did not throw it away: after a reset nobody knows who read what."""
         if self.left or self.unacknowledged():
             return False
-        with socket.socket(fileno=os.dup(self.out)) as raw:
-            state = raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
-        return state in (_TCP_ESTABLISHED, _TCP_CLOSE_WAIT)
+        return tcp_info(self.out, 1)[0] in (_TCP_ESTABLISHED, _TCP_CLOSE_WAIT)
 
 
 class Pumps:
@@ -98,13 +98,32 @@ class Pumps:
         return len(self._pumps)
 
     def add(self, job: Job) -> Callable[[], None]:
-        """Give the job to the thread that has least to do; calling the result gives it up soon. From one thread."""
+        """Give the job to the thread that has least to do; calling the result gives it up soon. From one thread.
+
+        Where there is no thread and none can be had, the job ends at once.
+        """
+        try:
+            pump = self._least()
+            while not pump.add(job):
+                pump = self._least()
+        except OSError as fault:
+            job.end(fault)
+            return lambda: None
+        return lambda: pump.cancel(job)
+
+    def _least(self) -> _Pump:
+        """The thread that has least to do, or a new one; raises OSError."""
+        self._pumps = [each for each in self._pumps if not each.ended]
         pump = min(self._pumps, key=lambda each: each.load, default=None)
         if pump is None or (pump.load and len(self._pumps) < self._most):
-            pump = _Pump()
-            self._pumps.append(pump)
-        pump.add(job)
-        return lambda: pump.cancel(job)
+            try:
+                self._pumps.append(_Pump())
+            except OSError:
+                if pump is None:
+                    raise
+            else:
+                pump = self._pumps[-1]
+        return pump
 
     def close(self) -> None:
         """Give up what is under way and wait for the threads."""
@@ -116,9 +135,12 @@ class Pumps:
 
 
 class _Pump(threading.Thread):
+    """Raises OSError when it cannot be started. ``ended``: it takes no jobs any more."""
+
     def __init__(self) -> None:
         super().__init__(name="pbserv-sendfile", daemon=True)
         self.load = 0
+        self.ended = False
         self._lock = threading.Lock()
         self._new: deque[Job] = deque()
         self._jobs: dict[int, Job] = {}
@@ -127,41 +149,65 @@ class _Pump(threading.Thread):
         self._stopping = False
         self._epoll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._epoll.register(self._wake, select.EPOLLIN)
-        self.start()
+        try:
+            self._epoll.register(self._wake, select.EPOLLIN)
+            self.start()
+        except (OSError, RuntimeError) as fault:
+            self._epoll.close()
+            os.close(self._wake)
+            raise OSError(errno.EAGAIN, f"no thread to send files from: {fault}") from None
 
-    def add(self, job: Job) -> None:
+    def add(self, job: Job) -> bool:
+        """False when it has ended: nothing has happened."""
         with self._lock:
+            if self._stopping or self.ended:
+                return False
             self.load += 1
             self._new.append(job)
-        os.eventfd_write(self._wake, 1)
+            os.eventfd_write(self._wake, 1)
+        return True
 
     def cancel(self, job: Job) -> None:
         """It ends soon, well if the peer has got everything already."""
         with self._lock:
             job.cancelled = self._cancelled = True
-            if not self._stopping:
+            if not self.ended:
                 os.eventfd_write(self._wake, 1)
 
     def stop(self) -> None:
         with self._lock:
             self._stopping = True
-        os.eventfd_write(self._wake, 1)
+            if not self.ended:
+                os.eventfd_write(self._wake, 1)
 
     def run(self) -> None:
-        while True:
-            wait_s = min((job.look_s for job in self._draining), default=None)
-            for fd, event in self._epoll.poll(wait_s):
-                if fd == self._wake:
-                    os.eventfd_read(self._wake)
-                else:
-                    self._turn(self._jobs[fd], event)
-            for job in tuple(self._draining):
-                self._look(job)
-            if (self._new or self._cancelled or self._stopping) and self._told():
-                break
-        self._epoll.close()
-        os.close(self._wake)
+        try:
+            while not self._round():
+                pass
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        """Also when a defect has ended it: whoever waits for a job is told."""
+        with self._lock:
+            self.ended = True
+            left = [*self._jobs.values(), *self._new]
+            self._epoll.close()
+            os.close(self._wake)
+        for job in left:
+            job.end(OSError(errno.EIO, "the thread that sent the file has ended"))
+
+    def _round(self) -> bool:
+        """True when it was the last one."""
+        wait_s = min((job.look_s for job in self._draining), default=None)
+        for fd, event in self._epoll.poll(wait_s):
+            if fd == self._wake:
+                os.eventfd_read(self._wake)
+            else:
+                self._turn(self._jobs[fd], event)
+        for job in tuple(self._draining):
+            self._look(job)
+        return (bool(self._new) or self._cancelled or self._stopping) and self._told()
 
     def _told(self) -> bool:
         """Take in what other threads said; True when this was the last time."""
@@ -171,20 +217,31 @@ class _Pump(threading.Thread):
             stopping = self._stopping
         for job in new:
             self._jobs[job.out] = job
-            self._epoll.register(job.out, select.EPOLLOUT)
+            with self._kept_to(job):
+                self._epoll.register(job.out, select.EPOLLOUT)
         for job in tuple(self._jobs.values()):
             if stopping or job.cancelled:
-                self._finish(job, None if job.last and job.arrived() else ConnectionAbortedError("given up"))
+                with self._kept_to(job):
+                    self._finish(job, None if job.last and job.arrived() else ConnectionAbortedError("given up"))
         return stopping
 
+    @contextmanager
+    def _kept_to(self, job: Job) -> Iterator[None]:
+        """What the kernel refuses inside is the job's end, and the thread goes on."""
+        try:
+            yield
+        except OSError as fault:
+            self._finish(job, _named(fault))
+
     def _turn(self, job: Job, event: int) -> None:
+        with self._kept_to(job):
+            self._advance(job, event)
+
+    def _advance(self, job: Job, event: int) -> None:
         if job.left:
             try:
                 sent = os.sendfile(job.out, job.file, job.offset, min(job.left, TURN_BYTES))
             except BlockingIOError:
-                return
-            except OSError as fault:
-                self._finish(job, _named(fault))
                 return
             if not sent:
                 self._finish(job, EOFError("the file is shorter than it was"))
@@ -204,13 +261,16 @@ class _Pump(threading.Thread):
 
     def _look(self, job: Job) -> None:
         """Whether the last byte has arrived; less and less often."""
-        if not job.unacknowledged():
-            self._finish(job, None if job.arrived() else ConnectionResetError("the client went away"))
+        with self._kept_to(job):
+            if not job.unacknowledged():
+                self._finish(job, None if job.arrived() else ConnectionResetError("the client went away"))
         job.look_s = min(job.look_s * 2, LONGEST_LOOK_S)
 
     def _finish(self, job: Job, fault: OSError | EOFError | None) -> None:
-        self._epoll.unregister(job.out)
-        del self._jobs[job.out]
+        if self._jobs.pop(job.out, None) is None:
+            return
+        with suppress(OSError):  # it was never registered
+            self._epoll.unregister(job.out)
         if job in self._draining:
             self._draining.remove(job)
         with self._lock:
