@@ -33,7 +33,7 @@ from pbserv.imaging.faults import (
 )
 from pbserv.imaging.frames import checkpoint
 from pbserv.imaging.layout import StoredImage
-from pbserv.imaging.manifest import Fact, Manifest, ManifestItem, check_item_name, parse
+from pbserv.imaging.manifest import MAX_ITEMS, Fact, Manifest, ManifestItem, check_item_name, parse
 from pbserv.imaging.reframe import IDLE_TIMEOUT_S, ItemUpload, PartDone, Reframer, Reuse, working_files
 from pbserv.imaging.session_file import SESSION_FILE, SessionFacts
 from pbserv.imaging.version_facts import Received, VersionFacts
@@ -112,6 +112,8 @@ class Draft:
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._removal: asyncio.Future[None] | None = None
+        self._publishing: asyncio.Future[StoredImage] | None = None
+        self._given_up = False
         self._opening = asyncio.Lock()
 
     @property
@@ -200,17 +202,34 @@ class Draft:
         """
         check_item_name(item)
         async with self._arrival(item):
-            async with self._opening:
-                upload = self._parts.get(item)
-                if upload is None:
-                    if item in self._items:
-                        raise WrongPart(f"image {self.image} item {item} arrived already, in one body")
-                    upload = self._parts[item] = await self._new(item, kind, 0)
-            if upload.kind != kind:
-                raise InvalidRequest(
-                    f"image {self.image} item {item}: it was of kind {upload.kind!r}, now {kind[:40]!r}"
-                )
-            return await upload.part(number, chunks, sha256)
+            upload = await self._of_parts(item, kind, number)
+            try:
+                return await upload.part(number, chunks, sha256)
+            except Exception:  # who is cancelled may have sent all of it: then it counts
+                await self._forget_empty(item, upload)
+                raise
+
+    async def _of_parts(self, item: str, kind: str, number: int) -> ItemUpload:
+        """The item that a part is of; made by its first part."""
+        async with self._opening:
+            upload = self._parts.get(item)
+            if upload is None:
+                if item in self._items:
+                    raise WrongPart(f"image {self.image} item {item} arrived already, in one body")
+                if number != 1:
+                    raise WrongPart(f"image {self.image} item {item}: part {number} came, part 1 is next", 1)
+                upload = self._parts[item] = await self._new(item, kind, 0)
+        if upload.kind != kind:
+            raise InvalidRequest(f"image {self.image} item {item}: it was of kind {upload.kind!r}, now {kind[:40]!r}")
+        return upload
+
+    async def _forget_empty(self, item: str, upload: ItemUpload) -> None:
+        """An item whose first part was refused is none, unless somebody else is sending that part."""
+        async with self._opening:
+            alone = self._arriving[item] == 1 and self._parts.get(item) is upload
+            if alone and upload.next_part == 1 and self._state is _State.OPEN:
+                del self._parts[item]
+                await asyncio.shield(upload.abandon())
 
     async def complete(self, item: str, parts: int | None, plain_bytes: int | None) -> StoredItem:
         """All parts of an item are there; ``parts`` and ``plain_bytes`` (uncompressed) are what the sender counted."""
@@ -232,20 +251,18 @@ class Draft:
         if self._arriving:
             raise UploadRunning(f"image {self.image}: item {min(self._arriving)} is still arriving")
         manifest = self._kept(parse(manifest_text))
-        self._state = _State.COMMITTING
         sizes = {name: item.size_bytes for name, item in self._items.items()}
-        published = self._submit(self._folder.publish, manifest, self._version_facts(), self._signing, sizes)
+        published = self._submit(self._publish, manifest, self._version_facts(), self._signing, sizes)
+        self._state, self._publishing = _State.COMMITTING, published
         published.add_done_callback(self._published)  # also when the caller is cancelled meanwhile
-        image = await asyncio.shield(published)
-        for upload in self._parts.values():
-            await upload.close()
-        return image
+        return await asyncio.shield(published)
 
     def discard(self) -> Awaitable[None]:
         """Give the upload up and free its name at once; await the result to know that its files are gone.
 
-        After a commit, or a second time, it does nothing.
+        After a commit, or a second time, it does nothing; during one it waits for the case that the commit fails.
         """
+        self._given_up = True
         if self._state is _State.OPEN:
             self._state = _State.DISCARDED
             self._ended(None)
@@ -256,13 +273,15 @@ class Draft:
             done.set_result(None)
             return done
         if self._quiet.is_set():
-            return self._settle_soon(self._folder.remove)
+            return self._settle_soon(self._remove_all)
         if self._removal is None:  # the last item that arrives removes everything
             self._removal = asyncio.get_running_loop().create_future()
         return asyncio.shield(self._removal)
 
     async def close(self) -> None:
         """The store stops: what can be resumed stays as it is, everything else goes."""
+        if self._publishing is not None:
+            await asyncio.wait([self._publishing])  # where it fails, what arrived is still there
         if self._state is not _State.OPEN or not self._durable:
             await self.discard()
             return
@@ -274,8 +293,24 @@ class Draft:
             await upload.close()
         self._folder.let_go()
 
+    def _publish(
+        self, manifest: Manifest, facts: VersionFacts, signing: Signing, sizes: Mapping[str, int]
+    ) -> StoredImage:
+        image = self._folder.publish(manifest, facts, signing, sizes)
+        self._close_parts()
+        return image
+
+    def _close_parts(self) -> None:
+        for upload in self._parts.values():
+            upload.blocking_close()
+
+    def _remove_all(self) -> None:
+        """Room is free when nobody has the files open any more."""
+        self._close_parts()
+        self._folder.remove()
+
     def _remove(self) -> None:
-        removing = self._settle_soon(self._folder.remove)
+        removing = self._settle_soon(self._remove_all)
         if self._removal is not None:
             removal = self._removal
             removing.add_done_callback(lambda _done: None if removal.done() else removal.set_result(None))
@@ -297,6 +332,9 @@ class Draft:
                     self._remove()
 
     async def _new(self, name: str, kind: str, expected_bytes: int) -> ItemUpload:
+        known = self._items.keys() | self._parts.keys() | self._arriving.keys()
+        if len(known) > MAX_ITEMS:
+            raise InvalidRequest(f"image {self.image} item {name}: an image has no more than {MAX_ITEMS} items")
         facts = self._facts if self._durable else None
         folder_fd = await self._submit(self._folder.open, expected_bytes, facts)
         reuse = None if self._facts.asis else await self._submit(self._reuse, name)
@@ -323,7 +361,9 @@ class Draft:
 
     def _published(self, published: asyncio.Future[StoredImage]) -> None:
         if published.cancelled() or published.exception() is not None:
-            self._state = _State.OPEN
+            self._state, self._publishing = _State.OPEN, None
+            if self._given_up:
+                self.discard()
         else:
             self._state = _State.COMMITTED
             self._ended(published.result())

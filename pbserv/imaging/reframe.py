@@ -223,6 +223,11 @@ class ItemUpload:
         self._intake.gone = True
         await self._settle(self._intake.close)
 
+    def blocking_close(self) -> None:
+        """As ``close``, in the caller's thread; waits for a part that is worked on."""
+        self._intake.gone = True
+        _clean(self._intake.close)
+
     async def _in_turn(self, number: int) -> None:
         """Wait for the parts before that are still on their way."""
         while any(count for before, count in self._coming.items() if before < number):

@@ -1,5 +1,6 @@
 """However an upload ends (given up, refused, a failed commit, a start without room), nothing of it is held or lost."""
 
+import asyncio
 import hashlib
 import os
 import resource
@@ -8,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from pbserv.errors import StartError
-from pbserv.imaging.faults import InvalidName, UnknownImage
+from pbserv.imaging import draft
+from pbserv.imaging.faults import ChecksumMismatch, InvalidName, InvalidRequest, StoreFault, UnknownImage, WrongPart
 from pbserv.imaging.manifest import check_item_name, single_file
 from pbserv.imaging.store import Store
 from pbserv.imaging.store_rules import StoreRules
 from tests.imaging.image_server import files_below, sha256
-from tests.imaging.test_sessions import KIND, MADE, manifest_of, parts_of, send, told
+from tests.imaging.test_sessions import CHANGED, KIND, MADE, commit, manifest_of, parts_of, send, told
 from tests.imaging.test_store import chunks_of, opened, put
 
 TABLE = b"label: gpt\n"
@@ -35,6 +37,57 @@ def held(root: Path) -> list[str]:
 def text_of(item: str) -> str:
     """The manifest of an upload of MADE as this one item."""
     return manifest_of(**{item: (KIND, *told(parts_of(MADE.stream)), len(MADE.stream))})
+
+
+async def test_an_upload_that_is_given_up_holds_no_files(tmp_path):
+    async with opened(tmp_path, allow_overwrite=True) as store:
+        first = store.open_session("win")
+        await send(first, "p1", MADE.stream)
+        await commit(first, "p1", MADE.stream)
+        session = store.open_session("win", overwrite=True)
+        await send(session, "p1", CHANGED.stream, last=2)  # the frames of the version before are open too
+        await send(session, "p2", MADE.stream)
+        await session.complete("p2", None, None)
+        await session.receive("table", chunks_of(TABLE))
+        assert held(tmp_path)
+        await session.discard()
+        assert held(tmp_path) == []
+        assert store.facts().used_bytes == sum(path.stat().st_size for path in (tmp_path / "win/1").iterdir())
+
+
+async def test_an_upload_that_is_given_up_while_a_part_comes_holds_no_files(tmp_path):
+    async with opened(tmp_path) as store:
+        session = store.open_session("win")
+        await send(session, "p1", MADE.stream, last=1)
+        coming = asyncio.Event()
+
+        async def slow():
+            yield b"x"
+            coming.set()
+            await asyncio.Event().wait()
+
+        async with asyncio.TaskGroup() as tasks:
+            sending = tasks.create_task(session.part("p1", KIND, 2, slow(), None))
+            await coming.wait()
+            gone = session.discard()
+            sending.cancel()
+        await gone
+        assert (held(tmp_path), files_below(tmp_path), store.facts().used_bytes) == ([], [], 0)
+
+
+async def test_a_commit_whose_caller_went_away_holds_no_files(tmp_path):
+    async with opened(tmp_path) as store:
+        session = store.open_session("win")
+        await send(session, "p1", MADE.stream)
+        await session.complete("p1", None, None)
+        async with asyncio.TaskGroup() as tasks:
+            committing = tasks.create_task(session.commit(text_of("p1")))
+            await asyncio.sleep(0)
+            committing.cancel()
+        while store.sessions():
+            await asyncio.sleep(0.01)
+        assert store.info("win").version == 1
+        assert held(tmp_path) == []
 
 
 @pytest.mark.parametrize("rules", [StoreRules(floor_bytes=1 << 60), StoreRules(quota_bytes=1, floor_bytes=0)])
@@ -93,6 +146,83 @@ async def test_too_many_open_files_are_no_reason_to_forget_an_upload(tmp_path):
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         (found,) = layout.incoming()
         assert found.session is not None
+
+
+async def test_an_upload_given_up_during_a_commit_that_fails_frees_its_name(tmp_path):
+    async with opened(tmp_path) as store:
+        session = store.open_session("win", owner="job:1")
+        await send(session, "p1", MADE.stream)
+        await session.complete("p1", None, None)
+        next(tmp_path.glob(".incoming/*/p1")).write_bytes(b"short")
+        async with asyncio.TaskGroup() as tasks:
+            committing = tasks.create_task(_raises(session.commit(text_of("p1")), StoreFault))
+            await asyncio.sleep(0)
+            session.discard()
+        assert committing.result()
+        assert store.sessions() == ()
+        await put(store, "win")
+        assert held(tmp_path) == []
+
+
+async def test_a_commit_that_fails_while_the_server_stops_is_gone_on_with(tmp_path):
+    async with opened(tmp_path) as store:
+        session = store.open_session("win", owner="token:anna")
+        await session.receive("table", chunks_of(TABLE))
+        await send(session, "p1", MADE.stream)
+        await session.complete("p1", None, None)
+        next(tmp_path.glob(".incoming/*/table")).write_bytes(b"short")
+        size, digest = told(parts_of(MADE.stream))
+        table = ("sfdisk", len(TABLE), sha256(TABLE), len(TABLE))
+        text = manifest_of(p1=(KIND, size, digest, len(MADE.stream)), table=table)
+        async with asyncio.TaskGroup() as tasks:
+            committing = tasks.create_task(_raises(session.commit(text), StoreFault))
+            await asyncio.sleep(0)
+            await store.close()
+        assert committing.result()
+        assert held(tmp_path) == []
+    async with opened(tmp_path) as store:
+        (session,) = store.sessions()
+        assert set(session.progress()) == {"p1"}
+        await session.receive("table", chunks_of(TABLE))
+        assert (await session.commit(text)).version == 1
+
+
+async def test_refused_parts_make_no_items(tmp_path, monkeypatch):
+    async with opened(tmp_path) as store:
+        session = store.open_session("win")
+        part = parts_of(MADE.stream)[0]
+        with pytest.raises(WrongPart) as wrong:
+            await session.part("p1", KIND, 5, chunks_of(part), None)
+        assert wrong.value.next_part == 1
+        with pytest.raises(ChecksumMismatch):
+            await session.part("p1", KIND, 1, chunks_of(part), "0" * 64)
+        assert (session.progress(), store.facts().used_bytes) == ({}, 0)
+        assert [Path(path).parent for path in held(tmp_path)] == [tmp_path / ".incoming"]  # the directory alone
+        monkeypatch.setattr(draft, "MAX_ITEMS", 2)
+        await session.part("p1", KIND, 1, chunks_of(part), None)
+        await session.receive("table", chunks_of(TABLE))
+        with pytest.raises(InvalidRequest, match="no more than 2 items"):
+            await session.part("p2", KIND, 1, chunks_of(part), None)
+        with pytest.raises(InvalidRequest, match="no more than 2 items"):
+            await session.receive("p2", chunks_of(part))
+        await session.receive("table", chunks_of(TABLE))
+        await send(session, "p1", MADE.stream, first=2)
+        assert set(session.progress()) == {"p1", "table"}
+
+
+async def test_a_first_part_that_fails_leaves_the_one_that_comes_at_once(tmp_path):
+    """A second sender of the first part is not hurt by the failure of the first sender."""
+    async with opened(tmp_path) as store:
+        session = store.open_session("win")
+        parts = parts_of(MADE.stream)
+        async with asyncio.TaskGroup() as tasks:
+            bad = tasks.create_task(_raises(session.part("p1", KIND, 1, chunks_of(parts[0]), "0" * 64),
+                                            ChecksumMismatch))  # fmt: skip
+            good = tasks.create_task(session.part("p1", KIND, 1, chunks_of(parts[0]), sha256(parts[0])))
+        assert bad.result()
+        assert good.result().next_part == 2
+        await send(session, "p1", MADE.stream, first=2)
+        assert (await commit(session, "p1", MADE.stream)).version == 1
 
 
 @pytest.mark.parametrize("name", ["session", "session.new", "x.state.new"])
