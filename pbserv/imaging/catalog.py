@@ -26,6 +26,7 @@ class Catalog:
         self._images: dict[str, dict[int, StoredImage]] = {}
         self._broken: dict[tuple[str, int], str] = {}
         self._damaged_names: set[str] = set()
+        self._hidden: dict[str, tuple[Damage, dict[int, StoredImage]]] = {}
 
     @property
     def count(self) -> int:
@@ -38,11 +39,20 @@ class Catalog:
         return {image.facts.job: (image.name, image.version) for image in every if image.facts.job is not None}
 
     def hide(self, name: str, reason: str) -> None:
-        """Serve nothing of an image although it is there; ``damages`` tells why."""
-        self._images.pop(name, None)
-        if Damage(name, reason) not in self.damages:
-            self.damages += (Damage(name, reason),)
+        """Serve nothing of an image although it is there, until :meth:`unhide`; ``damages`` tells why."""
+        damage = Damage(name, reason)
+        self._hidden[name] = damage, self._images.pop(name, {})
+        self.damages += (damage,)
         self._damaged_names.add(name)
+
+    def unhide(self) -> None:
+        """Serve everything again that was hidden."""
+        for name, (damage, versions) in self._hidden.items():
+            self.damages = tuple(other for other in self.damages if other != damage)
+            if versions:
+                self._images[name] = versions
+        self._hidden = {}
+        self._damaged_names = {damage.path.partition("/")[0] for damage in self.damages}
 
     def list(self) -> tuple[StoredImage, ...]:
         """The served version of every image that has one, by name."""
@@ -127,11 +137,13 @@ class Catalog:
         return self._images[name][max(good)] if good else None
 
     def _add(self, image: StoredImage) -> None:
-        self._images.setdefault(image.name, {})[image.version] = image
+        hidden = self._hidden.get(image.name)
+        versions = hidden[1] if hidden is not None else self._images.setdefault(image.name, {})
+        versions[image.version] = image
 
     def _fill(self, images: Iterable[StoredImage], damages: Iterable[Damage]) -> None:
         """What a start found; what a scrub found before stands in ``abouts``."""
-        self._images, self._broken = {}, {}
+        self._images, self._broken, self._hidden = {}, {}, {}
         for image in images:
             self._add(image)
             damage = self._abouts.get(image.name, About()).version(image.version).damage

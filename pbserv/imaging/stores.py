@@ -6,7 +6,7 @@ second list could disagree with them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -184,6 +184,7 @@ class Stores:
                     await known.start()
                     opened.append(known)
                 stores.append(known)
+            self._check_takeover(stores)
         except BaseException:
             for store in opened:
                 await store.close()
@@ -365,7 +366,21 @@ class Stores:
         allowed = self._settings.upload_directories
         return not allowed or any(store.root.is_relative_to(directory) for directory in allowed)
 
+    def _check_takeover(self, stores: Sequence[Store]) -> None:
+        """Raises StartError where an image that is served would give way to another of its name, of a store before."""
+        for place, store in enumerate(stores):
+            for other in stores[place + 1 :]:
+                names = sorted(name for name in store.names & other.names if self._holding(name) is other)
+                if names:
+                    raise StartError(
+                        f"ImageStores: store {store.name} has images of the same names as store {other.name}, which "
+                        f"serves them: {', '.join(names[:10])}{' and more' if names[10:] else ''}; name store "
+                        f"{store.name} after store {other.name}, or remove these images from one of them"
+                    )
+
     def _hide_doubles(self) -> None:
+        for store in self._stores:
+            store.unhide()
         taken: dict[str, str] = {}
         for store in self._stores:
             for name in sorted(store.names):

@@ -100,6 +100,29 @@ async def test_a_name_that_two_stores_have_is_served_from_the_first(tmp_path):
         assert await read_all(stores, "win", "a") == b"fast"
 
 
+async def test_a_reload_lets_no_store_take_over_an_image_and_uncovers_one_when_its_double_is_gone(tmp_path):
+    main, fast = StorePlace("main", tmp_path / "main"), StorePlace("fast", tmp_path / "fast")
+    settings = settings_of(tmp_path, "main")
+    async with running(settings_of(tmp_path, "fast")) as stores:
+        await put(stores, "win", {"a": b"fast"})
+        await put(stores, "win", {"a": b"fast"})
+        await put(stores, "lab", {"a": b"fast"})
+    async with running(settings) as stores:
+        served = await put(stores, "win", {"a": b"main"})
+        with pytest.raises(StartError, match=r"fast has images of the same names as store main.*: win; name"):
+            await stores.prepare(replace(settings, places=(fast, main)))
+        assert (stores.info("win"), len(stores.stores())) == (served, 1)
+        for _ in range(2):  # what was refused is closed
+            (await stores.prepare(replace(settings, places=(main, fast)))).commit()
+        assert await read_all(stores, "win", "a") == b"main"
+        assert [damage.path for damage in stores.damages] == ["fast:win"]
+        assert [image.name for image in stores.list()] == ["lab", "win"]
+        with pytest.raises(StartError, match="same names"):  # neither does another order
+            await stores.prepare(replace(settings, places=(fast, main)))
+        (await stores.prepare(replace(settings, places=(fast,)))).commit()
+        assert (stores.damages, stores.versions("win"), await read_all(stores, "win", "a")) == ((), (1, 2), b"fast")
+
+
 async def test_a_store_inside_another_is_no_image_of_it(tmp_path):
     places = (StorePlace("main", tmp_path), StorePlace("fast", tmp_path / "fast/images"))
     async with running(StoresSettings(places, free_floor_bytes=0)) as stores:
