@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -38,7 +38,7 @@ class Keeper:
 
     def wire(self, stores: Stores) -> None:
         """Before ``stores`` are started: let them ask."""
-        stores.users, stores.jobs = self.users, self.jobs
+        stores.users, stores.jobs, stores.at_work = self.users, self.jobs, self.at_work
         self._stores, self._swept = stores, float("-inf")
 
     async def started(self) -> None:
@@ -75,3 +75,12 @@ class Keeper:
         """Who needs this version, or with None the image as such: jobs, work, bundles that devices can get."""
         users = await self._registry.image_users(image, version)
         return users if version is not None else [*users, *self._policy.uses_image(image)]
+
+    async def at_work(self, store: str, images: Collection[str]) -> Sequence[str]:
+        """The jobs that run with a store: by its name, by their image, by an add-on of their work."""
+        found = []
+        for job in await self._registry.running_jobs():
+            addons = (await self._registry.work(job.work_id)).options.addons
+            if job.store == store or any(name in images for name in (job.image, *addons)):
+                found.append(f"job {job.id} of {job.mac}")
+        return found

@@ -27,6 +27,8 @@ class Locks:
 
     def __init__(self) -> None:
         self._holds: list[Hold] = []
+        self.closed = ""
+        """Why nothing can be held any more; empty: it can."""
 
     @property
     def holds(self) -> tuple[Hold, ...]:
@@ -67,6 +69,8 @@ class Locks:
             self.release(hold)
 
     def _add(self, wanted: Hold) -> Hold:
+        if self.closed:
+            raise InUse(f"image {wanted.image}: {self.closed}")
         for hold in self._holds:
             if _meet(hold, wanted.image, wanted.version) and (hold.alone or wanted.alone):
                 what = f"image {hold.image}" + (f" version {hold.version}" if hold.version is not None else "")

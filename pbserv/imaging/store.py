@@ -83,6 +83,7 @@ class Store(Catalog):
         self._reframer: Reframer | None = None
         self._uploads: Uploads | None = None
         self._deleting: set[str] = set()
+        self._leaving = ""
         self._writers: ThreadPoolExecutor | None = None
         self._readers: ThreadPoolExecutor | None = None
         self.rules = self._rules
@@ -181,6 +182,15 @@ class Store(Catalog):
         self.layout.close()
 
     @property
+    def leaving(self) -> bool:
+        """Whether a reload is about to take it away: it serves, but nothing begins in it and nothing is changed."""
+        return bool(self._leaving)
+
+    @leaving.setter
+    def leaving(self, leaving: bool) -> None:
+        self._leaving = self.locks.closed = f"store {self.name} is being taken away by a reload" if leaving else ""
+
+    @property
     def busy(self) -> str:
         """Who is at work in it right now, empty: nobody."""
         held = [f"image {draft.image} is being uploaded" for draft in self.sessions()]
@@ -253,6 +263,8 @@ class Store(Catalog):
     def _check_room(self, name: str, size_bytes: int) -> Uploads:
         if self._uploads is None:
             raise StoreClosed("the image store is not running")
+        if self._leaving:
+            raise StoreClosed(f"image {name}: {self._leaving}; try again when that is done")
         if name in self._deleting:
             raise UploadRunning(f"image {name} is being deleted; try again when that is done")
         self.layout.usage.check(size_bytes)
@@ -377,6 +389,8 @@ class Store(Catalog):
         return self._rules.keep if about.keep is None else about.keep
 
     async def _change(self, name: str, change: Callable[[About], About], *, make: bool = False) -> None:
+        if self._leaving:
+            raise StoreClosed(f"image {name}: {self._leaving}; try again when that is done")
         work = partial(self.layout.change_about, name, change, make=make)
         await asyncio.shield(self._work(self._running(self._writers), work))
 

@@ -5,7 +5,7 @@ One rule: everything here may change while the store runs, so it is asked for wh
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +16,9 @@ Users = Callable[[str, int | None], Awaitable[Sequence[str]]]
 
 RunningJobs = Callable[[], Awaitable[Mapping[int, int | None]]]
 """The jobs that run, with the version that the registry knows of each."""
+
+AtWork = Callable[[str, Collection[str]], Awaitable[Sequence[str]]]
+"""The jobs that run with a store: asked by its name and those of its images, in words for people."""
 
 
 @dataclass(slots=True)
@@ -40,3 +43,8 @@ async def nobody(_image: str, _version: int | None) -> Sequence[str]:
 async def no_jobs() -> Mapping[int, int | None]:
     """No job runs: what a store believes until it is told better."""
     return {}
+
+
+async def nobody_at_work(_store: str, _images: Collection[str]) -> Sequence[str]:
+    """No job runs with it: what the stores believe until they are told better."""
+    return ()

@@ -38,7 +38,16 @@ from pbserv.imaging.reframe import DEFAULT_LEVEL, Reframer
 from pbserv.imaging.scrub import ScrubOrder, scrub
 from pbserv.imaging.states import VersionState
 from pbserv.imaging.store import Store
-from pbserv.imaging.store_rules import DEFAULT_FREE_FLOOR, RunningJobs, StoreRules, Users, no_jobs, nobody
+from pbserv.imaging.store_rules import (
+    DEFAULT_FREE_FLOOR,
+    AtWork,
+    RunningJobs,
+    StoreRules,
+    Users,
+    no_jobs,
+    nobody,
+    nobody_at_work,
+)
 from pbserv.imaging.tasks import Report
 from pbserv.imaging.uploads import session_of_job
 
@@ -87,6 +96,7 @@ class Stores:
         self._idle_timeout_s = idle_timeout_s
         self._users: Users = nobody
         self._jobs: RunningJobs = no_jobs
+        self.at_work: AtWork = nobody_at_work
         self._reframer: Reframer | None = None
         self._stores: tuple[Store, ...] = ()
 
@@ -162,34 +172,47 @@ class Stores:
         self._reframer = None
 
     async def prepare(self, settings: StoresSettings) -> StoresReload:
-        """First half of a reload: open what is new. Raises StartError and changes nothing."""
-        here = {store.root: store for store in self._stores}
+        """First half of a reload: open what is new, and let nothing begin in what goes. Raises StartError and changes
+        nothing."""
         wanted = {place.directory for place in settings.places}
-        for store in self._stores:
-            busy = store.busy if store.root not in wanted else ""
-            if busy:
-                raise StartError(f"ImageStores: store {store.name} cannot be taken away: {busy}")
+        leaving = tuple(store for store in self._stores if store.root not in wanted)
         opened: list[Store] = []
-        stores: list[Store] = []
         try:
-            for place in settings.places:
-                known = here.get(place.directory)
-                if known is not None and known.name != place.name:
-                    raise StartError(
-                        f"ImageStores: {place.directory} is store {known.name}; names change with a restart"
-                    )
-                if known is None:
-                    known = settings.store(place, self._running)
-                    known.users, known.jobs = self._users, self._jobs
-                    await known.start()
-                    opened.append(known)
-                stores.append(known)
+            for store in leaving:
+                await self._leave(store)
+            stores = await self._places(settings, opened)
             self._check_takeover(stores)
         except BaseException:
+            for store in leaving:
+                store.leaving = False
             for store in opened:
                 await store.close()
             raise
-        return StoresReload(self, settings, tuple(stores), tuple(opened))
+        return StoresReload(self, settings, stores, tuple(opened), leaving)
+
+    async def _leave(self, store: Store) -> None:
+        """Nothing begins in the store any more; raises StartError when it is needed."""
+        store.leaving = True
+        jobs = await self.at_work(store.name, {name for name in store.names if self._holding(name) is store})
+        busy = ", ".join(filter(None, (store.busy, *jobs[:10])))
+        if busy:
+            raise StartError(f"ImageStores: store {store.name} cannot be taken away: {busy}; wait, or cancel that")
+
+    async def _places(self, settings: StoresSettings, opened: list[Store]) -> tuple[Store, ...]:
+        """The stores of ``settings``; those that are new are started and put into ``opened``. Raises StartError."""
+        here = {store.root: store for store in self._stores}
+        stores: list[Store] = []
+        for place in settings.places:
+            known = here.get(place.directory)
+            if known is not None and known.name != place.name:
+                raise StartError(f"ImageStores: {place.directory} is store {known.name}; names change with a restart")
+            if known is None:
+                known = settings.store(place, self._running)
+                known.users, known.jobs = self._users, self._jobs
+                await known.start()
+                opened.append(known)
+            stores.append(known)
+        return tuple(stores)
 
     def adopt(self, settings: StoresSettings, stores: tuple[Store, ...]) -> None:
         """Second half: serve from ``stores``; those that are not among them are given up."""
@@ -394,13 +417,21 @@ class StoresReload:
     """A prepared change of the stores: ``pbserv.service.Reload``."""
 
     def __init__(
-        self, stores: Stores, settings: StoresSettings, new: tuple[Store, ...], opened: tuple[Store, ...]
+        self,
+        stores: Stores,
+        settings: StoresSettings,
+        new: tuple[Store, ...],
+        opened: tuple[Store, ...],
+        leaving: tuple[Store, ...],
     ) -> None:
-        self._stores, self._settings, self._new, self._opened = stores, settings, new, opened
+        self._stores, self._settings, self._new = stores, settings, new
+        self._opened, self._leaving = opened, leaving
 
     def commit(self) -> None:
         self._stores.adopt(self._settings, self._new)
 
     def abort(self) -> None:
+        for store in self._leaving:
+            store.leaving = False
         for store in self._opened:
             store.release()

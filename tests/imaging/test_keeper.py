@@ -5,6 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
+from pbserv.conf.places import StorePlace
+from pbserv.errors import StartError
+from pbserv.imaging.config import PbservConf
+from pbserv.imaging.service import ImagingSettings
 from pbserv.imaging.stores import Stores
 from tests.imaging.working import Working, working
 
@@ -34,3 +40,20 @@ async def test_a_version_that_waiting_work_asks_for_is_neither_retired_nor_purge
         assert await stores.sweep(datetime.now(UTC)) == ()
         await site.api("POST", "/work/2/cancel")
         assert await stores.sweep(datetime.now(UTC)) == ("image classroom version 1",)
+
+
+async def test_a_reload_takes_no_store_away_while_devices_restore_from_it(tmp_path: Path) -> None:
+    elsewhere = StorePlace("other", tmp_path / "other")
+    async with working(tmp_path) as site:
+        await site.image()
+        await site.device(MAC)
+        wire = await site.order(MAC, kind="restore", image="classroom")
+        assert (await wire.ask())["ACTION"] == "restore"
+        settings = ImagingSettings(PbservConf(state_directory=tmp_path, image_stores=(elsewhere,)))
+        with pytest.raises(StartError, match=f"store main cannot be taken away: job {wire.job} of {MAC}"):
+            await site.imaging.prepare(settings)
+        assert await stores_of(site).at_work("none", {"classroom"}) == [f"job {wire.job} of {MAC}"]
+        assert await stores_of(site).at_work("none", {"other"}) == []
+        await wire.result(ok=1)
+        (await site.imaging.prepare(settings)).commit()
+        assert [store.name for store in stores_of(site).stores()] == ["other"]

@@ -1,6 +1,6 @@
 """Several stores as one backend."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from pbserv.imaging.backend import ImagingBackend, VersionedBackend, is_versione
 from pbserv.imaging.faults import (
     Forbidden,
     ImageExists,
+    InUse,
     NotSupported,
     StoreClosed,
     StoreFull,
@@ -162,6 +163,48 @@ async def test_a_reload_adds_and_takes_away_stores(tmp_path):
         with pytest.raises(StartError):
             await stores.prepare(settings_of(tmp_path, "main", "fast", "file"))
         assert len(stores.stores()) == 2
+
+
+async def test_nothing_begins_in_a_store_while_a_reload_takes_it_away(tmp_path):
+    both, one = settings_of(tmp_path, "main", "fast"), settings_of(tmp_path, "main")
+    async with running(both) as stores:
+        await put(stores, "lab", store="fast")
+        fast = stores.store("fast")
+        reload = await stores.prepare(one)
+        for begin in (stores.begin, stores.open_session):
+            with pytest.raises(StoreClosed, match="store fast is being taken away by a reload"):
+                begin("other", store="fast")
+        with pytest.raises(StoreClosed):
+            await stores.register("other", About(), "fast")
+        with pytest.raises(InUse, match="being taken away"):
+            await stores.delete("lab")
+        with pytest.raises(InUse), fast.locks.shared("lab", 1, "is being verified"):
+            pass
+        assert await read_all(stores, "lab", "p1.ext4")
+        reload.abort()
+        await put(stores, "other", store="fast")
+        with pytest.raises(StartError):
+            await stores.prepare(replace(one, places=(*one.places, StorePlace("x", tmp_path / "fast/lab/1/table"))))
+        await put(stores, "more", store="fast")
+        (await stores.prepare(one)).commit()
+        assert stores.all() == ()
+
+
+async def test_a_store_that_jobs_run_with_is_not_taken_away(tmp_path):
+    asked = []
+
+    async def at_work(store: str, images: Collection[str]) -> list[str]:
+        asked.append((store, set(images)))
+        return ["job 17 of 52:54:00:12:34:56"]
+
+    async with running(settings_of(tmp_path, "main", "fast")) as stores:
+        await put(stores, "win")
+        await put(stores, "lab", store="fast")
+        stores.at_work = at_work
+        with pytest.raises(StartError, match="store fast cannot be taken away: job 17 of 52:54"):
+            await stores.prepare(settings_of(tmp_path, "main"))
+        assert asked == [("fast", {"lab"})]
+        await put(stores, "other", store="fast")
 
 
 async def test_a_store_that_cannot_start_stops_all(tmp_path):
