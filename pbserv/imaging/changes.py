@@ -11,20 +11,26 @@ from datetime import datetime
 
 from pbserv.imaging.about import About, VersionAbout
 from pbserv.imaging.faults import InUse, UnknownImage, WrongState
-from pbserv.imaging.states import VersionState, beyond, may, rollback, ways
+from pbserv.imaging.states import VersionState, beyond, may, rollback, served, ways
 
 
 @dataclass(frozen=True, slots=True)
 class Signing:
-    """What a commit writes into ``about``; asked when it happens, for the configuration may change meanwhile."""
+    """What a commit writes into ``about``; asked when it happens, for the configuration may change meanwhile.
+
+    ``made_of``: the version that the new one has the content of; it takes its place only where that is served.
+    """
 
     creator: str
     auto_enable: Callable[[], bool]
     keep_of: Callable[[About], int]
+    made_of: int | None = None
 
     def signed(self, about: About, number: int, manifest_sha256: str, at: datetime) -> About:
         """With the new version: signed off, enabled where that is the rule, and what is too many retired."""
-        state = VersionState.ENABLED if self.auto_enable() else VersionState.VALIDATED
+        whole = {one: found.state for one, found in about.versions.items() if not found.damage}
+        enabled = self.auto_enable() and self.made_of in (None, served(whole))
+        state = VersionState.ENABLED if enabled else VersionState.VALIDATED
         version = VersionAbout(state, at, self.creator, manifest_sha256)
         about = replace(about, creator=about.creator or self.creator, created=about.created or at)
         about = about.with_version(number, version)

@@ -1,11 +1,13 @@
 """An image of another system's tools becomes a native version: uncompressed on the server, cut into frames, committed.
 
-One rule: the version that is read stays as it is, and the new one is visible when all of it is there and was checked.
+One rule: the version that is read stays as it is, and the new one is visible when all of it is there and was checked:
+what was read must be what was committed once, and the new one is served where the old one is.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import closing
@@ -17,12 +19,14 @@ import zstandard
 from pbserv.imaging.backend import ItemSource, Session
 from pbserv.imaging.convert import plain_limit, refusal
 from pbserv.imaging.draft import StoredItem
-from pbserv.imaging.faults import NotSupported, WrongState
+from pbserv.imaging.faults import DamagedImage, NotSupported, WrongState
 from pbserv.imaging.formats.detect import detect
 from pbserv.imaging.formats.model import HEAD_BYTES, FormatError, Found
 from pbserv.imaging.import_plan import ENDINGS
 from pbserv.imaging.layout import StoredImage
 from pbserv.imaging.manifest import Fact, Manifest, ManifestItem, print_manifest
+from pbserv.imaging.objects import ImageObject
+from pbserv.imaging.states import VersionState
 from pbserv.imaging.unpack import MAX_PLAIN_BYTES, unpacked
 
 T = TypeVar("T")
@@ -46,6 +50,7 @@ class ConvertingStore(Protocol):
     """The part of the image stores that is needed here."""
 
     def info(self, name: str, version: int | None = None) -> StoredImage: ...
+    def object(self, name: str) -> ImageObject: ...
     async def open(self, name: str, item: str, version: int | None = None) -> ItemSource: ...
     def begin_next(self, name: str, *, size_bytes: int = 0, creator: str = "") -> Session: ...
 
@@ -53,11 +58,14 @@ class ConvertingStore(Protocol):
 async def convert(stores: ConvertingStore, name: str, version: int | None, owner: str, report: Report) -> str:
     """Make the next version of ``name`` of one whose items are kept as they came; a sentence on what was done.
 
-    ``version`` None: the one that is served. Raises WrongState where nothing is to be converted or cannot be, with the
-    reason, and what uploads raise.
+    ``version`` None: the one that is served. The new one is enabled by itself only where that is the one that it was
+    made of. Raises WrongState where nothing is to be converted or cannot be, with the reason, DamagedImage where the
+    bytes are not those of the manifest any more, and what uploads raise.
     """
     image = stores.info(name, version)
     what = f"image {image.name} version {image.version}"
+    if damage := stores.object(name).version(image.version).damage:
+        raise DamagedImage(f"{what} is damaged and not converted: {damage}")
     foreign = [item for item in image.manifest.items if _is_foreign(image.manifest, item)]
     if not foreign:
         raise WrongState(f"{what} is made of frames already, or of nothing that could be")
@@ -69,12 +77,14 @@ async def convert(stores: ConvertingStore, name: str, version: int | None, owner
         for item in image.manifest.items:
             items.append(await _one(stores, image, item, founds.get(item.name), session, report))
         manifest = Manifest(image.manifest.disk, tuple(items), _facts(image.manifest, items))
-        made = await session.commit(print_manifest(manifest))
+        made = await session.commit(print_manifest(manifest), made_of=image.version)
     except FormatError as fault:
         raise WrongState(f"{what}: {fault}") from fault
     finally:
         await session.discard()  # after a commit it does nothing
-    return f"{what} is version {made.version} now, in frames"
+    state = stores.object(name).version(made.version).state
+    said = "" if state is VersionState.ENABLED else f", which is {state.value} and not served by itself"
+    return f"{what} is version {made.version} now, in frames{said}"
 
 
 def _is_foreign(manifest: Manifest, item: ManifestItem) -> bool:
@@ -98,7 +108,7 @@ async def _looked_at(stores: ConvertingStore, image: StoredImage, item: Manifest
 
 def _found(descriptor: int, compressor: str) -> Found:
     head = b""
-    with closing(unpacked(_stored(descriptor, lambda _count: None), compressor)) as pieces:
+    with closing(unpacked(_Source(descriptor).chunks(), compressor)) as pieces:
         for piece in pieces:
             head += piece
             if len(head) >= HEAD_BYTES:
@@ -121,11 +131,11 @@ async def _one(
 ) -> ManifestItem:
     opened = await stores.open(image.name, item.name, image.version)
     try:
-        stored = _stored(_descriptor(opened), report.add)
+        source = _Source(_descriptor(opened), report.add)
         if found is None:
-            return await _copied(item, stored, session)
-        limit = plain_limit(found, MAX_PLAIN_BYTES)
-        pieces = _Pieces(unpacked(stored, _compressor(image.manifest, item), limit))
+            return await _copied(item, source.chunks(), session)
+        plain = unpacked(source.chunks(), _compressor(image.manifest, item), plain_limit(found, MAX_PLAIN_BYTES))
+        pieces = _Pieces(_compared(plain, source, item, f"image {image.name} version {image.version}"))
         try:
             return await _reframed(item, pieces, session)
         finally:
@@ -176,13 +186,38 @@ def _descriptor(opened: ItemSource) -> int:
     return int(fileno())
 
 
-def _stored(descriptor: int, advance: Callable[[int], None]) -> Generator[bytes, None, None]:
-    """The bytes of an open item. Blocking; ``advance`` is called in that thread."""
-    at = 0
-    while chunk := os.pread(descriptor, _READ, at):
-        at += len(chunk)
-        advance(len(chunk))
-        yield chunk
+class _Source:
+    """The bytes of an open item and their digest. Blocking; ``advance`` is called in the thread that reads."""
+
+    def __init__(self, descriptor: int, advance: Callable[[int], None] = lambda _count: None) -> None:
+        self.sha256 = hashlib.sha256()
+        self._descriptor = descriptor
+        self._advance = advance
+        self._at = 0
+
+    def chunks(self) -> Generator[bytes, None, None]:
+        """What was not read yet, to the end of the file."""
+        while chunk := os.pread(self._descriptor, _READ, self._at):
+            self._at += len(chunk)
+            self.sha256.update(chunk)
+            self._advance(len(chunk))
+            yield chunk
+
+
+def _compared(
+    plain: Generator[bytes, None, None], source: _Source, item: ManifestItem, what: str
+) -> Generator[bytes, None, None]:
+    """The same, and at their end DamagedImage where ``source``, read to its end, is not what the manifest says."""
+    with closing(plain):
+        yield from plain
+    for _ in source.chunks():
+        pass  # what a stream's end leaves unread, too
+    found = source.sha256.hexdigest()
+    if found != item.sha256:
+        raise DamagedImage(
+            f"{what} item {item.name}: it is damaged in the store (its SHA-256 is {found}, not {item.sha256}); no "
+            "version was made of it: take another one"
+        )
 
 
 class _Pieces:

@@ -242,8 +242,9 @@ class Draft:
             self._items[item] = stored
         return _told(stored)
 
-    async def commit(self, manifest_text: str) -> StoredImage:
-        """Make the image visible when the manifest and the items agree; returns the new version.
+    async def commit(self, manifest_text: str, *, made_of: int | None = None) -> StoredImage:
+        """Make the image visible when the manifest and the items agree; returns the new version. ``made_of``: see
+        Signing.
 
         Raises ManifestError or ManifestMismatch and changes nothing when they do not: the sender may correct it.
         """
@@ -252,7 +253,8 @@ class Draft:
             raise UploadRunning(f"image {self.image}: item {min(self._arriving)} is still arriving")
         manifest = self._kept(parse(manifest_text))
         sizes = {name: item.size_bytes for name, item in self._items.items()}
-        published = self._submit(self._publish, manifest, self._version_facts(), self._signing, sizes)
+        signing = replace(self._signing, made_of=made_of)
+        published = self._submit(self._publish, manifest, self._version_facts(), signing, sizes)
         self._state, self._publishing = _State.COMMITTING, published
         published.add_done_callback(self._published)  # also when the caller is cancelled meanwhile
         return await asyncio.shield(published)

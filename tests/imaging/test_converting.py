@@ -14,8 +14,9 @@ import pytest
 
 from pbserv.imaging import converting
 from pbserv.imaging.converting import convert
-from pbserv.imaging.faults import ImagingFault, WrongState
+from pbserv.imaging.faults import DamagedImage, ImagingFault, WrongState
 from pbserv.imaging.manifest import DiskFacts, Fact, Manifest, ManifestItem, print_manifest
+from pbserv.imaging.states import VersionState
 from pbserv.imaging.store import Store
 from pbserv.imaging.unpack import unpacked
 from tests.imaging import trees
@@ -33,7 +34,7 @@ class Progress:
 
 @asynccontextmanager
 async def opened(root: Path) -> AsyncIterator[Store]:
-    store = Store(root, free_floor_bytes=0)
+    store = Store(root, free_floor_bytes=0, allow_overwrite=True)
     await store.start()
     try:
         yield store
@@ -167,3 +168,47 @@ async def test_who_gives_up_leaves_nothing_running(tmp_path: Path, part: Part, k
         assert store.sessions() == ()
         assert store.versions("lab") == (1,)
         assert not [thread for thread in threading.enumerate() if thread.name == "unpack"]
+
+
+@pytest.mark.parametrize("kind", ["none", "gzip", "lzop"])
+async def test_what_rotted_in_the_store_becomes_no_version(tmp_path: Path, kind: str) -> None:
+    """Also behind the end of the stream, and where no checksum of the stream itself tells."""
+    raw = trees.disk(tmp_path / "disk", "dos", ("ext4",)).path.read_bytes()
+    data = trees.packed(raw, kind) + (bytes(5000) if kind == "gzip" else b"")
+    root = tmp_path / "store"
+    async with opened(root) as store:
+        await put(store, {"disk.raw.x": ("raw", kind, data)})
+        with (root / "lab/1/disk.raw.x").open("r+b") as file:
+            file.seek(-1 if kind == "lzop" else -len(data) // 2 if kind == "none" else -3000, os.SEEK_END)
+            byte = file.read(1)
+            file.seek(-1, os.SEEK_CUR)
+            file.write(bytes([byte[0] ^ 1]))
+        with pytest.raises((DamagedImage, WrongState), match="damaged"):
+            await convert(store, "lab", None, "", Progress())
+        assert (store.versions("lab"), store.sessions()) == ((1,), ())
+
+
+async def test_what_is_known_to_be_damaged_is_not_converted(tmp_path: Path, part: Part) -> None:
+    async with opened(tmp_path) as store:
+        await put(store, {"item.gz": ("partclone.extfs", "gzip", trees.packed(trees.saved(part), "gzip"))})
+        await store.verified("lab", 1, "frame 7")
+        with pytest.raises(DamagedImage, match="frame 7"):
+            await convert(store, "lab", 1, "", Progress())
+        assert store.versions("lab") == (1,)
+
+
+async def test_an_older_version_is_converted_and_not_served_by_itself(tmp_path: Path, part: Part) -> None:
+    old = {"item.gz": ("partclone.extfs", "gzip", trees.packed(trees.saved(part), "gzip"))}
+    async with opened(tmp_path) as store:
+        await put(store, old)
+        await put(store, {"item.xz": ("partclone.extfs", "xz", trees.packed(trees.saved(part), "xz"))})
+        said = await convert(store, "lab", 1, "", Progress())
+        assert said == "image lab version 1 is version 3 now, in frames, which is validated and not served by itself"
+        assert store.object("lab").version(3).state is VersionState.VALIDATED
+        assert store.info("lab").version == 2
+        await convert(store, "lab", 2, "", Progress())
+        assert store.info("lab").version == 4
+        await put(store, old, "off")
+        await store.move("off", 1, VersionState.DISABLED, "anna")
+        await convert(store, "off", 1, "", Progress())
+        assert store.object("off").served is None
