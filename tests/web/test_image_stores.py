@@ -93,7 +93,7 @@ def test_a_dropped_file_becomes_an_image(server: Installed, admin: httpx.Client,
     (tmp_path / "main/part").write_bytes(partclone(range(8), 16).stream)
     (tmp_path / "main/part").rename(tmp_path / "main/dropped.img")
     until(lambda: admin.get("/images/dropped").status_code == 200)
-    assert (tmp_path / "main/dropped.img.full.sum").exists()
+    until((tmp_path / "main/dropped.img.full.sum").exists)
 
 
 def test_a_scrub_is_a_task(server: Installed, admin: httpx.Client, tmp_path: Path) -> None:
