@@ -26,6 +26,7 @@ class Front(asyncio.Protocol):
 
     shortcut: Shortcut
     behind: type[H11Protocol]
+    owes = False
 
     def __init__(
         self,
@@ -42,7 +43,7 @@ class Front(asyncio.Protocol):
         self._answered_at = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._transport = transport
+        self.transport = transport
         self._state.connections.add(self)  # type: ignore[arg-type]  # uvicorn calls shutdown() of what stands there
         self._timer = self._loop.call_later(FIRST_REQUEST_S, self._look)
         client, server = get_remote_addr(transport), get_local_addr(transport)
@@ -60,11 +61,11 @@ class Front(asyncio.Protocol):
 
     def shutdown(self) -> None:
         """The server ends: nothing is under way here."""
-        self._transport.close()
+        self.transport.close()
 
     def _answer(self, request: bytes) -> bool:
         """False: nothing has happened."""
-        transport, state = self._transport, self._state
+        transport, state = self.transport, self._state
         if (
             transport.is_closing()
             or transport.get_write_buffer_size()
@@ -86,8 +87,8 @@ class Front(asyncio.Protocol):
     def _hand_on(self) -> H11Protocol:
         self._leave()
         behind = self.behind(self._config, self._state, self._app_state, self._loop)
-        self._transport.set_protocol(behind)
-        behind.connection_made(self._transport)
+        self.transport.set_protocol(behind)
+        behind.connection_made(self.transport)
         return behind
 
     def _leave(self) -> None:
@@ -100,4 +101,4 @@ class Front(asyncio.Protocol):
         if rest > 0:
             self._timer = self._loop.call_later(rest, self._look)
         else:
-            self._transport.close()
+            self.transport.close()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import h11
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -21,6 +22,7 @@ from pbserv.errors import StartError
 from pbserv.net.tcp import listen, sharing
 from pbserv.service import Reload
 from pbserv.web.front import FIRST_REQUEST_S, Front
+from pbserv.web.patience import PATIENCE_S, Patience
 from pbserv.web.pumps import Pumps
 from pbserv.web.sendfile import ZeroCopy
 from pbserv.web.shortcut import Shortcut
@@ -49,6 +51,14 @@ class _Protocol(H11Protocol):
     ``limit_concurrency`` for ever."""
 
     pumps: Pumps
+
+    @property
+    def owes(self) -> bool:
+        """Whether the client has to send the rest of a body."""
+        conn = self.conn
+        return conn.their_state is h11.SEND_BODY and not (
+            self.flow.read_paused or conn.they_are_waiting_for_100_continue
+        )
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
@@ -100,9 +110,20 @@ class WebServer:
     name = "web"
     title = "pbserv HTTP server"
 
-    def __init__(self, app: FastAPI, spawn: Spawn, busy: Callable[[], bool], shortcut: Shortcut | None = None) -> None:
-        """``busy``: whether devices are at work, to whom an address that is given up must still answer."""
+    def __init__(
+        self,
+        app: FastAPI,
+        spawn: Spawn,
+        busy: Callable[[], bool],
+        shortcut: Shortcut | None = None,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        """``busy``: whether devices are at work, to whom an address that is given up must still answer.
+
+        ``patience_s``: how long a client may hold a connection without taking or sending a byte of what is under way.
+        """
         self._busy = busy
+        self._patience_s = patience_s
         self._app = app
         self._spawn = spawn
         self._settings = WebSettings("", 0)
@@ -205,7 +226,16 @@ class WebServer:
 
     def _run(self, listening: _Listening) -> None:
         more = [listening.socket.dup() for _ in range(ACCEPTORS - 1)]
-        listening.task = self._spawn("web", listening.server.serve(sockets=[listening.socket, *more]))
+        listening.task = self._spawn("web", self._serve(listening.server, [listening.socket, *more]))
+
+    async def _serve(self, server: _Server, sockets: list[socket.socket]) -> None:
+        patience = Patience(server.server_state.connections, self._patience_s)  # type: ignore[arg-type]  # ours
+        async with asyncio.TaskGroup() as group:
+            watch = group.create_task(patience.watch())
+            try:
+                await server.serve(sockets=sockets)
+            finally:
+                watch.cancel()
 
     def swap(self, settings: WebSettings, http: _Listening | None, https: _Listening | None, pair: Pair | None) -> None:
         """New requests may go to the new sockets; the old ones serve on while devices are at work that know no other.

@@ -40,7 +40,7 @@ BODY = random.Random(3).randbytes(5 * MIB + 321)
 class Site:
     """A store behind the web server: ``/x/ITEM`` of an image for the address that asks."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, more: APIRouter | None = None, patience_s: float = 3600) -> None:
         self.place = place
         self.store = Store(place / "images", free_floor_bytes=0)
         self.events = EventLines()
@@ -50,9 +50,9 @@ class Site:
         routes = APIRouter()
         routes.add_api_route("/{name}/{item}", self._get, methods=["GET", "HEAD"], response_class=Response)
         log = ServiceLog("pbserv")
-        app = create_app([("", routes)], running=lambda _name: True, log=log)
+        app = create_app([("", more or APIRouter()), ("", routes)], running=lambda _name: True, log=log)
         self.supervisor = Supervisor((), log)
-        self.web = WebServer(app, self.supervisor.spawn, lambda: False)
+        self.web = WebServer(app, self.supervisor.spawn, lambda: False, patience_s=patience_s)
 
     async def _get(self, request: Request, name: str, item: str) -> Response:
         assert request.client is not None
