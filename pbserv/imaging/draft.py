@@ -34,7 +34,7 @@ from pbserv.imaging.faults import (
 from pbserv.imaging.frames import checkpoint
 from pbserv.imaging.layout import StoredImage
 from pbserv.imaging.manifest import MAX_ITEMS, Fact, Manifest, ManifestItem, check_item_name, parse
-from pbserv.imaging.reframe import IDLE_TIMEOUT_S, ItemUpload, PartDone, Reframer, Reuse, working_files
+from pbserv.imaging.reframe import IDLE_TIMEOUT_S, ItemUpload, PartDone, Reframer, Reuse, kept, working_files
 from pbserv.imaging.session_file import SESSION_FILE, SessionFacts
 from pbserv.imaging.version_facts import Received, VersionFacts
 
@@ -146,17 +146,17 @@ class Draft:
             if self._folder.size_of(name) == item.size_bytes:
                 self._items[name] = item
         with_state = {name.removesuffix(".state") for name in names if name.endswith(".state")} - self._items.keys()
-        kept = {SESSION_FILE}
+        known = {SESSION_FILE}
         for name in sorted(with_state):
             with suppress(DamagedImage, InvalidName, FileNotFoundError):
                 upload = self._reframer.resumed(self._folder.opened(), name, charge=self._folder.charge)
                 self._parts[name] = upload
                 if upload.stored is not None:
                     self._items[name] = upload.stored
-                kept |= set(working_files(name))
+                known |= set(working_files(name))
         for name in self._items.keys() | self._parts.keys():
-            kept |= {name, f"{name}.pbx"}
-        self._folder.forget(sorted(names - kept))
+            known |= {name, f"{name}.pbx"}
+        self._folder.forget(sorted(names - known))
         self._folder.recount()
 
     async def receive(
@@ -339,15 +339,14 @@ class Draft:
             raise InvalidRequest(f"image {self.image} item {name}: an image has no more than {MAX_ITEMS} items")
         facts = self._facts if self._durable else None
         folder_fd = await self._submit(self._folder.open, expected_bytes, facts)
-        reuse = None if self._facts.asis else await self._submit(self._reuse, name)
+        reuse = None if self._facts.asis else await kept(self._submit(self._reuse, name), _close_reuse)
         try:
             self._check_open()
             upload = self._reframer.item(
                 folder_fd, name, kind, reuse=reuse, charge=self._folder.charge, asis=self._facts.asis
             )
         except BaseException:
-            if reuse is not None:
-                reuse.close()
+            _close_reuse(reuse)
             raise
         if not kind:
             self._uploads.add(upload)
@@ -446,6 +445,11 @@ def _compare(what: str, arrived: tuple[int, str], size_bytes: int | None, sha256
         raise ShortBody(f"{what}: {size} bytes arrived, {size_bytes} were announced")
     if sha256 is not None and digest != sha256:
         raise ChecksumMismatch(f"{what}: the SHA-256 of what arrived is {digest}, not {sha256}")
+
+
+def _close_reuse(reuse: Reuse | None) -> None:
+    if reuse is not None:
+        reuse.close()
 
 
 def _clean(work: Callable[[], None]) -> None:

@@ -34,6 +34,7 @@ __all__ = [
     "Reframer",
     "Reuse",
     "StoredItem",
+    "kept",
     "working_files",
 ]
 
@@ -248,7 +249,7 @@ class ItemUpload:
 
     async def _spooled(self, number: int, chunks: AsyncIterable[bytes], sha256: str | None) -> Spool:
         async with self._reframer.receiving:
-            spool = await self._reframer.file(self._intake.spool)
+            spool = await kept(self._reframer.file(self._intake.spool), Spool.close)
             try:
                 async with aclosing(self._blocks(chunks, _PART_BLOCK_BYTES)) as blocks:
                     async for block in blocks:
@@ -328,6 +329,20 @@ class _Slot:
     async def __aexit__(self, *_: object) -> None:
         if self._taken:
             self._places.release()
+
+
+async def kept(coming: asyncio.Future[T], close: Callable[[T], None]) -> T:
+    """What a thread opens; it is closed when it comes and who waited for it was cancelled meanwhile."""
+    try:
+        return await asyncio.shield(coming)
+    except asyncio.CancelledError:
+        coming.add_done_callback(partial(_close_late, close))
+        raise
+
+
+def _close_late(close: Callable[[T], None], done: asyncio.Future[T]) -> None:
+    if not done.cancelled() and done.exception() is None:
+        close(done.result())
 
 
 def _use(spool: Spool, intake: Intake, number: int, compressed: bool | None) -> PartDone:

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 import resource
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,26 @@ from pbserv.imaging.faults import ChecksumMismatch, InvalidName, InvalidRequest,
 from pbserv.imaging.manifest import check_item_name, single_file
 from pbserv.imaging.store import Store
 from pbserv.imaging.store_rules import StoreRules
-from tests.imaging.image_server import files_below, sha256
+from tests.imaging.image_server import files_below, sha256, until
 from tests.imaging.test_sessions import CHANGED, KIND, MADE, commit, manifest_of, parts_of, send, told
 from tests.imaging.test_store import chunks_of, opened, put
 
 TABLE = b"label: gpt\n"
+
+
+class Gate:
+    """A lock that nobody gets before it is opened."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self.open = threading.Event()
+
+    def __enter__(self) -> None:
+        self.reached.set()
+        self.open.wait()
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
 
 def held(root: Path) -> list[str]:
@@ -75,6 +91,25 @@ async def test_an_upload_that_is_given_up_while_a_part_comes_holds_no_files(tmp_
         assert (held(tmp_path), files_below(tmp_path), store.facts().used_bytes) == ([], [], 0)
 
 
+async def test_a_file_that_is_opened_too_late_is_closed(tmp_path):
+    """Who sends a part goes away in the moment in which a thread makes the file for it."""
+    async with opened(tmp_path) as store:
+        session = store.open_session("win")
+        await send(session, "p1", MADE.stream, last=1)
+        before = sorted(held(tmp_path))
+        gate = session._parts["p1"]._intake._moment = Gate()
+        async with asyncio.TaskGroup() as tasks:
+            sending = tasks.create_task(session.part("p1", KIND, 2, chunks_of(b"x"), None))
+            await until(gate.reached.is_set)
+            sending.cancel()
+        gate.open.set()
+        both = threading.Barrier(2)  # when both threads are here, what they did before is done
+        await asyncio.gather(*(store._reframer.file(both.wait) for _ in range(2)))
+        assert sorted(held(tmp_path)) == before
+        await session.discard()
+        assert held(tmp_path) == []
+
+
 async def test_a_commit_whose_caller_went_away_holds_no_files(tmp_path):
     async with opened(tmp_path) as store:
         session = store.open_session("win")
@@ -84,8 +119,7 @@ async def test_a_commit_whose_caller_went_away_holds_no_files(tmp_path):
             committing = tasks.create_task(session.commit(text_of("p1")))
             await asyncio.sleep(0)
             committing.cancel()
-        while store.sessions():
-            await asyncio.sleep(0.01)
+        await until(lambda: not store.sessions())
         assert store.info("win").version == 1
         assert held(tmp_path) == []
 
