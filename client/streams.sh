@@ -30,7 +30,8 @@ download() { # ITEM STORED_BYTES [START]: writes the item to stdout; a broken tr
 	while [ "$at" -lt "$2" ]; do
 		cancelled && return 1
 		# The group's stdout is the stream; curl's closing line goes to stderr.
-		curl -sSfL -C "$at" --connect-timeout 10 --speed-limit 1 --speed-time 120 -H "@$WORK/auth" \
+		# It may be sent to another server (-L), which gets no header Authorization from curl: the URL opens the item there.
+		curl -sSfL --max-redirs 3 --proto-redir =http,https -C "$at" --connect-timeout 10 --speed-limit 1 --speed-time 120 -H "@$WORK/auth" \
 			-w '%{stderr}\nSTAT %{http_code} %{size_download}\n' "$URL/client/v1/jobs/$JOB/$ITEMS/$1" 2>"$WORK/curl.err" &
 		echo $! >>"$WORK/pids"
 		wait $!

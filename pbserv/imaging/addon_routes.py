@@ -12,8 +12,8 @@ from fastapi.responses import PlainTextResponse, Response
 
 from pbserv.httpapi import ApiError, bearer
 from pbserv.imaging.coverage import Recipient
+from pbserv.imaging.elsewhere import Elsewhere
 from pbserv.imaging.jobs import Jobs
-from pbserv.imaging.layout import StoredImage
 from pbserv.imaging.manifest import print_manifest
 from pbserv.imaging.transfer import Transfers
 from pbserv.registry.access import Access, Caller
@@ -23,7 +23,7 @@ _Number = Annotated[int, Path(ge=1, lt=2**63)]
 _Name = Annotated[str, Path(max_length=64)]
 
 
-def router(jobs: Jobs, transfers: Transfers, access: Access) -> APIRouter:
+def router(jobs: Jobs, transfers: Transfers, access: Access, elsewhere: Elsewhere) -> APIRouter:
     """The routes below ``/client/v1/jobs/JOB/addons``."""
 
     def device(request: Request) -> Caller:
@@ -32,28 +32,33 @@ def router(jobs: Jobs, transfers: Transfers, access: Access) -> APIRouter:
             raise ApiError(401, "the token of this device's work is needed (pb.token on the kernel command line)")
         return caller
 
-    async def addon(job_id: int, name: str, who: Caller) -> tuple[Job, StoredImage]:
-        """The version that is served now. Raises ConflictError, ApiError, UnknownImage."""
+    async def addon(job_id: int, name: str, who: Caller) -> Job:
+        """The job, when it has this add-on. Raises ConflictError, ApiError."""
         job = await jobs.running(job_id, who.work or 0)
         named = (await jobs.work(job.work_id)).options.addons
         if job.kind not in RESTORES or name not in named:
             raise ApiError(409, f"job {job_id} has no add-on {name!r}; its work names: {', '.join(named) or 'none'}")
-        return job, transfers.store.info(name)
+        return job
 
     routes = APIRouter(prefix="/client/v1/jobs/{job_id}/addons/{name}", tags=["imaging client"],
                        default_response_class=PlainTextResponse)  # fmt: skip
 
     @routes.get("/manifest", summary="What an add-on of a restore consists of")
     async def manifest(job_id: _Number, name: _Name, who: Caller = Depends(device)) -> str:
-        _, image = await addon(job_id, name, who)
-        return print_manifest(image.manifest)
+        """Of the version that is served now."""
+        await addon(job_id, name, who)
+        return print_manifest((await elsewhere.find(name)).manifest)
 
     @routes.get("/items/{item}", response_class=Response, summary="Bytes of an add-on; ranges and resume")
     @routes.head("/items/{item}", response_class=Response, include_in_schema=False)
     async def content(
         request: Request, job_id: _Number, name: _Name, item: str, who: Caller = Depends(device)
     ) -> Response:
-        job, image = await addon(job_id, name, who)
+        job = await addon(job_id, name, who)
+        away = elsewhere.item(name, None, item)
+        if away is not None:
+            return away
+        image = transfers.store.info(name)
 
         def ended(_result: str, sent_bytes: int) -> None:
             jobs.running_now.sent(job.id, sent_bytes)

@@ -6,10 +6,12 @@ One rule: what could only fail on the device is refused here, with the reason an
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Final
 
 from pbserv.imaging.backend import ImagingBackend, is_versioned
 from pbserv.imaging.faults import Forbidden, ImageExists, InvalidRequest, NotRestorable, NotSupported, UnknownImage
+from pbserv.imaging.layout import StoredImage
 from pbserv.imaging.manifest import Manifest
 from pbserv.imaging.queue import Limits, StoreLimit
 from pbserv.registry.options import NO_OPTIONS, WorkOptions
@@ -22,14 +24,23 @@ ONE_STORE: Final = "main"
 """What the only store of a backend is called that knows of no others."""
 
 
+def _here(_image: str) -> str:
+    return ""
+
+
 def check_order(
-    store: ImagingBackend, kind: BundleKind, image: str, *, overwrite: bool, options: WorkOptions = NO_OPTIONS
-) -> int | None:
-    """The version that a restore gets, None for a capture. Raises an ImagingFault with the reason."""
+    store: ImagingBackend, kind: BundleKind, image: str, *, overwrite: bool, options: WorkOptions = NO_OPTIONS,
+    owner: Callable[[str], str] = _here,
+) -> int | None:  # fmt: skip
+    """The version that a restore gets, None for a capture. Raises an ImagingFault with the reason.
+
+    ``owner``: the store of another server that an image belongs to, empty: it is here. Add-ons of another server are
+    not looked at.
+    """
     if options.unreadable:
         raise InvalidRequest(options.unreadable)
     if kind in FETCHES:
-        return _check_restore(store, image, options)
+        return _check_restore(store, image, options, owner)
     _check_store(store, options.store)
     try:
         store.info(image)
@@ -48,18 +59,31 @@ def check_disk(text: str) -> None:
         raise InvalidRequest(f"{text[:64]!r} names no disk: /dev/X, by-id:NAME, serial:S, model:M or size:BYTES")
 
 
-def _check_restore(store: ImagingBackend, image: str, options: WorkOptions) -> int:
+def check_found(found: StoredImage, options: WorkOptions) -> int:
+    """The version, when a device can do with it what is asked for; raises NotRestorable."""
+    if any(item.kind == "file" for item in found.manifest.items):
+        raise NotRestorable(f"image {found.name} is one opaque file, not a disk: no device can restore it")
+    _check_partitions(found.name, found.manifest, options)
+    return found.version
+
+
+def check_addon(found: StoredImage) -> None:
+    """Raises NotRestorable for an image that is no tree of files."""
+    if {item.kind for item in found.manifest.items} != {"tree"}:
+        raise NotRestorable(f"image {found.name} is no file tree: it cannot be laid over a restored system")
+
+
+def _check_restore(store: ImagingBackend, image: str, options: WorkOptions, owner: Callable[[str], str]) -> int:
     try:
         found = store.info(image, options.version or None)
     except UnknownImage as fault:
         if options.version:
             raise UnknownImage(f"{fault}; see: pbserv image list") from None
         raise UnknownImage(f"no image {image}; see: pbserv image list") from None
-    if any(item.kind == "file" for item in found.manifest.items):
-        raise NotRestorable(f"image {image} is one opaque file, not a disk: no device can restore it")
-    _check_partitions(image, found.manifest, options)
+    check_found(found, options)
     for name in options.addons:
-        _check_addon(store, name)
+        if not owner(name):
+            _check_addon(store, name)
     return found.version
 
 
@@ -78,11 +102,10 @@ def _check_partitions(image: str, manifest: Manifest, options: WorkOptions) -> N
 
 def _check_addon(store: ImagingBackend, name: str) -> None:
     try:
-        kinds = {item.kind for item in store.info(name).manifest.items}
+        found = store.info(name)
     except UnknownImage:
         raise UnknownImage(f"no add-on image {name}; see: pbserv image list") from None
-    if kinds != {"tree"}:
-        raise NotRestorable(f"image {name} is no file tree: it cannot be laid over a restored system")
+    check_addon(found)
 
 
 def _check_store(store: ImagingBackend, name: str) -> None:

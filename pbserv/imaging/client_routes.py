@@ -18,9 +18,10 @@ from pbserv.httpapi import ApiError, bearer, peer_address
 from pbserv.imaging import client_uploads
 from pbserv.imaging.captures import Captures
 from pbserv.imaging.checks import check_disk, check_order, store_of
-from pbserv.imaging.client_answers import PROTOCOL, beyond, order_answer, protocol_of, work_answer
+from pbserv.imaging.client_answers import PROTOCOL, REMEDY, beyond, order_answer, protocol_of, work_answer
 from pbserv.imaging.client_uploads import work_of
 from pbserv.imaging.coverage import Recipient
+from pbserv.imaging.elsewhere import Elsewhere, NoAnswer
 from pbserv.imaging.faults import ImagingFault, WrongPart
 from pbserv.imaging.inventory import read_machine
 from pbserv.imaging.jobs import Jobs, Report, scripts_of
@@ -32,6 +33,7 @@ from pbserv.imaging.reports import image_list, image_report
 from pbserv.imaging.states import kind_of
 from pbserv.imaging.transfer import Transfers
 from pbserv.registry.access import Access, Caller
+from pbserv.registry.options import NO_OPTIONS
 from pbserv.registry.records import FETCHES, RESTORES, BundleKind, Job, Work
 from pbserv.registry.registry import Progress, WorkOrder
 from pbserv.types import MacAddress
@@ -40,6 +42,7 @@ MAX_LOG_CHARACTERS = 64 * 1024
 MAX_TOLD: Final = 32 * 1024
 """Characters of one thing that a client tells of its machine; the list of its disks is the longest."""
 _AROUND: Final = ("before", "after")
+_ASK_AGAIN_S: Final = 10
 Text = Annotated[str, Form()]
 Count = Annotated[int, Form(ge=0, le=2**63 - 1)]
 Number = Annotated[int, Path(ge=1, lt=2**63)]
@@ -78,7 +81,7 @@ class _FaultRoute(APIRoute):
 
 def router(
     jobs: Jobs, captures: Captures, transfers: Transfers, access: Access, policy: Policy,
-    token_of: Callable[[int], str], prepare: Prepare,
+    token_of: Callable[[int], str], prepare: Prepare, elsewhere: Elsewhere,
 ) -> APIRouter:  # fmt: skip
     """The routes below ``/client/v1``; ``token_of``: the token that opens a piece of work."""
 
@@ -91,17 +94,17 @@ def router(
     routes = APIRouter(prefix="/client/v1", tags=["imaging client"], route_class=_FaultRoute,
                        default_response_class=PlainTextResponse)  # fmt: skip
     caller = Depends(device)
-    _work_routes(routes, jobs, captures, transfers, policy, prepare, caller)
+    _work_routes(routes, jobs, captures, transfers, policy, prepare, elsewhere, caller)
     _report_routes(routes, jobs, captures, caller)
-    _maintenance_routes(routes, jobs, captures, transfers, token_of, caller)
-    _image_routes(routes, jobs, transfers, caller)
+    _maintenance_routes(routes, jobs, captures, transfers, token_of, elsewhere, caller)
+    _image_routes(routes, jobs, transfers, elsewhere, caller)
     client_uploads.add(routes, jobs, captures, transfers, caller)
     return routes
 
 
 def _work_routes(
     routes: APIRouter, jobs: Jobs, captures: Captures, transfers: Transfers, policy: Policy,
-    prepare: Prepare, caller: Any,
+    prepare: Prepare, elsewhere: Elsewhere, caller: Any,
 ) -> None:  # fmt: skip
     @routes.post("/work")
     async def work(request: Request, who: Caller = caller, mac: Text = "", client: Text = "") -> str:
@@ -112,11 +115,16 @@ def _work_routes(
         """
         order = await jobs.work(work_of(who))
         protocol = protocol_of(client)
-        image, refusal = _find_image(order, transfers, protocol)
+        far = elsewhere.owner(order.image)
+        image, refusal = await _find_image(order, elsewhere, protocol)
         identity, refusal = await _identity(order, protocol, refusal, prepare)
         version = None if image is None else image.version
-        store = store_of(transfers.store, order.image, order.options.store) if order.image and not refusal else ""
-        given = await jobs.begin(order, _mac(mac), peer_address(request), version, refusal, store)
+        store = ""
+        if order.image and not refusal:
+            store = far or store_of(transfers.store, order.image, order.options.store)
+        given = await jobs.begin(
+            order, _mac(mac), peer_address(request), version, refusal, store, referred=bool(far)
+        )  # fmt: skip
         if given.waiting is not None:
             return _waits(given.waiting, protocol)
         if given.job is None:
@@ -161,16 +169,24 @@ async def _told(request: Request) -> dict[str, str]:
     return {name: value[:MAX_TOLD] for name, value in form.items() if isinstance(value, str)}
 
 
-def _find_image(order: Work, transfers: Transfers, protocol: int) -> tuple[StoredImage | None, str]:
-    """The image to restore, or why the work cannot be done: by this server now, or by a client this old."""
+async def _find_image(order: Work, elsewhere: Elsewhere, protocol: int) -> tuple[StoredImage | None, str]:
+    """The image to restore, or why the work cannot be done: by this server now, or by a client this old.
+
+    Raises Busy when the server that has the image does not answer."""
     if order.options.unreadable:
         return None, order.options.unreadable
-    if protocol < PROTOCOL and (refusal := beyond(order.kind, order.options, _around(order))):
-        return None, refusal
-    if order.kind not in FETCHES:
+    if not order.active:
         return None, ""
+    far = any(elsewhere.owner(name) for name in (order.image, *order.options.addons))
+    if protocol < PROTOCOL:
+        refusal = beyond(order.kind, order.options, _around(order))
+        if refusal or (far and order.kind in FETCHES):
+            return None, refusal or f"image {order.image} belongs to another server: {REMEDY}"
     try:
-        return transfers.store.info(order.image, order.options.version or None), ""
+        elsewhere.check(order.kind, order.image, order.options)
+        return (await elsewhere.to_restore(order.image, order.options) if order.kind in FETCHES else None), ""
+    except NoAnswer as fault:
+        raise Busy(f"{fault}; the client asks again", _ASK_AGAIN_S) from None
     except ImagingFault as fault:
         return None, str(fault)
 
@@ -208,8 +224,9 @@ def _report_routes(routes: APIRouter, jobs: Jobs, captures: Captures, caller: An
 
 
 def _maintenance_routes(
-    routes: APIRouter, jobs: Jobs, captures: Captures, transfers: Transfers, token_of: Callable[[int], str], caller: Any
-) -> None:
+    routes: APIRouter, jobs: Jobs, captures: Captures, transfers: Transfers, token_of: Callable[[int], str],
+    elsewhere: Elsewhere, caller: Any,
+) -> None:  # fmt: skip
     @routes.post("/jobs/{job_id}/order")
     async def order(
         request: Request, job_id: Number, who: Caller = caller, action: Text = "", image: Text = "", disk: Text = "",
@@ -222,7 +239,7 @@ def _maintenance_routes(
             assigned = jobs.assigned(within)
             if isinstance(assigned, str):
                 return _shell(ACTION="local", REASON=assigned)
-            _check_assigned(transfers, assigned)
+            _check_assigned(transfers, elsewhere, assigned)
             made = await jobs.hand_over(within, assigned)
             return _shell(ACTION="auto", TOKEN=token_of(made.id), BUNDLE=made.bundle)
         if action not in ("restore", "capture"):
@@ -230,9 +247,14 @@ def _maintenance_routes(
         within = await jobs.with_images(job_id, work_of(who))
         kind = BundleKind(action)
         check_disk(disk)
-        version = check_order(transfers.store, kind, image, overwrite=overwrite == "1")
-        store = store_of(transfers.store, image, "")
-        given = await jobs.order(within, kind, image, version, peer_address(request), store)
+        elsewhere.check(kind, image, NO_OPTIONS)
+        far = elsewhere.owner(image)
+        if far:
+            version: int | None = (await elsewhere.to_restore(image, NO_OPTIONS)).version
+        else:
+            version = check_order(transfers.store, kind, image, overwrite=overwrite == "1")
+        store = far or store_of(transfers.store, image, "")
+        given = await jobs.order(within, kind, image, version, peer_address(request), store, referred=bool(far))
         if given.waiting is not None:
             return _waits(given.waiting, protocol_of(client))
         job = given.job
@@ -240,7 +262,8 @@ def _maintenance_routes(
             raise ApiError(409, given.reason)
         if kind is BundleKind.CAPTURE:
             captures.begin(job, overwrite=overwrite == "1")
-        of_image = kind_of(transfers.store.info(image, version).manifest) if kind is BundleKind.RESTORE else None
+        restores = kind is BundleKind.RESTORE
+        of_image = kind_of((await elsewhere.find(image, version)).manifest) if restores else None
         return _shell(**order_answer(protocol_of(client), job, disk, kind=of_image, part_bytes=captures.part_bytes))
 
     @routes.get("/jobs/{job_id}/images")
@@ -253,16 +276,16 @@ def _maintenance_routes(
     async def image(job_id: Number, name: str, who: Caller = caller) -> str:
         """For imaging maintenance: what is known of an image, in lines for people."""
         await jobs.with_images(job_id, work_of(who))
-        return image_report(transfers.store.info(name))
+        return image_report(await elsewhere.find(name))
 
 
-def _check_assigned(transfers: Transfers, order: WorkOrder) -> None:
+def _check_assigned(transfers: Transfers, elsewhere: Elsewhere, order: WorkOrder) -> None:
     """Raises an ImagingFault for an image that is not there, or that is there already."""
     if order.kind in FETCHES or order.kind is BundleKind.CAPTURE:
-        check_order(transfers.store, order.kind, order.image, overwrite=order.overwrite, options=order.options)
+        elsewhere.check_order(order.kind, order.image, overwrite=order.overwrite, options=order.options)
 
 
-def _image_routes(routes: APIRouter, jobs: Jobs, transfers: Transfers, caller: Any) -> None:
+def _image_routes(routes: APIRouter, jobs: Jobs, transfers: Transfers, elsewhere: Elsewhere, caller: Any) -> None:
     async def restoring(job_id: Number, who: Caller) -> Job:
         job = await jobs.running(job_id, work_of(who))
         if job.kind not in FETCHES:
@@ -272,12 +295,15 @@ def _image_routes(routes: APIRouter, jobs: Jobs, transfers: Transfers, caller: A
     @routes.get("/jobs/{job_id}/manifest")
     async def manifest(job_id: Number, who: Caller = caller) -> str:
         job = await restoring(job_id, who)
-        return print_manifest(transfers.store.info(job.image, job.version).manifest)
+        return print_manifest((await elsewhere.find(job.image, job.version)).manifest)
 
     @routes.get("/jobs/{job_id}/items/{name}", response_class=Response)
     @routes.head("/jobs/{job_id}/items/{name}", response_class=Response)
     async def item(request: Request, job_id: Number, name: str, who: Caller = caller) -> Response:
         job = await restoring(job_id, who)
+        away = elsewhere.item(job.image, job.version, name)
+        if away is not None:
+            return away
         image = transfers.store.info(job.image, job.version)
 
         def ended(_result: str, sent_bytes: int) -> None:

@@ -81,10 +81,11 @@ class Jobs:
         return await self._registry.work(work_id)
 
     async def begin(
-        self, work: Work, mac: str, address: str, version: int | None, refusal: str = "", store: str = ""
-    ) -> Begun:
+        self, work: Work, mac: str, address: str, version: int | None, refusal: str = "", store: str = "",
+        *, referred: bool = False,
+    ) -> Begun:  # fmt: skip
         """Start a job of ``work``, or say for what the device has to wait. ``refusal`` (no such image ...) closes it at
-        once as failed. ``store``: of the image."""
+        once as failed. ``store``: of the image; ``referred``: it is another server's."""
         self._history.learn(address, work.mac)
         reason = _not_for(work, mac)
         if reason:
@@ -110,7 +111,8 @@ class Jobs:
             self._counters.request(work.mac, work.kind.value, "failed", image=work.image, detail=refusal)
             await self._close(job, Report(False, refusal))
             return Begun(None, refusal)
-        self._counters.request(work.mac, work.kind.value, "started", image=work.image, detail=f"job {job.id}")
+        started = _started(referred)
+        self._counters.request(work.mac, work.kind.value, started, image=work.image, detail=f"job {job.id}")
         self.running_now.began(job)
         self._hooks.tell("job-started", _facts_of(job))
         return Begun(job)
@@ -137,8 +139,9 @@ class Jobs:
         return job
 
     async def order(
-        self, within: Job, kind: BundleKind, image: str, version: int | None, address: str, store: str = ""
-    ) -> Begun:
+        self, within: Job, kind: BundleKind, image: str, version: int | None, address: str, store: str = "",
+        *, referred: bool = False,
+    ) -> Begun:  # fmt: skip
         """A job that was ordered in imaging maintenance; it ends alone, the maintenance goes on. It takes a place like
         any other."""
         work = await self._registry.work(within.work_id)
@@ -158,7 +161,7 @@ class Jobs:
             self.running_now.queue.over(work.mac)
             raise
         self._history.add(job.mac, "job", f"{job.id}: {kind} {image} started, ordered on the device")
-        self._counters.request(job.mac, kind.value, "started", image=image, detail=f"job {job.id}")
+        self._counters.request(job.mac, kind.value, _started(referred), image=image, detail=f"job {job.id}")
         self.running_now.began(job, within=True)
         self._hooks.tell("job-started", _facts_of(job))
         return Begun(job)
@@ -274,6 +277,11 @@ class Jobs:
         ended = {"reason": why, "verified": report.verified, "seconds": str(round(seconds))}
         self._hooks.tell("job-done" if report.ok else "job-failed", _facts_of(closed) | ended)
         return closed
+
+
+def _started(referred: bool) -> str:
+    """What became of the request that a job start is."""
+    return "referred" if referred else "started"
 
 
 def scripts_of(work: Work) -> dict[str, str]:

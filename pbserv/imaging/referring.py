@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -59,7 +59,7 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Remotes:
-    """The stores of other servers, and the digest of the site token that these gave out; empty: none."""
+    """The stores of other servers, and the digest of the token of role images that these gave out; empty: none."""
 
     urls: Mapping[str, str]
     token_digest: str = ""
@@ -74,33 +74,40 @@ def remotes_of(stores: Iterable[RemoteStore], token: Path | None) -> Remotes:
 
 
 class Referring:
-    """``site_digests``: of the site tokens that this server gave out; ``image_of``: of an upload, None: no upload."""
+    """``token_digests``: of the tokens of role images that this server gave out; ``image_of``: of an upload, None: no upload."""
 
     def __init__(
-        self, site_digests: Callable[[], Iterable[str]], image_of: Callable[[str], str | None],
+        self, token_digests: Callable[[], Iterable[str]], image_of: Callable[[str], str | None],
         clock: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
-        self._site_digests = site_digests
+        self._token_digests = token_digests
         self._image_of = image_of
         self._clock = clock
         self.remotes = NO_REMOTES
 
     def refer(self, request: Request, what: str, image: str, store: str, version: int | None = None) -> None:
         """Raise Referred when ``store`` is another server's."""
-        url = self.remotes.urls.get(store)
-        if url is None:
+        if store not in self.remotes.urls:
             return
         query = [(key, value) for key, value in request.query_params.multi_items() if key != "ticket"]
-        if self.remotes.token_digest:
-            scope = Scope("get" if what == "get" else "put", image, version)
-            query.append(("ticket", sign(scope, self.remotes.token_digest, int(self._clock()) + GOOD_FOR_S)))
-        location = f"{url}{request.scope['path']}" + (f"?{urlencode(query)}" if query else "")
+        location = self.location(
+            store, request.scope["path"], Scope("get" if what == "get" else "put", image, version), query
+        )
+        url = self.remotes.urls[store]
         raise Referred(f"image {image} belongs to store {store} of another server; go on at {url}", location)
+
+    def location(self, store: str, path: str, scope: Scope, query: Sequence[tuple[str, str]] = ()) -> str:
+        """Where ``path`` is at the server of another's ``store``, with a ticket for ``scope`` where there is a token
+        for it. Raises KeyError for a store of this server."""
+        asked = list(query)
+        if self.remotes.token_digest:
+            asked.append(("ticket", sign(scope, self.remotes.token_digest, int(self._clock()) + GOOD_FOR_S)))
+        return f"{self.remotes.urls[store]}{path}" + (f"?{urlencode(asked)}" if asked else "")
 
     def ticket(self, request: Request) -> Ticket | None:
         """Who calls with a ticket that opens what is asked for; None: nobody does."""
         text = request.query_params.get("ticket")
-        scope = None if text is None else verify(text, self._site_digests(), int(self._clock()))
+        scope = None if text is None else verify(text, self._token_digests(), int(self._clock()))
         return Ticket(scope) if scope is not None and self._opens(scope, request) else None
 
     def _opens(self, scope: Scope, request: Request) -> bool:
@@ -142,7 +149,7 @@ def _read_token(path: Path) -> str:
             text = file.read(_MOST_TOKEN_BYTES + 1).decode("ascii", "replace").strip()
     except OSError as fault:
         raise StartError(
-            f"RemoteStoreToken: {path}: {fault.strerror}; it must be a file with a token of role site of the other "
+            f"RemoteStoreToken: {path}: {fault.strerror}; it must be a file with a token of role images of the other "
             "server, which the service user can read"
         ) from None
     if mode & 0o004:
@@ -150,6 +157,6 @@ def _read_token(path: Path) -> str:
     if not 1 <= len(text) <= _MOST_TOKEN_BYTES or not text.isascii() or not text.isprintable() or " " in text:
         raise StartError(
             f"RemoteStoreToken: {path} does not hold one token; write the line there that pbserv token create --role "
-            "site printed on the other server"
+            "images printed on the other server"
         )
     return text

@@ -18,9 +18,10 @@ from pbserv.imaging.adopt import Adopter
 from pbserv.imaging.backend import load_backend
 from pbserv.imaging.board import Sight
 from pbserv.imaging.captures import Captures
-from pbserv.imaging.checks import check_order, limits_of
+from pbserv.imaging.checks import limits_of
 from pbserv.imaging.config import PbservConf
 from pbserv.imaging.coverage import Coverage
+from pbserv.imaging.elsewhere import Elsewhere
 from pbserv.imaging.faults import NotSupported
 from pbserv.imaging.hooks import Hooks
 from pbserv.imaging.identities import IdentityDesk
@@ -89,7 +90,8 @@ class ImagingService:
         self._registry = registry
         self._keeper = Keeper(registry, policy, self._captures, log)
         self.tasks = Tasks(log)
-        self._referring = Referring(partial(access.digests, Role.SITE), partial(image_of_upload, self._store))
+        self._referring = Referring(partial(access.digests, Role.IMAGES), partial(image_of_upload, self._store))
+        self._elsewhere = Elsewhere(self._store, self._referring)
         self.watcher = Watcher(Adopter(self._store, log, self.scrub_rate), log)
         registry.subscribe(self._captures.device_changed)
         registry.subscribe(self._waker.device_changed)
@@ -114,7 +116,7 @@ class ImagingService:
 
     def check_work(self, kind: BundleKind, image: str, *, overwrite: bool, options: WorkOptions = NO_OPTIONS) -> None:
         """Refuse work that could only fail on the device: raises an ImagingFault with the reason."""
-        check_order(self._store, kind, image, overwrite=overwrite, options=options)
+        self._elsewhere.check_order(kind, image, overwrite=overwrite, options=options)
 
     def live(self, job_id: int) -> Sight | None:
         """How far a job is now; None for one that nobody hears of."""
@@ -163,11 +165,12 @@ class ImagingService:
                 self._policy,
                 self._tokens.issue,
                 self._identities.prepare,
+                self._elsewhere,
             )
         )
         routes.include_router(job_routes.router(self._jobs, self._captures, self._waker, self._registry, self._access))
         routes.include_router(identity_routes.router(self._identities, self._jobs, self._access))
-        routes.include_router(addon_routes.router(self._jobs, self._transfers, self._access))
+        routes.include_router(addon_routes.router(self._jobs, self._transfers, self._access, self._elsewhere))
         return routes
 
     async def start(self, settings: ImagingSettings) -> None:
