@@ -12,6 +12,7 @@ from pbserv.commands.progress import Bar
 from pbserv.commands.tables import clock, print_json, said, show_table, size
 from pbserv.commands.uploading import Upload, parts_of, sha256_of
 from pbserv.errors import PbservError, UsageError
+from pbserv.imaging.importing import OTHER_BYTES
 from pbserv.imaging.manifest import (
     MAX_STORED_BYTES,
     RESERVED_ITEM,
@@ -103,16 +104,26 @@ def _told(manifest: Manifest) -> tuple[Fact, ...]:
 
 
 def _send(going: Upload, item: ManifestItem, path: Path, bar: Bar) -> ManifestItem:
-    """All parts of an item that are not there yet; the item as the manifest of the commit has to have it."""
-    whole, count = hashlib.sha256(), 0
+    """All parts of an item that are not there yet; the item as the manifest of the commit has to have it.
+
+    Those that came before are compared by their digests: the file may be another one by now.
+    """
+    whole, digests, count = hashlib.sha256(), hashlib.sha256(), 0
+    have = going.next_part(item.name)
     for part in parts_of(path, going.part_bytes):
         count += 1
         whole.update(part)
-        if count >= going.next_part(item.name) and not going.is_complete(item.name):
-            going.part(item.name, item.kind, count, part, sha256_of(part))
+        digest = sha256_of(part)
+        digests.update(digest.encode())
+        if count >= have and not going.is_complete(item.name):
+            going.part(item.name, item.kind, count, part, digest)
         bar.add(len(part))
     if item.sha256 not in (_UNKNOWN, whole.hexdigest()):
         going.discard()
         raise PbservError(f"{path}: its SHA-256 is {whole.hexdigest()}, and not {item.sha256} as its manifest says")
-    received = going.complete(item.name, count, None)
+    fits = count == have - 1 if going.is_complete(item.name) else count >= have - 1
+    received = going.complete(item.name, count, None) if fits else None
+    if received is None or received.sha256 != digests.hexdigest():
+        going.discard()
+        raise PbservError(f"{path}: {OTHER_BYTES}; upload it again without --resume")
     return replace(item, stored_bytes=received.size_bytes, sha256=received.sha256)

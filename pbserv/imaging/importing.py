@@ -43,6 +43,8 @@ _CHUNK = 1 << 20
 _QEMU_SECONDS = 20
 _LEVEL = 1
 """Of parts on their way; the server makes frames of its own."""
+OTHER_BYTES = "the parts that the server had of it are of other bytes than it has now"
+"""Where an upload is gone on with, and the file is not the one that it began with."""
 
 
 def _nothing(_count: int) -> None: ...
@@ -58,7 +60,8 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """What the server has of an item; both stand in the manifest."""
+    """What the server has of an item; both stand in the manifest. ``sha256``: of its parts' digests, as
+    hexadecimal digits, one after the other."""
 
     size_bytes: int
     sha256: str
@@ -325,16 +328,23 @@ def _send_item(item: PlannedItem, pieces: Iterable[bytes], uploader: Uploader, n
     """(what the server has, bytes that were sent, before compression).
 
     Parts that the server cuts into frames are compressed one by one: so none can be taken for compressed by its bytes.
+    Those that it has already are compared too, by the digest of all digests: the files may be others by now.
     """
     have = uploader.next_part(item.name)
     number = total = 0
+    digests = hashlib.sha256()
     for plain in _parts(pieces, _room(uploader.part_bytes) if native else uploader.part_bytes):
         number += 1
         total += len(plain)
+        body = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True).compress(plain) if native else plain
+        digest = hashlib.sha256(body).hexdigest()
+        digests.update(digest.encode())
         if number >= have:
-            body = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True).compress(plain) if native else plain
-            uploader.part(item.name, item.kind, number, body, hashlib.sha256(body).hexdigest())
-    return uploader.complete(item.name, number, total), total
+            uploader.part(item.name, item.kind, number, body, digest)
+    received = uploader.complete(item.name, number, total) if number >= have - 1 else None
+    if received is None or received.sha256 != digests.hexdigest():
+        raise InspectionError(f"{item.source or item.name}: {OTHER_BYTES}; import again without --resume")
+    return received, total
 
 
 def _room(part_bytes: int) -> int:

@@ -151,6 +151,27 @@ def test_an_upload_goes_on_where_it_broke_off(
     assert items[0][0]["stored_bytes"] == 70 << 20
 
 
+def test_an_upload_goes_on_with_the_same_file_only(server: Installed, tmp_path: Path) -> None:
+    """Also where all of an item came, and the file is longer, shorter or of other bytes now."""
+    source, headers = tmp_path / "room.iso", {"Authorization": f"Bearer {server.token}"}
+    with httpx.Client(base_url=f"{server.url}/api/v1", headers=headers, trust_env=False, timeout=60) as client:
+        for complete in (False, True):
+            upload = client.post("/images/other/uploads", json={"asis": True}).raise_for_status().json()["upload"]
+            client.put(
+                f"/uploads/{upload}/items/file/parts/1", content=BODY, params={"kind": "file"},
+                headers={"X-Checksum-SHA256": sha256_of(BODY)},
+            ).raise_for_status()  # fmt: skip
+            if complete:
+                client.post(f"/uploads/{upload}/items/file/complete", json={"parts": 1}).raise_for_status()
+            source.write_bytes(BODY[:-1] + b"?")
+            refused = server.call("image", "upload", "other", str(source), "--resume")
+            assert (refused.returncode, "again without --resume" in refused.stderr) == (1, True)
+            assert client.get("/uploads").json() == {"uploads": []}
+    assert "no image" in server.call("image", "show", "other").stderr
+    server.ok("image", "upload", "other", str(source), "--resume")
+    assert server.json("image", "show", "other")["stored_bytes"] == len(BODY)
+
+
 def test_an_upload_that_nobody_goes_on_with_is_given_up(server: Installed) -> None:
     headers = {"Authorization": f"Bearer {server.token}"}
     made = httpx.post(f"{server.url}/api/v1/images/left/uploads", json={}, headers=headers, trust_env=False).json()

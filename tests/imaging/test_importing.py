@@ -29,6 +29,7 @@ class Shelf:
     def __init__(self, part_bytes: int = MIB, lose: frozenset[tuple[str, int]] = frozenset()) -> None:
         self.part_bytes = part_bytes
         self.parts: dict[str, list[bytes]] = {}
+        self.plain: dict[str, int] = {}
         self.manifest = ""
         self._lose = set(lose)
 
@@ -47,10 +48,12 @@ class Shelf:
     def complete(self, item: str, parts: int, plain_bytes: int) -> Received:
         data = self.data(item)
         assert len(self.parts[item]) == parts
-        assert plain_bytes == len(data) or plain_bytes == len(self.unpacked(item))
-        return Received(len(data), hashlib.sha256(data).hexdigest())
+        self.plain[item] = plain_bytes
+        digests = "".join(hashlib.sha256(part).hexdigest() for part in self.parts[item])
+        return Received(len(data), hashlib.sha256(digests.encode()).hexdigest())
 
     def commit(self, manifest: str) -> Mapping[str, Any]:
+        assert all(plain in (len(self.data(item)), len(self.unpacked(item))) for item, plain in self.plain.items())
         self.manifest = manifest
         return {"version": 1}
 
@@ -272,6 +275,39 @@ def test_an_upload_goes_on_where_it_broke(tmp_path: Path, dos: Disk) -> None:
         send(source, plan, broken, convert=False)
     send(source, plan, broken, convert=False)
     assert (broken.manifest, broken.parts) == (whole.manifest, whole.parts)
+
+
+@pytest.mark.parametrize(("begun", "gone_on"), [(False, True), (True, False)])
+def test_an_upload_does_not_go_on_in_another_form(tmp_path: Path, dos: Disk, begun: bool, gone_on: bool) -> None:
+    image = trees.opengnsys(tmp_path, dos.parts[1], "gzip")
+    source = survey(image)
+    name = source.plans[0].items[0].name
+    shelf = Shelf(part_bytes=4_000, lose=frozenset({(name, 2)}))
+    with pytest.raises(ConnectionError):
+        send(source, source.plans[0], shelf, convert=begun)
+    with pytest.raises(InspectionError, match="of other bytes than it has now; import again without --resume"):
+        send(source, source.plans[0], shelf, convert=gone_on)
+    assert not shelf.manifest
+
+
+@pytest.mark.parametrize("size", [5 * MIB, 4 * MIB - 1, MIB])
+def test_an_upload_does_not_go_on_with_another_file(tmp_path: Path, size: int) -> None:
+    """Longer, of the same number of parts, shorter than what came: as a disk that was worked with meanwhile."""
+    image = tmp_path / "disk.raw"
+    disk = bytearray(trees.empty(image, 4 * MIB).read_bytes())
+    disk[446:462] = b"\0\0\0\0\x83\0\0\0" + (2048).to_bytes(4, "little") + (4096).to_bytes(4, "little")
+    disk[510:512] = b"\x55\xaa"
+    image.write_bytes(disk)
+    source = survey(image)
+    shelf = Shelf(lose=frozenset({("disk.raw", 3)}))
+    with pytest.raises(ConnectionError):
+        send(source, source.plans[0], shelf, convert=False)
+    disk[1000] = 7
+    image.write_bytes(disk[:size].ljust(size, b"\0"))
+    source = survey(image)
+    with pytest.raises(InspectionError, match="of other bytes"):
+        send(source, source.plans[0], shelf, convert=False)
+    assert not shelf.manifest
 
 
 def test_a_file_that_changes_after_it_was_looked_at_is_not_sent(tmp_path: Path, dos: Disk) -> None:
