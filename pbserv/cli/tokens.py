@@ -17,6 +17,7 @@ class RoleName(enum.StrEnum):
     OPERATOR = "operator"
     ADMIN = "admin"
     SITE = "site"
+    IMAGES = "images"
 
 
 @app.command("create")
@@ -27,7 +28,7 @@ def token_create(
         RoleName,
         typer.Option(
             help="viewer looks; operator changes devices and work too; admin everything; site: another pbserv that"
-            " resolves its policies here."
+            " resolves its policies here; images: another pbserv that refers its callers to images here."
         ),
     ],
     as_json: AsJson = False,

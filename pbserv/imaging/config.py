@@ -280,7 +280,7 @@ class PbservConf(ConfModel):
         Key(
             "RemoteStoreToken",
             Directory(),
-            "The file with a token of role site that the servers of RemoteStores know. Referrals then bring a ticket"
+            "The file with a token of role images that the servers of RemoteStores know. Referrals then bring a ticket"
             " for the one image.",
             extension=True,
             unset="whoever is referred needs a token of that server",

@@ -169,8 +169,8 @@ class Elsewhere:
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise NoAnswer(f"{what}: {url} answers {status}")
         raise NotReferred(
-            f"{what}: {url} answers {status}; RemoteStoreToken must hold a token of role images of that server, and the "
-            "clocks of both must be right"
+            f"{what}: {url} answers {status}; RemoteStoreToken must hold a token of role images of that server, and "
+            "the clocks of both must be right"
         )
 
 

@@ -1,8 +1,9 @@
 """Tickets with which one server lets its caller have one image of another server. Pure.
 
-One rule: a ticket opens one image, for one purpose, for a time; whoever made it knows a site token of the other server,
-which knows no more of that token than its digest. Form: ``EXPIRES.SCOPE.MAC``, SCOPE is ``get:IMAGE`` or ``put:IMAGE``,
-or ``get:IMAGE:VERSION``; MAC is HMAC-SHA256 over what stands before it, its key the SHA-256 of the site token.
+One rule: a ticket opens one image, for one purpose, for a time; whoever made it knows a token of role images of the
+other server, which knows no more of that token than its digest. Form: ``EXPIRES.SCOPE.MAC``, SCOPE is ``get:IMAGE`` or
+``put:IMAGE``, or ``get:IMAGE:VERSION``; MAC is HMAC-SHA256 over what stands before it, its key the SHA-256 of that
+token.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Scope:
 
 
 def sign(scope: Scope, token_digest: str, expires: int) -> str:
-    """A ticket; ``token_digest``: SHA-256 of the site token in hexadecimal digits, ``expires``: seconds since 1970."""
+    """A ticket; ``token_digest``: SHA-256 of the token in hexadecimal digits, ``expires``: seconds since 1970."""
     said = f"{expires}.{scope}"
     return f"{said}.{_mac(said, token_digest)}"
 

@@ -74,7 +74,7 @@ def remotes_of(stores: Iterable[RemoteStore], token: Path | None) -> Remotes:
 
 
 class Referring:
-    """``token_digests``: of the tokens of role images that this server gave out; ``image_of``: of an upload, None: no upload."""
+    """``token_digests``: of all tokens of role images of this server; ``image_of``: of an upload, None: no upload."""
 
     def __init__(
         self, token_digests: Callable[[], Iterable[str]], image_of: Callable[[str], str | None],

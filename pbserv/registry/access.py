@@ -11,7 +11,8 @@ from pbserv.registry.tokens import WorkTokens, digest
 
 _RANK: Final = {Role.VIEWER: 1, Role.OPERATOR: 2, Role.ADMIN: 3}
 """Who may more may also do what those below may. ``site`` stands apart: it may resolve policies, as an
-administrator may, and nothing else."""
+administrator may, and nothing else. So does ``images``: it opens no route; tickets signed
+with it open images."""
 
 
 @dataclass(frozen=True, slots=True)

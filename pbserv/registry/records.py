@@ -215,13 +215,15 @@ class Document:
 class Role(enum.StrEnum):
     """What the bearer of a token may do: look; change devices and work; change everything.
 
-    ``site``: a server of another place that resolves policies here (PrebootServer), and nothing else.
+    ``site``: a server of another place that resolves policies here (PrebootServer), and nothing else. ``images``:
+    another server that refers its callers to images here (RemoteStores); what it signs opens them, and it nothing else.
     """
 
     VIEWER = "viewer"
     OPERATOR = "operator"
     ADMIN = "admin"
     SITE = "site"
+    IMAGES = "images"
 
 
 @dataclass(frozen=True, slots=True)

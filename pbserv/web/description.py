@@ -17,7 +17,8 @@ DESCRIPTION: Final = """\
 What administrators and their programs may do with this server; `pbserv` on the command line calls the same.
 
 Send `Authorization: Bearer TOKEN`. Tokens have a role: **viewer** reads, **operator** changes devices and orders work,
-**admin** changes everything, **site** is for a server of another place that resolves policies here.
+**admin** changes everything, **site** is for a server of another place that resolves policies here, **images** for
+one that refers its callers to images here.
 Errors are `{"error": "what is wrong, where, and what to do"}`. Lists come in pages: the header `X-Next-Cursor` has the
 value of `after` for the next one. Objects have an `ETag`; `If-Match` and `If-None-Match: *` are honoured.
 """

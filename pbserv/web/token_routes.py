@@ -32,7 +32,8 @@ Number = Annotated[int, Path(ge=1, le=_MAX_NUMBER)]
 
 
 class TokenBody(BaseModel):
-    """``name``: who is to have it. ``role``: what it opens; ``site`` is for a server that resolves policies here."""
+    """``name``: who is to have it. ``role``: what it opens; ``site`` is for a server that resolves policies here,
+    ``images`` for one that refers its callers to images here."""
 
     model_config = ConfigDict(extra="forbid")
 

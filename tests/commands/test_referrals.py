@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
+from pbserv.imaging.referral import Scope, sign
+from pbserv.registry.tokens import digest
 from tests.support.process import Installed, command
 
 BODY = b"0123456789" * 200_000
@@ -27,7 +31,7 @@ def server(lab: Installed, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """The one that is asked."""
     installed = Installed(tmp_path_factory.mktemp("server"))
     token = installed.place / "site.token"
-    token.write_text(lab.ok("token", "create", "site", "--role", "site"))
+    token.write_text(lab.ok("token", "create", "site", "--role", "images"))
     token.chmod(0o640)
     installed.set("pbserv.conf", RemoteStores=f"lab={lab.url}", RemoteStoreToken=str(token))
     installed.ok("start")
@@ -54,6 +58,23 @@ def test_an_image_of_another_server_is_stored_and_fetched_there(
     assert told["imaging_results"] == {"ok": 1, "referred": 2}, "registered; an upload, and curl's whole download"
     assert (told["images_sent"], told["images_received"]) == (0, 0)
     assert lab.json("statistics")["images_received"] == 1
+
+
+@pytest.mark.parametrize("role", ["viewer", "operator", "admin", "site", "images"])
+def test_tickets_are_signed_by_tokens_of_one_role_alone(lab: Installed, tmp_path: Path, role: str) -> None:
+    """A branch that has its policies resolved here (role site) cannot have the images, too. 409: it exists."""
+    (tmp_path / "disk").write_bytes(BODY)
+    lab.ok("image", "upload", f"for-{role}", str(tmp_path / "disk"))
+    token = lab.ok("token", "create", f"signs {role}", "--role", role).strip()
+    place = f"{lab.url}/api/v1/images/for-{role}"
+    for what, method, path in (("get", "GET", "/items/file"), ("put", "POST", "/uploads")):
+        ticket = sign(Scope("get" if what == "get" else "put", f"for-{role}"), digest(token), int(time.time()) + 60)
+        answer = httpx.request(method, place + path, params={"ticket": ticket}, json={}, trust_env=False)
+        assert (answer.status_code == 401) is (role != "images"), (what, answer.text)
+    headers = {"Authorization": f"Bearer {token}"}
+    if role in ("site", "images"):
+        for path in ("/images", f"/images/for-{role}", f"/images/for-{role}/items/file", "/stores", "/uploads"):
+            assert httpx.get(f"{lab.url}/api/v1{path}", headers=headers, trust_env=False).status_code == 403
 
 
 def test_what_is_wrong_with_the_token_is_said_before_anything_changes(server: Installed) -> None:

@@ -99,6 +99,7 @@ async def test_roles_open_what_is_theirs(server: Server) -> None:
         Role.OPERATOR: {Role.VIEWER, Role.OPERATOR},
         Role.ADMIN: set(Role),
         Role.SITE: {Role.SITE},
+        Role.IMAGES: {Role.IMAGES},
     }
     for role, open_to_it in opens.items():
         async with server.client(await server.make(f"a {role}", role)) as client:

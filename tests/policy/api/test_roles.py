@@ -39,7 +39,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
 @pytest.fixture(scope="module")
 def tokens(server: Installed) -> dict[str, str]:
     found = {"admin": server.token}
-    for role in ("viewer", "operator", "site"):
+    for role in ("viewer", "operator", "site", "images"):
         answer = httpx.post(
             f"{server.url}/api/v1/tokens", json={"name": role, "role": role}, headers=_bearer(server.token),
             trust_env=False,
