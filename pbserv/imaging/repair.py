@@ -1,4 +1,4 @@
-"""Replaces a damaged frame by the same frame of another item, where a store has it. Blocking, for worker threads.
+"""Replaces a damaged frame by the same frame of another item, where a store, or another server, has it. Blocking.
 
 One rule: bytes are written only after their digest was compared, and compared again after they were written.
 """
@@ -6,8 +6,9 @@ One rule: bytes are written only after their digest was compared, and compared a
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, suppress
+from typing import Protocol
 
 from pbserv.imaging.faults import ImagingFault
 from pbserv.imaging.frames.index import Record, digest_of
@@ -19,15 +20,36 @@ from pbserv.imaging.store import Store
 _Place = tuple[Store, StoredImage, str]
 
 
-class Repairer:
-    """For one damaged item; it looks for the same frames in all versions of ``stores``."""
+class Copy(Protocol):
+    """The same item somewhere else; ``str()``: where."""
 
-    def __init__(self, stores: Sequence[Store], store: Store, image: StoredImage, item: str) -> None:
+    def read(self, offset: int, size_bytes: int) -> bytes:
+        """Exactly these bytes; raises OSError."""
+
+
+class Elsewhere(Protocol):
+    """Who finds the same item on other servers."""
+
+    def copies(self, image: StoredImage, item: str, check: Callable[[], None]) -> Generator[Copy, None, None]:
+        """One after the other; ``check`` raises when the work is to end."""
+
+
+class Repairer:
+    """For one damaged item; it looks for the same frames in all versions of ``stores``, then ``elsewhere``. ``check``
+    raises when the work is to end."""
+
+    def __init__(
+        self, stores: Sequence[Store], store: Store, image: StoredImage, item: str, elsewhere: Elsewhere | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
         self._stores = stores
         self._here: _Place = (store, image, item)
+        self._elsewhere = elsewhere
+        self._check = check
 
     def repair(self, damages: Sequence[FrameDamage]) -> list[tuple[FrameDamage, str]]:
-        """Each frame that could be repaired, and from where: ``image NAME version N item X``."""
+        """Each frame that could be repaired, and from where: ``image NAME version N item X``. Raises what ``check``
+        does; frames that were put back by then are."""
         store, image, item = self._here
         index = open_index(store.layout, image, item)
         if index is None:
@@ -42,6 +64,7 @@ class Repairer:
                     found.append((damage, source))
                 if not lost:
                     break
+            found += self._fetched(lost)
             return sorted(found, key=lambda one: one[0].frame)
         finally:
             index.close()
@@ -81,6 +104,28 @@ class Repairer:
             data = read_exactly(fd, same.stored_bytes, same.offset)
             if digest_of(data) == lost.digest:
                 return self._write(data, lost)
+        return False
+
+    def _fetched(self, lost: dict[FrameDamage, Record]) -> list[tuple[FrameDamage, str]]:
+        """What other servers had of the frames that no store here has."""
+        found: list[tuple[FrameDamage, str]] = []
+        if not lost or self._elsewhere is None:
+            return found
+        _, image, item = self._here
+        with closing(self._elsewhere.copies(image, item, self._check)) as copies:
+            for copy in copies:
+                with suppress(OSError):  # who found the copy says so
+                    for damage, record in list(lost.items()):
+                        if self._take(copy.read(record.offset, record.stored_bytes), record):
+                            del lost[damage]
+                            found.append((damage, str(copy)))
+                if not lost:
+                    break
+        return found
+
+    def _take(self, data: bytes, lost: Record) -> bool:
+        with suppress(ImagingFault, OSError):
+            return digest_of(data) == lost.digest and self._write(data, lost)
         return False
 
     def _write(self, data: bytes, lost: Record) -> bool:

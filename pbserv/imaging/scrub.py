@@ -22,7 +22,7 @@ from pbserv.imaging.faults import DamagedImage, ImagingFault, InUse, UnknownImag
 from pbserv.imaging.frames.reader import FrameDamage, verify
 from pbserv.imaging.layout import StoredImage
 from pbserv.imaging.opened import open_index
-from pbserv.imaging.repair import Repairer
+from pbserv.imaging.repair import Elsewhere, Repairer
 from pbserv.imaging.store import Store
 from pbserv.imaging.tasks import Report, Task, Tasks
 
@@ -78,8 +78,12 @@ class ScrubOrder:
     repair: bool = True
 
 
-async def scrub(stores: Sequence[Store], order: ScrubOrder, report: Report, tell: Callable[[str], None]) -> str:
-    """Verify versions, the longest unverified first; the sentence of the result. ``tell`` gets every damage.
+async def scrub(
+    stores: Sequence[Store], order: ScrubOrder, report: Report, tell: Callable[[str], None],
+    elsewhere: Elsewhere | None = None,
+) -> str:  # fmt: skip
+    """Verify versions, the longest unverified first; the sentence of the result. ``tell`` gets every damage;
+    ``elsewhere`` is asked for frames that none of ``stores`` has.
 
     Raises UnknownImage where nothing is to be verified by that name, Cancelled.
     """
@@ -98,7 +102,7 @@ async def scrub(stores: Sequence[Store], order: ScrubOrder, report: Report, tell
                 report.add(image.manifest.stored_bytes)
                 continue
             try:
-                job = partial(_version, stores, store, image, order, report, pace)
+                job = partial(_version, stores, store, image, order, report, pace, elsewhere)
                 found = await _in_thread(thread, job, report)
                 for line in (*found.repaired, *found.damages):
                     tell(line)
@@ -116,8 +120,11 @@ async def _in_thread(thread: ThreadPoolExecutor, job: Callable[[], Found], repor
     try:
         return await asyncio.shield(working)
     except asyncio.CancelledError:
-        report.cancel()  # the thread ends at its next block, and the executor waits for it
+        report.cancel()  # the thread ends at its next block
         working.add_done_callback(lambda done: done.cancelled() or done.exception())
+        while not working.done():  # here, as the executor would hold the loop meanwhile
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([working])
         raise
 
 
@@ -136,8 +143,9 @@ def _plan(stores: Sequence[Store], order: ScrubOrder) -> list[tuple[Store, Store
 
 
 def _version(
-    stores: Sequence[Store], store: Store, image: StoredImage, order: ScrubOrder, report: Report, pace: Pace
-) -> Found:
+    stores: Sequence[Store], store: Store, image: StoredImage, order: ScrubOrder, report: Report, pace: Pace,
+    elsewhere: Elsewhere | None,
+) -> Found:  # fmt: skip
     """Blocking: verify all items of a version."""
     found = Found()
     for item in image.manifest.items:
@@ -149,7 +157,7 @@ def _version(
             damages = [str(fault)]
         frames = [damage for damage in damages if isinstance(damage, FrameDamage)]
         if frames and order.repair:
-            mended = Repairer(stores, store, image, item.name).repair(frames)
+            mended = Repairer(stores, store, image, item.name, elsewhere, report.check).repair(frames)
             found.repaired += [f"{what}: {damage} (repaired from {source})" for damage, source in mended]
             gone = {damage for damage, _ in mended}
             damages = [damage for damage in damages if damage not in gone]

@@ -29,6 +29,7 @@ from pbserv.imaging.jobs import History, Jobs
 from pbserv.imaging.keeper import Keeper
 from pbserv.imaging.ports import Policy
 from pbserv.imaging.referring import Referring, Remotes, image_of_upload, remotes_of
+from pbserv.imaging.refetch import Refetch
 from pbserv.imaging.scrub import DEFAULT_RATE_MB
 from pbserv.imaging.slot import BackendSlot
 from pbserv.imaging.statistics import RequestRecord, Statistics
@@ -185,6 +186,7 @@ class ImagingService:
         )
         if isinstance(backend, Stores):
             self._keeper.wire(backend)
+            backend.elsewhere = Refetch(self._referring, self._from_thread(asyncio.get_running_loop()))
         await self._store.put(backend)
         await self._keeper.started()
         self._referring.remotes = remotes
@@ -196,6 +198,14 @@ class ImagingService:
         for damage in self._store.damages:
             self._log.critical("image damaged, not served", path=damage.path, reason=damage.reason)
         self._log.critical("imaging started", images=len(self._store.list()), client_ready=self.client_ready)
+
+    def _from_thread(self, loop: asyncio.AbstractEventLoop) -> Callable[[str], None]:
+        """For a scrub's thread: says that a server could not be asked for a copy."""
+
+        def warn(reason: str) -> None:
+            loop.call_soon_threadsafe(partial(self._log.warning, "no copy of a damaged item", reason=reason))
+
+        return warn
 
     async def stop(self) -> None:
         if self._settings is None:

@@ -35,6 +35,7 @@ from pbserv.imaging.objects import ImageObject, StoreFacts
 from pbserv.imaging.opened import OpenItem
 from pbserv.imaging.reconcile import Remove, Tell
 from pbserv.imaging.reframe import DEFAULT_LEVEL, Reframer
+from pbserv.imaging.repair import Elsewhere
 from pbserv.imaging.scrub import ScrubOrder, scrub
 from pbserv.imaging.states import VersionState
 from pbserv.imaging.store import Store
@@ -99,6 +100,7 @@ class Stores:
         self.at_work: AtWork = nobody_at_work
         self._reframer: Reframer | None = None
         self._stores: tuple[Store, ...] = ()
+        self.elsewhere: Elsewhere | None = None  # who finds what is damaged here on other servers
 
     @property
     def users(self) -> Users:
@@ -343,7 +345,7 @@ class Stores:
         """Verify what is stored and repair what can be; the sentence of the result. See ``scrub.scrub``."""
         if order.store:
             self.store(order.store)
-        return await scrub(self._stores, order, report, tell)
+        return await scrub(self._stores, order, report, tell, self.elsewhere)
 
     def store(self, name: str) -> Store:
         """One store; raises UnknownStore."""
