@@ -9,13 +9,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import or_, select
+from sqlalchemy import or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from pbserv.errors import PbservError
 from pbserv.registry.device_rows import active_work, chunks, owners_of, work_of
 from pbserv.registry.faults import ConflictError, NotFoundError
-from pbserv.registry.models import DeviceRow, WorkRow
+from pbserv.registry.models import DeviceRow, JobRow, WorkRow
 from pbserv.registry.orders import WorkOrder
 from pbserv.registry.records import ACTIVE_WORK, BundleKind, DeviceState, Work, WorkState
 from pbserv.registry.store import Change, Store, now
@@ -81,7 +81,8 @@ class Works(Store):
 
     async def retry_work(self, work_id: int) -> Work:
         """Work that is held, failed, expired or cancelled is queued again, under its old number; an end of its time
-        that has passed is forgotten. Raises ConflictError when the device cannot take it."""
+        that has passed is forgotten. A job of it that has not reported its end yet is closed: its report must not end
+        the new run. Raises ConflictError when the device cannot take it."""
         async with self._write() as change:
             row = await work_row(change.session, work_id)
             if row.state not in _AGAIN:
@@ -91,6 +92,11 @@ class Works(Store):
             refusal = desk.refusal(row.mac, row.mac, BundleKind(row.kind), row.image)
             if refusal is not None:
                 raise refusal
+            await change.session.execute(
+                update(JobRow)
+                .where(JobRow.work_id == work_id, JobRow.state == WorkState.RUNNING)
+                .values(state=WorkState.CANCELLED.value, reason="its work was queued again", finished=now())
+            )
             row.state, row.reason, row.ended = WorkState.QUEUED.value, "", None
             row.woken, row.woken_times = None, 0
             if row.expires is not None and row.expires <= now():

@@ -73,6 +73,25 @@ async def test_held_work_does_not_block_and_can_be_tried_again(registry: Registr
         await registry.retry_work(held.id)
 
 
+@pytest.mark.parametrize("ended", ["cancelled", "held"])
+async def test_the_report_of_a_job_that_was_ended_does_not_touch_its_work_that_was_queued_again(
+    registry: Registry, ended: str
+) -> None:
+    await known(registry, MAC)
+    work = await registry.add_work(WorkOrder(MAC, BundleKind.RESTORE, "debian", retries=1))
+    job = await registry.start_job(work.id, "10.0.0.7", 1)
+    await (registry.cancel_work(work.id) if ended == "cancelled" else registry.hold_work(work.id, "later"))
+    await registry.retry_work(work.id)
+    before = await registry.job(job.id)
+    assert (before.state, before.reason) == (WorkState.CANCELLED, "its work was queued again")
+    assert (await registry.finish_job(job.id, ok=False, reason="stopped")) == before
+    seen = await registry.work(work.id)
+    assert (seen.state, seen.reason, seen.retries) == (WorkState.QUEUED, "", 1)
+    again = await registry.start_job(work.id, "10.0.0.7", 1)
+    assert (await registry.finish_job(job.id, ok=True, reason="")) == before
+    assert (await registry.finish_job(again.id, ok=True, reason="")).state is WorkState.DONE
+
+
 async def test_only_a_known_device_gets_its_work_again(registry: Registry) -> None:
     await known(registry, MAC)
     work = await registry.add_work(WorkOrder(MAC, BundleKind.RESTORE, "debian"))
