@@ -68,7 +68,8 @@ class DeviceImage(BaseModel):
 
 
 class DeviceImages(BaseModel):
-    """``current``: the image that was restored last, as far as this server knows; ``history``: the newest first."""
+    """``current``: the image that was restored last as a whole, as far as this server knows; ``history``: the newest
+    first."""
 
     mac: str
     current: DeviceImage | None
@@ -118,8 +119,8 @@ def _looking(routes: APIRouter, jobs: Jobs, registry: Registry) -> None:
     async def images(mac: MacPath, limit: Annotated[int, Query(ge=1, le=1000)] = 20) -> DeviceImages:
         device = await registry.device(mac)
         found = [_of_job(each) for each in await registry.device_images(device.mac, limit)]
-        done = (each for each in found if each.direction == "restore" and each.state is WorkState.DONE)
-        return DeviceImages(mac=device.mac, current=next(done, None), history=found)
+        current = await registry.current_image(device.mac)
+        return DeviceImages(mac=device.mac, current=None if current is None else _of_job(current), history=found)
 
 
 def _changing(routes: APIRouter, jobs: Jobs, captures: Captures, waker: Waker, registry: Registry) -> None:

@@ -12,6 +12,9 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from sqlalchemy.exc import SQLAlchemyError
+
+from pbserv.errors import PbservError
 from pbserv.imaging.adopt import remove_own_locks
 from pbserv.imaging.captures import Captures
 from pbserv.imaging.faults import StoreClosed
@@ -19,9 +22,12 @@ from pbserv.imaging.ports import Policy
 from pbserv.imaging.stores import Stores
 from pbserv.log import ServiceLog
 from pbserv.registry.records import BundleKind
-from pbserv.registry.registry import Registry
+from pbserv.registry.registry import Registry, first_line
 
 _SWEEP_EVERY_S: Final = 3600.0
+_ORPHANS_EVERY_S: Final = 60.0
+ORPHANED_AFTER: Final = timedelta(minutes=10)
+"""A device whose work has ended, and that has not reported for so long, will not report any more."""
 
 
 class Keeper:
@@ -33,7 +39,7 @@ class Keeper:
         self._captures = captures
         self._log = log
         self._stores: Stores | None = None
-        self._swept = float("-inf")
+        self._swept = self._looked = float("-inf")
         self.retired_days = 0
 
     def wire(self, stores: Stores) -> None:
@@ -59,13 +65,23 @@ class Keeper:
             self._log.transaction("upload goes on", image=session.image, upload=session.number, owner=session.owner)
 
     async def turn(self) -> None:
-        """Now and then: purge what has been retired for long enough."""
+        """Now and then: close jobs that nobody will report of, purge what has been retired for long enough."""
+        if time.monotonic() - self._looked >= _ORPHANS_EVERY_S:
+            self._looked = time.monotonic()
+            await self.close_orphans(datetime.now(UTC))
         if self._stores is None or not self.retired_days or time.monotonic() - self._swept < _SWEEP_EVERY_S:
             return
         self._swept = time.monotonic()
         with suppress(StoreClosed):  # the service stops
             for line in await self._stores.sweep(datetime.now(UTC) - timedelta(days=self.retired_days)):
                 self._log.transaction("purged", what=line, reason=f"retired for {self.retired_days} days", result="ok")
+
+    async def close_orphans(self, at: datetime) -> None:
+        """Jobs of work that ended long before ``at`` hold no image any more; a database that is gone has time."""
+        try:
+            await self._registry.close_orphans(at - ORPHANED_AFTER)
+        except (PbservError, SQLAlchemyError) as fault:
+            self._log.warning("jobs without work are not closed yet", reason=first_line(fault))
 
     async def jobs(self) -> Mapping[int, int | None]:
         """The jobs that run, with the version that the registry knows of each."""

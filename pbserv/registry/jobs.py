@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Final
 
 from sqlalchemy import Table, bindparam, or_, select, update
@@ -23,17 +24,26 @@ from pbserv.registry.works import close
 _JOB: Final = typing.cast(Table, JobRow.__table__)
 _PROGRESS: Final = ("stage", "item", "bytes_done", "bytes_total", "rate")
 
+_NOT_WHOLE: Final = ('"dry_run": true', '"partitions": [', '"target_partition": ')
+"""What the options of work say when a restore did not write the whole image."""
+
 
 class Jobs(Store):
     """The part of the registry that is about jobs."""
 
-    async def close_orphans(self) -> None:
-        """At the start: jobs that no report can end any more, because their work has ended, are closed."""
-        active = select(WorkRow.id).where(WorkRow.state.in_(ACTIVE_WORK))
+    async def close_orphans(self, before: datetime | None = None) -> None:
+        """Jobs that no report will end any more, because their work has ended, are closed: at the start all of them,
+        later those whose work has ended ``before``."""
+        open_work = WorkRow.state.in_(ACTIVE_WORK)
+        needed = select(WorkRow.id).where(open_work if before is None else or_(open_work, WorkRow.ended > before))
+        orphans = (JobRow.state == WorkState.RUNNING, JobRow.work_id.not_in(needed))
+        async with self._read() as session:
+            if (await session.scalars(select(JobRow.id).where(*orphans).limit(1))).first() is None:
+                return
         async with self._write() as change:
             await change.session.execute(
                 update(JobRow)
-                .where(JobRow.state == WorkState.RUNNING, JobRow.work_id.not_in(active))
+                .where(*orphans)
                 .values(state=WorkState.CANCELLED.value, reason="cancelled; the device did not report", finished=now())
             )
 
@@ -121,14 +131,34 @@ class Jobs(Store):
         async with self._read() as session:
             return [_job(row) for row in (await session.scalars(query)).all()]
 
+    async def current_image(self, mac: str) -> Job | None:
+        """The newest job that wrote a whole image to the device's disk, None where there is none: no dry runs, and none
+        that wrote one partition of it alone."""
+        query = (
+            select(JobRow)
+            .join(WorkRow, WorkRow.id == JobRow.work_id)
+            .where(
+                JobRow.mac == mac, JobRow.state == WorkState.DONE, JobRow.kind.in_(RESTORES),
+                *(WorkRow.options.not_like(f"%{said}%") for said in _NOT_WHOLE),
+            )
+            .order_by(JobRow.id.desc())
+            .limit(1)
+        )  # fmt: skip
+        async with self._read() as session:
+            row = (await session.scalars(query)).first()
+        return None if row is None else _job(row)
+
     async def image_users(self, image: str, version: int | None = None) -> list[str]:
-        """Who needs the image now: running jobs, and work that waits, runs or is held, as their target or an add-on.
+        """Who needs the image now: jobs that run (not those whose work has ended), and work that waits, runs or is
+        held, as their target or an add-on.
 
         With ``version`` only those that need this one: jobs that began with it, work that asks for it by its number.
         Words for people, such as ``job 17 of 52:54:00:12:34:56``.
         """
-        jobs = select(JobRow.id, JobRow.mac, JobRow.work_id).where(
-            JobRow.image == image, JobRow.state == WorkState.RUNNING
+        jobs = (
+            select(JobRow.id, JobRow.mac, JobRow.work_id)
+            .join(WorkRow, WorkRow.id == JobRow.work_id)
+            .where(JobRow.image == image, JobRow.state == WorkState.RUNNING, WorkRow.state.in_(ACTIVE_WORK))
         )
         if version is not None:
             jobs = jobs.where(JobRow.version == version)

@@ -119,7 +119,8 @@ async def test_without_a_token_nothing_works_and_denials_are_counted(server):
 async def test_viewers_look_operators_download_administrators_change(server):
     async with httpx.AsyncClient(headers=ADMIN) as admin:
         assert (await admin.put(f"{server.url}/x", content=BODY)).status_code == 201
-    may = {"site": set(), "images": set(), "viewer": {"look"}, "operator": {"look", "fetch"}, "admin": {"look", "fetch", "change"}}
+    may: dict[str, set[str]] = {"site": set(), "images": set(), "viewer": {"look"}, "operator": {"look", "fetch"}}
+    may["admin"] = {"look", "fetch", "change"}
     requests = [
         ("look", "GET", "", {}, 200), ("look", "GET", "/x", {}, 200), ("look", "HEAD", "/x/items/file", {}, 200),
         ("fetch", "GET", "/x/items/file", {}, 200), ("fetch", "GET", "/x/items/file", {"Range": "bytes=0-3"}, 206),

@@ -204,6 +204,9 @@ async def test_which_images_a_device_has_seen(tmp_path: Path) -> None:
             ("classroom", 1, "failed", ""), ("classroom", 1, "done", "read"),
         ]  # fmt: skip
         assert (seen["current"]["job"], seen["current"]["verified"]) == (seen["history"][1]["job"], "read")
+        cut = await site.api("GET", f"/devices/{MAC}/images?limit=1")
+        assert len(cut["history"]) == 1
+        assert cut["current"] == seen["current"], "however many came after it"
         [captured] = (await site.api("GET", "/devices/52:54:00:00:0f:ff/images"))["history"]
         assert (captured["direction"], captured["version"]) == ("capture", 1)
         await site.api("GET", f"/devices/{MACS[3]}/images", status=404)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -10,8 +10,10 @@ import pytest
 from pbserv.conf.places import StorePlace
 from pbserv.errors import StartError
 from pbserv.imaging.config import PbservConf
+from pbserv.imaging.keeper import ORPHANED_AFTER
 from pbserv.imaging.service import ImagingSettings
 from pbserv.imaging.stores import Stores
+from pbserv.registry.records import WorkState
 from tests.imaging.working import Working, working
 
 MAC = "52:54:00:00:00:01"
@@ -57,3 +59,21 @@ async def test_a_reload_takes_no_store_away_while_devices_restore_from_it(tmp_pa
         await wire.result(ok=1)
         (await site.imaging.prepare(settings)).commit()
         assert [store.name for store in stores_of(site).stores()] == ["other"]
+
+
+async def test_a_device_that_vanished_while_it_was_cancelled_pins_no_image(tmp_path: Path) -> None:
+    async with working(tmp_path) as site:
+        await site.image()
+        await site.device(MAC)
+        wire = await site.order(MAC, kind="restore", image="classroom")
+        await wire.ask()
+        await site.api("POST", "/work/2/cancel")
+        assert await site.registry.image_users("classroom") == []
+        keeper = site.imaging._keeper
+        await keeper.close_orphans(datetime.now(UTC))
+        assert (await site.registry.job(int(wire.job))).state is WorkState.RUNNING, "it may still report"
+        await keeper.close_orphans(datetime.now(UTC) + ORPHANED_AFTER + timedelta(seconds=1))
+        assert (await site.registry.job(int(wire.job))).state is WorkState.CANCELLED
+        assert await stores_of(site).at_work("main", ()) == []
+        await wire.result(ok=1)
+        assert (await site.registry.job(int(wire.job))).state is WorkState.CANCELLED, "a late report changes nothing"

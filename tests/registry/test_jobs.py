@@ -94,6 +94,24 @@ async def test_who_needs_an_image(registry: Registry) -> None:
     assert await registry.image_users("none") == []
 
 
+async def test_a_device_that_is_gone_needs_nothing_when_its_work_was_cancelled(registry: Registry) -> None:
+    gone, held, there = [await begun(registry, mac) for mac in MACS[:3]]
+    await registry.cancel_work(gone.work_id)
+    await registry.hold_work(held.work_id, "later")
+    assert set(await registry.image_users("one")) == {
+        f"work {held.work_id} of {MACS[1]}",
+        f"job {there.id} of {MACS[2]}",
+    }
+    assert await registry.image_users("one", 1) == [f"job {there.id} of {MACS[2]}"]
+    await registry.close_orphans(now() - timedelta(minutes=1))
+    assert len(await registry.running_jobs()) == 3, "its work has ended just now: the device may still report"
+    await registry.close_orphans(now() + timedelta(minutes=1))
+    assert await registry.running_jobs() == [there]
+    closed = await registry.job(gone.id)
+    assert (closed.state, closed.reason) == (WorkState.CANCELLED, "cancelled; the device did not report")
+    assert closed.finished is not None
+
+
 async def test_who_needs_a_version(registry: Registry) -> None:
     job = await begun(registry)
     pinned = await order(registry, MACS[1], options=WorkOptions(version=3))
@@ -138,3 +156,26 @@ async def test_which_images_a_device_has_seen(registry: Registry) -> None:
     await begun(registry, MACS[1])
     assert [job.id for job in await registry.device_images(MAC)] == [second.id, first.id]
     assert [job.id for job in await registry.device_images(MAC, 1)] == [second.id]
+
+
+async def test_which_image_is_on_a_device(registry: Registry) -> None:
+    assert await registry.current_image(MAC) is None
+    first = await begun(registry)
+    await registry.finish_job(first.id, ok=True, reason="")
+    for options in ({"dry_run": True}, {"partitions": (1,)}, {"target_partition": 3}):
+        other = await begun(registry, image="two", options=WorkOptions(**options))  # type: ignore[arg-type]
+        await registry.finish_job(other.id, ok=True, reason="")
+    for kind in (BundleKind.CAPTURE, BundleKind.CACHE):
+        other = await begun(registry, kind=kind, image="three")
+        await registry.finish_job(other.id, ok=True, reason="")
+    failed = await begun(registry, image="four")
+    await registry.finish_job(failed.id, ok=False, reason="no disk")
+    await registry.cancel_work(failed.work_id)
+    current = await registry.current_image(MAC)
+    assert current is not None
+    assert (current.id, current.image) == (first.id, "one")
+    newest = await begun(registry, image="five", options=WorkOptions(resize=True, store="partitions"))
+    await registry.finish_job(newest.id, ok=True, reason="")
+    current = await registry.current_image(MAC)
+    assert current is not None
+    assert current.id == newest.id
