@@ -270,7 +270,7 @@ def _maintenance_routes(
     async def images(job_id: Number, who: Caller = caller) -> str:
         """For imaging maintenance: the images that there are, one a line."""
         await jobs.with_images(job_id, work_of(who))
-        return image_list(transfers.store.list())
+        return image_list(transfers.store.list(), elsewhere.owners())
 
     @routes.get("/jobs/{job_id}/images/{name}")
     async def image(job_id: Number, name: str, who: Caller = caller) -> str:

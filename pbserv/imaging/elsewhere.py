@@ -75,6 +75,16 @@ class Elsewhere:
         except ImagingFault:
             return ""
 
+    def owners(self) -> dict[str, str]:
+        """The images of other servers that this one refers to, each with the store there."""
+        if not self._referring.remotes.urls:
+            return {}
+        try:
+            found = {image.name: self.owner(image.name) for image in self._store.all() if image.about.owner}
+        except ImagingFault:
+            return {}
+        return {name: owner for name, owner in found.items() if owner}
+
     def check(self, kind: BundleKind, image: str, options: WorkOptions) -> None:
         """What of an order for a device can be said without asking anybody; raises NotReferred."""
         remotes = self._referring.remotes

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Final
 
 from pbserv.imaging.layout import StoredImage
 
+NOWHERE: Final[Mapping[str, str]] = MappingProxyType({})
 _MEGABYTE: Final = 10**6
 
 
-def image_list(images: Iterable[StoredImage]) -> str:
-    """One line each, by name."""
-    return "".join(
-        f"{image.name}  version {image.version}  {image.created:%Y-%m-%d %H:%M}  "
+def image_list(images: Iterable[StoredImage], elsewhere: Mapping[str, str] = NOWHERE) -> str:
+    """One line each, by name; ``elsewhere``: images of other servers with the store there."""
+    lines = {
+        image.name: f"{image.name}  version {image.version}  {image.created:%Y-%m-%d %H:%M}  "
         f"{_megabytes(image.manifest.stored_bytes)}\n"
-        for image in sorted(images, key=lambda each: each.name)
-    )
+        for image in images
+    }
+    lines |= {name: f"{name}  in store {store} of another server\n" for name, store in elsewhere.items()}
+    return "".join(line for _, line in sorted(lines.items()))
 
 
 def image_report(image: StoredImage) -> str:

@@ -18,7 +18,7 @@ import pytest
 
 from tests.client.machine import Fixture, contents, make_file_system
 from tests.client.site import MAC, SCRIPT, SHELLS, Site
-from tests.client.test_orders import Wire
+from tests.client.test_orders import Wire, read
 from tests.support.process import Installed
 
 PLAIN = random.Random(20).randbytes(3 * 1024 * 1024)
@@ -227,6 +227,34 @@ def test_an_add_on_of_another_server(site: Site, lab: Installed) -> None:
     wire.call("POST", f"/jobs/{wire.job}/result", data={"ok": "1"})
     site.api("POST", "/work", {"mac": MAC, "kind": "restore", "image": "room", "addons": ["near"]})
     assert "image near is no file tree" in Wire(site, site.token).begin(client="2")["REASON"]
+
+
+def test_in_maintenance(site: Site, lab: Installed) -> None:
+    site.order("at-the-console", kind="maintenance")
+    wire = Wire(site, site.token)
+    assert wire.begin(client="2")["ACTION"] == "maintenance"
+    assert "room  in store lab of another server\n" in wire.call("GET", f"/jobs/{wire.job}/images").text
+    assert "room, version 1" in wire.call("GET", f"/jobs/{wire.job}/images/room").text
+    refused = wire.order(action="capture", image="room")
+    assert (refused.status_code, f"({lab.url})" in refused.text) == (409, True)
+    told = read(wire.order(action="restore", image="room", client="2"))
+    assert (told["ACTION"], told["VERSION"], told["KIND"]) == ("restore", "1", "disk")
+    answer = wire.call("GET", f"/jobs/{told['JOB']}/items/{ITEM}")
+    assert (answer.status_code, answer.headers["location"].startswith(lab.url)) == (307, True)
+
+
+def test_without_the_token_devices_are_not_referred(spy: Spy, tmp_path: Path) -> None:
+    other = Installed(tmp_path / "other")
+    other.set("pbserv.conf", RemoteStores=f"lab=http://127.0.0.1:{spy.port}")
+    try:
+        other.ok("start")
+        other.ok("device", "accept", MAC)
+        other.ok("image", "register", "room", "--owner", "lab")
+        refused = other.call("work", "restore", MAC, "room")
+        assert refused.returncode, refused.stdout
+        assert "RemoteStoreToken" in refused.stderr
+    finally:
+        other.finish()
 
 
 def test_a_server_that_does_not_answer_is_asked_again(site: Site, spy: Spy) -> None:
