@@ -270,7 +270,8 @@ class PbservConf(ConfModel):
             "RemoteStores",
             Remotes(),
             "Stores of other servers, under the names that they have there. Who asks for an image that belongs to one"
-            " of them (pbserv image register --owner) is referred to its server.",
+            " of them (pbserv image register --owner) is referred to its server; frames that are damaged here are"
+            " fetched from servers that have the same image.",
             extension=True,
             unset="nobody is referred",
         ),
@@ -281,7 +282,7 @@ class PbservConf(ConfModel):
             "RemoteStoreToken",
             Directory(),
             "The file with a token of role images that the servers of RemoteStores know. Referrals then bring a ticket"
-            " for the one image.",
+            " for the one image. Devices are referred with it alone, and nothing is fetched without it.",
             extension=True,
             unset="whoever is referred needs a token of that server",
         ),
