@@ -24,7 +24,8 @@ from pbserv.web.sending import FileSender, MadeContent, OpenFile, PlanRange, Sou
 from pbserv.web.session_path import PathOf
 
 SMALL_BYTES: Final = 60 * 1024
-"""With its head it is less than a connection's buffer takes at once: nobody needs to wait for a slow client."""
+"""With its head it is less than a connection's buffer takes at once: nobody needs to wait for a slow client, and a
+connection that is handed on never is one that was told to write no more."""
 BEGINNINGS: Final = (b"GET /files/", b"GET /s/")
 MOST_REQUEST_BYTES: Final = 2048
 _MOST_REMEMBERED: Final = 4096
@@ -104,7 +105,7 @@ class Shortcut:
         except (OSError, ValueError):  # the route asks again, and tells
             return None
         if isinstance(found, bytes):
-            return self._whole(asked, MadeContent(found), found, defaults)
+            return self._whole(asked, MadeContent(found), found, defaults) if len(found) <= SMALL_BYTES else None
         fd, facts = found
         try:
             key = (asked.name, asked.close, facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns,
