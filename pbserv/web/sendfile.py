@@ -65,6 +65,8 @@ class ZeroCopy:
         return await self._app(scope, receive, below)
 
     async def _send_file(self, cycle: RequestResponseCycle, message: Message) -> None:
+        if cycle.disconnected:  # perhaps before the answer's start: that was thrown away then
+            raise ConnectionResetError("the client went away")
         if not cycle.response_started or cycle.response_complete:
             raise RuntimeError("a file can be sent between the start and the end of an answer only")
         if cycle.scope["method"] != "HEAD" and message["count"]:

@@ -68,6 +68,18 @@ class _Protocol(H11Protocol):
         super().connection_made(transport)
         self._first = self.loop.call_later(FIRST_REQUEST_S, self._expect_request)
 
+    def data_received(self, data: bytes) -> None:
+        """What is not a whole request does not put off the end of a connection whose last answer is complete."""
+        idle, self.timeout_keep_alive_task = self.timeout_keep_alive_task, None
+        cycle = self.cycle
+        super().data_received(data)
+        if idle is None:
+            return
+        if self.cycle is cycle and not self.transport.is_closing():
+            self.timeout_keep_alive_task = idle
+        else:
+            idle.cancel()
+
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._first.cancel()
@@ -180,6 +192,8 @@ class WebServer:
             for each in listening:
                 for answer in list(each.server.server_state.tasks):
                     answer.cancel()
+                for connection in list(each.server.server_state.connections):
+                    connection.transport.abort()  # closing would wait for a client that does not read
             await asyncio.wait(tasks, timeout=2)
         for each in listening:
             each.socket.close()

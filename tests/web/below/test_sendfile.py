@@ -56,9 +56,13 @@ class Site:
 
     async def _get(self, request: Request, name: str, item: str) -> Response:
         assert request.client is not None
+        await self.before()
         to = Recipient.address(request.client.host)
         ended: Callable[[str, int], None] = lambda result, count: self.ended.append((result, count))  # noqa: E731
         return await self._transfers.item_response(request, self.store.info(name), item, to, ended=ended)
+
+    async def before(self) -> None:
+        """A test may have something to do before an answer begins."""
 
     async def put(self, body: bytes, name: str = "x") -> Path:
         """The image's file."""
