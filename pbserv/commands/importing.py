@@ -16,9 +16,10 @@ from pbserv.commands.tables import print_json, show_table, size, warn
 from pbserv.commands.uploading import Upload
 from pbserv.errors import PbservError, UsageError
 from pbserv.imaging.import_plan import Plan, bare, proposal
-from pbserv.imaging.importing import Source, as_it_is, natively, send, survey, survey_tree, verify
+from pbserv.imaging.importing import Source, as_it_is, natively, send, survey, survey_tree
 from pbserv.imaging.inspection import InspectionError
 from pbserv.imaging.manifest import check_new_name
+from pbserv.imaging.verifying import reads, verified
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,8 @@ def run(conf: Path, path: Path, wishes: Wishes) -> None:
     api = Api(conf)
     made = []
     for plan in plans:
-        _check(source, plan)
-        made.append(_import(api, source, plan, wishes, asis=keeps[plan.name], path=path))
+        checked = _checked(source, plan)
+        made.append(_import(api, source, checked, wishes, asis=keeps[plan.name], path=path))
     if wishes.as_json:
         return print_json([dict(one) for one in made])
     for one in made:
@@ -69,12 +70,13 @@ def _called(plans: tuple[Plan, ...], path: Path, name: str) -> list[Plan]:
     return list(plans)
 
 
-def _check(source: Source, plan: Plan) -> None:
-    total = sum(item.stored_bytes * len(item.checks) for item in plan.items)
-    if total:
-        with Bar(f"checking {plan.name}", total) as bar:
-            for item in plan.items:
-                verify(source, item, bar.add)
+def _checked(source: Source, plan: Plan) -> Plan:
+    """The plan with what was counted; raises InspectionError where a file is cut off or not of its checksums."""
+    total = sum(item.stored_bytes for item in plan.items if reads(source, item))
+    if not total:
+        return verified(source, plan)
+    with Bar(f"checking {plan.name}", total) as bar:
+        return verified(source, plan, bar.add)
 
 
 def _import(api: Api, source: Source, plan: Plan, wishes: Wishes, *, asis: bool, path: Path) -> Mapping[str, Any]:

@@ -124,7 +124,7 @@ def plan_file(seen: Seen, small: Mapping[str, bytes], names: Collection[str], sy
         raise FormatError(f"{seen.name}.lock exists: OpenGnSys works on the image; wait, or remove the lock")
     if seen.name.endswith(".diff"):
         raise FormatError(f"{seen.name}: differences to another image, and no image: import that one, then work on it")
-    whole = seen.found.tool in VIRTUAL or (seen.found.tool == "raw" and seen.found.file_system in _TABLES)
+    whole = whole_disk(seen.found)
     checks, plain_bytes, warnings = _checks(seen, small)
     item = _item(seen, 0, "", whole, checks, plain_bytes)
     size = item.plain_bytes if whole else 0  # without a disk's size it is an image of a partition
@@ -135,6 +135,11 @@ def plan_file(seen: Seen, small: Mapping[str, bytes], names: Collection[str], sy
     sector = 4096 if whole and seen.found.block_bytes == 4096 else 512
     title = _title(seen.name, system)
     return Plan(proposal(seen.name), title, system, DiskFacts(size, sector, "none", "bios"), (item,), tuple(warnings))
+
+
+def whole_disk(found: Found) -> bool:
+    """True for a disk with its table, false for what fills a partition."""
+    return found.tool in VIRTUAL or (found.tool == "raw" and found.file_system in _TABLES)
 
 
 def plan_directory(system: str, label: str, seen: Sequence[Seen], small: Mapping[str, bytes]) -> tuple[Plan, ...]:

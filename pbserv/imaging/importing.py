@@ -13,19 +13,19 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol  # Any: JSON values
 
 import zstandard
 
 from pbserv.imaging.convert import plain_limit, refusal
-from pbserv.imaging.formats import clonezilla
+from pbserv.imaging.formats import clonezilla, sums_files
 from pbserv.imaging.formats.model import FormatError
+from pbserv.imaging.formats.sums_files import Sum
 from pbserv.imaging.import_plan import (
     MAX_SIDECAR,
     VIRTUAL,
-    Check,
     Plan,
     PlannedItem,
     Seen,
@@ -52,10 +52,14 @@ def _nothing(_count: int) -> None: ...
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What was found at a path: the directory of the files, and a plan for every disk or image in it."""
+    """What was found at a path: the directory of the files, and a plan for every disk or image in it.
+
+    ``sums``: digests of whole files by their names, as lists beside them say (MD5SUMS ...).
+    """
 
     directory: Path
     plans: tuple[Plan, ...]
+    sums: Mapping[str, Sum] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +110,14 @@ def survey(path: Path) -> Source:
             if clonezilla.ENCRYPTED in names:
                 raise FormatError("its images are encrypted (ecryptfs.info): let Clonezilla decrypt a copy first")
             small = _small(path, wanted(names))
-            return Source(path, plan_directory(system, path.absolute().name, seen, small))
+            sums = sums_files.of_directory(_small(path, sums_files.ALGORITHMS), names)
+            _compare(small, sums)
+            return Source(path, plan_directory(system, path.absolute().name, seen, small), sums)
         directory = path.absolute().parent
         small = _small(directory, beside(seen[0].name))
-        return Source(directory, (plan_file(seen[0], small, _names(directory), system),))
+        names = _names(directory) | set(seen[0].volumes)
+        sums = sums_files.of_image(seen[0].name, _small(directory, sums_files.ALGORITHMS), names)
+        return Source(directory, (plan_file(seen[0], small, names, system),), sums)
     except FormatError as fault:
         raise InspectionError(f"{path}: {fault}") from fault
     except OSError as fault:
@@ -119,6 +127,12 @@ def survey(path: Path) -> Source:
 def survey_tree(path: Path) -> Source:
     """All that is below the directory ``path`` as one add-on image; raises InspectionError."""
     return Source(path, (plan_tree(path),))
+
+
+def _compare(small: Mapping[str, bytes], sums: Mapping[str, Sum]) -> None:
+    for name, data in small.items():
+        if name in sums and len(data) < MAX_SIDECAR and not sums_files.fits(data, sums[name]):
+            raise FormatError(f"{name} is not of the digest that {sums[name].source} says; copy the directory again")
 
 
 def _seen(report: Report) -> Seen:
@@ -142,36 +156,6 @@ def _small(directory: Path, names: Iterable[str]) -> dict[str, bytes]:
             with (directory / name).open("rb") as file:
                 found[name] = file.read(MAX_SIDECAR)
     return found
-
-
-def verify(source: Source, item: PlannedItem, advance: Callable[[int], None] = _nothing) -> None:
-    """Compare the item's files with the checksums that lie beside them; raises InspectionError where one differs."""
-    for check in item.checks:
-        made = hashlib.md5(usedforsecurity=False)
-        try:
-            for piece in _checked(source, item, check, advance):
-                made.update(piece)
-        except FormatError as fault:
-            raise InspectionError(f"{source.directory / item.source}: {fault}") from fault
-        if made.hexdigest() != check.md5:
-            raise InspectionError(
-                f"{source.directory / item.source}: its MD5 is {made.hexdigest()}, and {check.source} says {check.md5};"
-                " the file is damaged or another one: copy it again"
-            )
-
-
-def _checked(source: Source, item: PlannedItem, check: Check, advance: Callable[[int], None]) -> Iterator[bytes]:
-    stored = _volumes(source.directory, item, advance)
-    if not check.plain:
-        yield from stored
-        return
-    left = check.size_bytes
-    with closing(unpacked(stored, item.compressor)) as pieces:
-        for piece in pieces:
-            yield piece[:left]
-            left -= min(left, len(piece))
-    if left:
-        raise FormatError(f"uncompressed it has {left} bytes less than {check.source} says: copy it again")
 
 
 def content(source: Source, item: PlannedItem, *, convert: bool, advance: Callable[[int], None] = _nothing) -> _Bytes:
@@ -226,19 +210,26 @@ def _volumes(directory: Path, item: PlannedItem, advance: Callable[[int], None])
     """All volumes one after the other; their lengths together are the planned one."""
     total = 0
     for name in item.volumes:
-        try:
-            with (directory / name).open("rb", buffering=0) as file:
-                while chunk := file.read(_CHUNK):
-                    total += len(chunk)
-                    advance(len(chunk))
-                    yield chunk
-        except OSError as fault:
-            raise InspectionError(f"{directory / name}: {fault.strerror}") from fault
+        with closing(stored_file(directory / name, advance)) as chunks:
+            for chunk in chunks:
+                total += len(chunk)
+                yield chunk
     if total != item.stored_bytes:
         raise InspectionError(
             f"{directory / item.source}: {total} bytes were read, and it had {item.stored_bytes} when it was looked at;"
             " somebody writes to it: import it again when that is done"
         )
+
+
+def stored_file(path: Path, advance: Callable[[int], None]) -> _Bytes:
+    """A file's bytes in chunks, of which ``advance`` hears the lengths; raises InspectionError."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            while chunk := file.read(_CHUNK):
+                advance(len(chunk))
+                yield chunk
+    except OSError as fault:
+        raise InspectionError(f"{path}: {fault.strerror}") from fault
 
 
 def _virtual(directory: Path, item: PlannedItem, advance: Callable[[int], None]) -> _Bytes:

@@ -12,10 +12,11 @@ import pytest
 import zstandard
 
 from pbserv.imaging import importing
-from pbserv.imaging.importing import Received, as_it_is, send, survey, verify
+from pbserv.imaging.importing import Received, as_it_is, send, survey
 from pbserv.imaging.inspection import InspectionError
 from pbserv.imaging.manifest import Manifest, ManifestItem, parse
 from pbserv.imaging.unpack import unpacked
+from pbserv.imaging.verifying import verified
 from tests.client.disks import loop
 from tests.imaging import trees
 from tests.imaging.trees import MIB, Disk
@@ -79,9 +80,8 @@ def dos(tmp_path_factory: pytest.TempPathFactory) -> Disk:
 
 def imported(path: Path, *, convert: bool = False) -> tuple[Shelf, Manifest]:
     source = survey(path)
-    (plan,) = source.plans
-    for item in plan.items:
-        verify(source, item)
+    plan = verified(source, source.plans[0])
+    assert len(source.plans) == 1
     as_it_is(plan, convert)
     shelf = Shelf()
     send(source, plan, shelf, convert=convert)
@@ -226,7 +226,7 @@ def test_a_raw_disk_in_every_compressor(tmp_path: Path, dos: Disk, kind: str) ->
         shelf, manifest = imported(image, convert=convert)
         (item,) = manifest.items
         assert (item.kind, item.partition) == ("raw", 0)
-        assert manifest.disk.size_bytes >= dos.size - MIB
+        assert manifest.disk.size_bytes == item.uncompressed_bytes == dos.size
         assert plain(shelf, manifest, item) == dos.path.read_bytes()
 
 
