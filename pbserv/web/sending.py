@@ -178,7 +178,7 @@ def outdated(headers: Mapping[str, str], etag: str, modified: float | None) -> b
         return False
     try:
         return int(modified) > parsedate_to_datetime(since).timestamp()
-    except ValueError:  # 13.1.4: "MUST ignore" what is not a date
+    except (ValueError, OverflowError):  # 13.1.4: "MUST ignore" what is not a date
         return False
 
 

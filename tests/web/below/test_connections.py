@@ -15,7 +15,7 @@ import pytest
 from pbserv.web import server as web_server
 from pbserv.web.server import WebServer, WebSettings
 from tests.imaging.image_server import until
-from tests.web.below.test_front import LARGE, SMALL, call, get, port
+from tests.web.below.test_front import LARGE, SMALL, call, converse, get, port
 from tests.web.below.test_front import Site as BootSite
 from tests.web.below.test_front import site as boot_site  # noqa: F401 - a fixture
 from tests.web.below.test_patience import SIZE, Slow, connections, serving
@@ -188,3 +188,25 @@ async def test_requests_that_never_come_to_their_turn_end_with_the_connection(si
         await asyncio.to_thread(raw.recv, 1)
         reset(raw)
     await until(lambda: len(site.ended) == 1 and not connections(site.web))
+
+
+async def test_a_date_that_is_none_costs_no_descriptor(boot_site: BootSite) -> None:  # noqa: F811
+    before = files_open(boot_site)
+    dates = ("Fri, 31 Dec 99999999999999999999 23:59:59 GMT", "Fri, 31 Dec 1999 23:59:59 +99999999999999999999", "x")
+    for date in dates:
+        for name in ("small", "large"):
+            wanted = get(f"/files/{name}", f"If-Unmodified-Since: {date}\r\nConnection: close\r\n")
+            answer = await asyncio.to_thread(converse, boot_site.quick, wanted)
+            assert answer.startswith(b"HTTP/1.1 200 ")  # RFC 9110 13.1.4: what is no date is ignored
+    await until(lambda: files_open(boot_site) == before)
+
+
+def files_open(site: BootSite) -> int:
+    """Of those that are given out."""
+    found = 0
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            found += os.readlink(f"/proc/self/fd/{fd}").startswith(f"{site.folder}/")
+        except OSError:
+            continue
+    return found
