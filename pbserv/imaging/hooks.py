@@ -97,11 +97,14 @@ class Hooks:
                 self._log.warning("hook failed", hook=event, reason=reason, **facts)
 
     def _program(self, event: str) -> Path | None:
-        """None where there is none of that name."""
+        """None where there is none of that name. One that cannot be looked at is there: :func:`unsafe` says why not."""
         if self._directory is None:
             return None
         path = self._directory / event
-        return path if path.exists() else None
+        try:
+            return path if path.exists() else None
+        except OSError:
+            return path
 
 
 def unsafe(path: Path) -> str:

@@ -6,10 +6,11 @@ One rule: work ends by a completion report only; a device that vanishes leaves i
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from pbserv.errors import PbservError
 from pbserv.imaging.ports import Hooks, Policy
 from pbserv.imaging.queue import Waiting
 from pbserv.imaging.running import Figures, Running
@@ -97,14 +98,12 @@ class Jobs:
             if isinstance(place, Waiting):
                 return self._waits(work, place)
             queued_s = place.waited_s
-            refusal = await self._hooks.ask("before-job", _facts(work, address, version, store))
-            if refusal:
-                self.running_now.queue.over(work.mac)
-        try:
+        with self._placed(work.mac):
+            if not refusal:
+                refusal = await self._hooks.ask("before-job", _facts(work, address, version, store))
+                if refusal:
+                    self.running_now.queue.over(work.mac)
             job = await self._registry.start_job(work.id, address, version, store=store, queued_s=queued_s)
-        except PbservError:
-            self.running_now.queue.over(work.mac)
-            raise
         how = f" ({UNICAST})" if work.kind is BundleKind.MULTICAST else ""
         self._history.add(work.mac, "job", f"{job.id}: {work.kind} {work.image or work.bundle} started{how}")
         if refusal:
@@ -116,6 +115,16 @@ class Jobs:
         self.running_now.began(job)
         self._hooks.tell("job-started", _facts_of(job))
         return Begun(job)
+
+    @contextmanager
+    def _placed(self, mac: str) -> Iterator[None]:
+        """A device has its place for what is to begin; when that does not begin, whatever stops it, the place is free
+        again."""
+        try:
+            yield
+        except BaseException:
+            self.running_now.queue.over(mac)
+            raise
 
     def _waits(self, work: Work, place: Waiting) -> Begun:
         """No job yet; its first question is a line of the history."""
@@ -149,17 +158,13 @@ class Jobs:
         if isinstance(place, Waiting):
             return self._waits(work, place)
         asked = {**_facts(work, address, version, store), "kind": kind.value, "image": image}
-        reason = await self._hooks.ask("before-job", asked)
-        if reason:
-            self.running_now.queue.over(work.mac)
-            raise ConflictError(reason)
-        try:
+        with self._placed(work.mac):
+            reason = await self._hooks.ask("before-job", asked)
+            if reason:
+                raise ConflictError(reason)
             job = await self._registry.add_job(
                 within.id, kind, image, address, version, store=store, queued_s=place.waited_s
             )
-        except PbservError:
-            self.running_now.queue.over(work.mac)
-            raise
         self._history.add(job.mac, "job", f"{job.id}: {kind} {image} started, ordered on the device")
         self._counters.request(job.mac, kind.value, _started(referred), image=image, detail=f"job {job.id}")
         self.running_now.began(job, within=True)

@@ -12,6 +12,7 @@ import pytest
 
 from pbserv.imaging import hooks
 from pbserv.imaging.hooks import Hooks, unsafe
+from pbserv.imaging.queue import Limits, StoreLimit
 from pbserv.log import ServiceLog
 from tests.imaging.image_server import until
 from tests.imaging.working import working
@@ -83,6 +84,19 @@ async def test_what_cannot_be_started_refuses(tmp_path: Path, made: Hooks) -> No
     path.mkdir()
     assert "no program" in await made.ask("before-job", {})
     assert unsafe(tmp_path / "hooks" / "none") != ""
+
+
+async def test_a_directory_that_cannot_be_entered_refuses(tmp_path: Path, made: Hooks) -> None:
+    (tmp_path / "hooks").chmod(0o700)
+    os.seteuid(65534)
+    try:
+        refused = await made.ask("before-job", {})
+        made.tell("job-done", {})
+    finally:
+        os.seteuid(0)
+    assert refused.startswith("before-job: ")
+    assert "Permission denied" in refused
+    assert await made.ask("before-job", {}) == "", "there is none of that name"
 
 
 async def test_one_that_takes_too_long_is_ended_with_all_it_started(
@@ -167,6 +181,29 @@ async def test_hooks_of_jobs_and_images(tmp_path: Path) -> None:
         ]  # fmt: skip
         await until(lambda: all(line in _squeezed(told) for line in lines))
         telling.cancel()
+
+
+async def test_a_place_is_free_when_nothing_begins(tmp_path: Path) -> None:
+    """Whatever stops it: here the call of the device is given up while the guard thinks."""
+    async with working(tmp_path) as site:
+        await site.image()
+        await site.device(MAC)
+        jobs = site.imaging._jobs
+        jobs.running_now.queue.adopt(Limits({"main": StoreLimit(restores=1)}))
+        site.imaging.hooks.adopt(tmp_path / "hooks")
+        guard = put(tmp_path, "before-job", f"echo >{tmp_path}/asked; sleep 15")
+        await site.order(MAC, kind="restore", image="classroom")
+        work = await jobs.work(2)
+        async with asyncio.TaskGroup() as group:
+            begins = group.create_task(jobs.begin(work, MAC, "10.0.0.7", 1, store="main"))
+            await until((tmp_path / "asked").exists)
+            assert len(jobs.running_now.queue.busy(jobs.running_now.now)) == 1
+            begins.cancel()
+        assert begins.cancelled()
+        assert jobs.running_now.queue.busy(jobs.running_now.now) == ()
+        guard.unlink()
+        wire = site.wire(MAC, 2)
+        assert (await wire.ask())["ACTION"] == "restore"
 
 
 def _squeezed(path: Path) -> str:
