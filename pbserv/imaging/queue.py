@@ -17,7 +17,9 @@ Direction = Literal["restore", "capture"]
 SILENT_S: Final = 120.0
 """A device that was not heard of for so long has no slot any more."""
 FORGOTTEN_AFTER: Final = 3
-"""Who has not asked for so many of its waits has gone."""
+FORGOTTEN_S: Final = 45.0
+"""Who has not asked for so many of its waits, and for so long, has gone. An older client knows no waits: it asks every
+30 seconds."""
 SHORTEST_WAIT_S: Final = 2
 LONGEST_WAIT_S: Final = 30
 
@@ -184,7 +186,7 @@ class Queue:
     def _forget(self, now: Instant) -> None:
         for device in [each for each, slot in self._slots.items() if now - slot.heard >= SILENT_S]:
             del self._slots[device]
-        for device in [each for each, w in self._waiters.items() if now - w.asked > FORGOTTEN_AFTER * w.retry_s]:
+        for device in [each for each, w in self._waiters.items() if now - w.asked > _patience_s(w)]:
             del self._waiters[device]
 
     def _turns(self) -> Iterator[tuple[_Waiter, str]]:
@@ -223,6 +225,10 @@ class Queue:
 
 def _turn(waiter: _Waiter) -> tuple[int, int]:
     return -waiter.ask.priority, waiter.order
+
+
+def _patience_s(waiter: _Waiter) -> float:
+    return max(FORGOTTEN_S, FORGOTTEN_AFTER * waiter.retry_s)
 
 
 def _line(waiter: _Waiter) -> tuple[str, Direction]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from pbserv.imaging.queue import (
-    FORGOTTEN_AFTER,
+    FORGOTTEN_S,
     LONGEST_WAIT_S,
     SILENT_S,
     Admitted,
@@ -93,12 +93,26 @@ def test_who_is_silent_is_forgotten() -> None:
     queue = limited(1)
     queue.ask(ask("d1"), at(0))
     queue.ask(ask("d2"), at(0))
-    later = waits(queue.ask(ask("d3"), at(1 + FORGOTTEN_AFTER * 2)))
+    later = waits(queue.ask(ask("d3"), at(1 + FORGOTTEN_S)))
     assert (later.position, later.of) == (1, 1), "d2 has not asked again"
     queue.heard(ask("d1"), at(SILENT_S - 1))
     assert queue.waiting(at(SILENT_S)) == ()
     assert isinstance(queue.ask(ask("d3"), at(SILENT_S)), Waiting)
     assert isinstance(queue.ask(ask("d3"), at(2 * SILENT_S)), Admitted), "d1 has fallen silent"
+
+
+def test_an_older_client_that_asks_every_half_minute_keeps_its_turn() -> None:
+    queue = limited(1)
+    queue.ask(ask("d1"), at(0))
+    assert waits(queue.ask(ask("d2"), at(0))).first
+    for again in (30, 60, 90):
+        queue.heard(ask("d1"), at(again))
+        assert waits(queue.ask(ask("d3"), at(again - 1))).position == 2
+        told = waits(queue.ask(ask("d2"), at(again)))
+        assert (told.position, told.first, told.since) == (1, False, 0)
+    queue.over("d1")
+    assert isinstance(queue.ask(ask("d3"), at(119)), Waiting), "the place is kept for d2"
+    assert queue.ask(ask("d2"), at(120)) == Admitted(120)
 
 
 def test_a_device_that_starts_again_keeps_its_slot_and_another_work_does_not() -> None:
