@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pbserv.imaging.formats import clonezilla, fog, sfdisk, slepos
 from pbserv.imaging.formats.model import FormatError, Found
@@ -152,14 +152,18 @@ def plan_directory(system: str, label: str, seen: Sequence[Seen], small: Mapping
     else:
         _no_volume_groups(seen, small)
         disks = [_clonezilla_disk(name, seen, small) for name in clonezilla.disks(small)]
+        _no_lost_disks(disks, small)
     if not disks:
         raise FormatError("no partition table lies beside the images; import the images of partitions one by one")
     lost = {one.name for one in seen} - {one.name for disk in disks for _, one in disk.images}
     if lost:
         raise FormatError(f"{min(lost)}: of no disk whose partition table is here; copy the directory again, whole")
-    return tuple(
-        _disk_plan(disk, system, label, several=len(disks) > 1) for disk in disks if disk.images or len(disks) == 1
+    kept = [disk for disk in disks if disk.images or len(disks) == 1]
+    plans = [_disk_plan(disk, system, label, several=len(disks) > 1) for disk in kept]
+    left_out = tuple(
+        f"disk {disk.mark} has no image of a partition and is left out" for disk in disks if disk not in kept
     )
+    return (replace(plans[0], warnings=plans[0].warnings + left_out), *plans[1:]) if plans else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +232,21 @@ def _no_volume_groups(seen: Sequence[Seen], small: Mapping[str, bytes]) -> None:
             )
 
 
+def _no_lost_disks(disks: Sequence[_Disk], small: Mapping[str, bytes]) -> None:
+    """`disk` and `parts` say what was saved; raises FormatError where a disk's table or a partition's image is gone."""
+    for node in clonezilla.words(small.get("disk", b""), "disk"):
+        if disks and node not in {disk.mark for disk in disks}:
+            raise FormatError(f"disk names {node}, and {node}-pt.sf is not here; copy the directory again, whole")
+    nodes = clonezilla.words(small.get("parts", b""), "parts")
+    for disk in disks:
+        extended = {entry.number for entry in disk.table.entries if entry.extended} if disk.table else set()
+        here = {number for number, _ in disk.images} | extended | disk.swaps.keys()
+        for node in nodes:
+            number = clonezilla.of_disk(node, disk.mark)
+            if number is not None and number not in here:
+                raise FormatError(f"parts names {node}, and its image is not here; copy the directory again, whole")
+
+
 def _disk_plan(disk: _Disk, system: str, label: str, *, several: bool) -> Plan:
     table = disk.table
     if table is None:
@@ -249,7 +268,7 @@ def _disk_plan(disk: _Disk, system: str, label: str, *, several: bool) -> Plan:
             raise FormatError(f"{one.name}: needs {one.found.device_bytes} bytes, and partition {number} has {room}")
         if 0 < one.found.device_bytes < room - (room >> 4) and one.found.tool == "partclone":
             warnings.append(f"partition {number}: its file system is smaller than the partition; restore with a resize")
-        items.append(_item(one, number, _said(one), False, (), 0))
+        items.append(_item(_as_large(one, room), number, _said(one), False, (), 0))
     items += _swaps(disk, parts, taken)
     warnings += [
         f"partition {number} has no image; a restore makes it and leaves it empty"
@@ -260,6 +279,13 @@ def _disk_plan(disk: _Disk, system: str, label: str, *, several: bool) -> Plan:
     facts = DiskFacts(size, table.sector_bytes, table.label, table.firmware)
     name = proposal(f"{label}-{disk.mark}" if several else label)
     return Plan(name, _title(label, system), system, facts, tuple(items), tuple(warnings))
+
+
+def _as_large(seen: Seen, room: int) -> Seen:
+    """What dd saved of a partition is all of it, also where nothing in it tells its size."""
+    if seen.found.tool != "raw" or (seen.found.device_bytes and seen.found.file_system != "unknown"):
+        return seen
+    return replace(seen, found=replace(seen.found, device_bytes=room))
 
 
 def _swaps(disk: _Disk, parts: Mapping[int, sfdisk.Entry], taken: Collection[int]) -> list[PlannedItem]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import bz2
 import lzma
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -31,6 +32,7 @@ _XZ_MEMORY = 256 << 20
 _SECONDS = 20
 _PROGRAMS = {"lzop": ("lzop", "lzop"), "lz4": ("lz4", "lz4"), "zstd": ("zstd", "zstd")}
 """Compressor: program, Debian package."""
+_BY_DD = re.compile(r"\.dd(?:-ptcl)?-img(?:\.[a-z0-9]{2,6})?$")
 
 
 class InspectionError(PbservError):
@@ -89,13 +91,23 @@ def _inspect(directory: Path, image: Streams, system: str) -> Report:
             raise InspectionError(f"{file}: {why}")
     try:
         kind, head = _head(files)
-        found = detect(head)
+        found = _detected(head, image.name, system)
     except FormatError as fault:
         raise InspectionError(f"{path}: {fault}") from fault
     stored = sum(file.stat().st_size for file in files)
     if found.tool == "raw" and not found.device_bytes and kind == "none" and not image.missing:
         found = replace(found, device_bytes=stored)  # LUKS has no size in its header
     return Report(path, line(found, kind), kind, found, stored, image.volumes, image.missing, system)
+
+
+def _detected(head: bytes, name: str, system: str) -> Found:
+    """What dd saved for Clonezilla may be anything, such as the zeros of Microsoft's reserved partition."""
+    try:
+        return detect(head)
+    except FormatError:
+        if head and system == "Clonezilla" and _BY_DD.search(name):
+            return Found("raw", "unknown")
+        raise
 
 
 def _head(files: list[Path]) -> tuple[str, bytes]:

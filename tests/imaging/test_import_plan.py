@@ -57,6 +57,21 @@ def test_a_fog_directory_of_two_disks() -> None:
     assert (whole(one).disk.table, whole(two).disk.table) == ("dos", "gpt")
 
 
+def test_a_disk_without_images_is_named() -> None:
+    small = {"d1.partitions": OLD, "d2.partitions": NVME}
+    (plan,) = plan_directory("FOG", "lab", [seen("d1p1.img")], small)
+    assert "disk d2 has no image of a partition and is left out" in plan.warnings
+
+
+def test_what_dd_saved_is_as_large_as_its_partition() -> None:
+    small = {"sda-pt.sf": OLD, "parts": b"sda1", "disk": b"sda", "swappt-sda5.info": b'UUID="1111"\n'}
+    (plan,) = plan_directory("Clonezilla", "lab", [seen("sda1.dd-ptcl-img.gz", Found("raw", "unknown"))], small)
+    (item,) = (item for item in plan.items if item.partition == 1)
+    assert (item.name, item.kind) == ("p1.raw.gz", "raw")
+    assert item.found == Found("raw", "unknown", 74838016 * 512)
+    assert not plan.warnings
+
+
 def test_an_old_table_gets_the_signature_of_the_first_sector() -> None:
     mbr = bytes(440) + bytes.fromhex("c3548744") + bytes(66) + b"\x55\xaa"
     (plan,) = plan_directory("Clonezilla", "lab", [seen("sda1.ext4-ptcl-img.gz")], {"sda-pt.sf": OLD, "sda-mbr": mbr})
@@ -76,6 +91,24 @@ def test_an_old_table_gets_the_signature_of_the_first_sector() -> None:
         ("Clonezilla", [seen("sda1.ext4-ptcl-img.gz")], {}, "no partition table lies beside"),
         ("Clonezilla", [seen("sdb1.ext4-ptcl-img.gz")], {"sda-pt.sf": OLD}, r"sdb1\.ext4-ptcl-img\.gz: of no disk"),
         ("Clonezilla", [seen("vg-root.ext4-ptcl-img.gz")], {"sda-pt.sf": OLD, "parts": b"sda1"}, "a volume of LVM"),
+        (
+            "Clonezilla",
+            [seen("sda1.ext4-ptcl-img.gz")],
+            {"sda-pt.sf": OLD, "sdb-pt.sf": OLD.replace(b"sda", b"sdb"), "disk": b"sda sdb", "parts": b"sda1 sdb1"},
+            "parts names sdb1, and its image is not here",
+        ),
+        (
+            "Clonezilla",
+            [seen("sda1.ext4-ptcl-img.gz")],
+            {"sda-pt.sf": OLD, "disk": b"sda", "parts": b"sda1 sda2 sda5"},
+            "parts names sda5, and its image is not here",
+        ),
+        (
+            "Clonezilla",
+            [seen("sda1.ext4-ptcl-img.gz")],
+            {"sda-pt.sf": OLD, "disk": b"sda sdb", "parts": b"sda1"},
+            r"disk names sdb, and sdb-pt\.sf is not here",
+        ),
         (
             "Clonezilla",
             [seen("sda1.ext4-ptcl-img.gz"), seen("sda1.ntfs-ptcl-img")],

@@ -148,6 +148,31 @@ def test_a_partition_that_clonezilla_copied_by_dd(tmp_path: Path, dos: Disk) -> 
     assert plain(shelf, manifest, item) == dos.parts[1].raw.read_bytes()
 
 
+@pytest.mark.parametrize("kind", ["gzip", "none"])
+def test_a_partition_of_zeros_as_windows_has_one(tmp_path: Path, dos: Disk, kind: str) -> None:
+    """Microsoft's reserved partition; outside of Clonezilla zeros are no image."""
+    path = trees.clonezilla(tmp_path / "lab", dos, kind, raw=(2,))
+    for old in path.glob("sda2.*"):
+        old.unlink()
+    zeros = bytes(dos.parts[1].size * 512)
+    image = path / f"sda2.dd-ptcl-img{trees._SUFFIX[kind]}.aa"
+    image.write_bytes(trees.packed(zeros, kind))
+    shelf, manifest = imported(path)
+    (item,) = (one for one in manifest.items if one.partition == 2)
+    assert (item.kind, item.uncompressed_bytes) == ("raw", len(zeros))
+    assert plain(shelf, manifest, item) == zeros
+    image.write_bytes(trees.packed(zeros[:-1], kind))
+    with pytest.raises(InspectionError, match="cut off"):
+        imported(path)
+    image.write_bytes(b"")
+    with pytest.raises(InspectionError, match="empty"):
+        imported(path)
+    image.rename(tmp_path / "zeros")
+    (tmp_path / "zeros").write_bytes(zeros)
+    with pytest.raises(InspectionError, match="no image that is known"):
+        survey(tmp_path / "zeros")
+
+
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: partimage reads block devices only")
 def test_a_partition_that_clonezilla_saved_by_partimage(tmp_path: Path, dos: Disk) -> None:
