@@ -14,7 +14,6 @@ _FOG = re.compile(r"d[0-9]+p[0-9]+\.img", re.S)
 _SLEPOS = re.compile(r".+-[0-9]+\.[0-9]+\.[0-9]+(?:\.gz|\.xz)?", re.S)
 _OPENGNSYS = (".img", ".dsk", ".pgz", ".img.diff")
 _FIRST = ("aa", "000")
-_MAX_VOLUMES = 676
 Names = tuple[str, ...]
 
 
@@ -38,8 +37,7 @@ def together(name: str, beside: Collection[str]) -> Streams:
         found = {number: other for other in beside if (number := _number(other, first, stem)) is not None}
         if not found or (0 not in found and not first.isdigit() and min(found) >= 26):
             continue  # an ending such as .gz, and no volume
-        last = min(max(found), _MAX_VOLUMES - 1)
-        missing = tuple(f"{stem}.{_written(one, first)}" for one in range(last + 1) if one not in found)
+        missing = tuple(f"{stem}.{_written(one, first)}" for one in range(max(found)) if one not in found)
         return Streams(stem, tuple(found[one] for one in sorted(found)), missing)
     return Streams(name, (name,))
 

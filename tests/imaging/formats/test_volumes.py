@@ -32,6 +32,12 @@ def test_volumes(name: str, beside: list[str], volumes: list[str], missing: list
     assert (list(image.volumes), list(image.missing)) == (volumes, missing)
 
 
+def test_none_of_a_thousand_volumes_is_passed_over() -> None:
+    names = [f"a.{number:03d}" for number in range(1000)]
+    assert together("a", names).missing == ()
+    assert together("a", [name for name in names if name not in ("a.675", "a.800")]).missing == ("a.675", "a.800")
+
+
 def test_after_az_comes_ba() -> None:
     names = [f"a.{first}{second}" for first in "ab" for second in "abcdefghijklmnopqrstuvwxyz"]
     assert together("a", names).volumes == tuple(names)
