@@ -18,6 +18,7 @@ _LINE = re.compile(r"(\S+)\s*:\s*(\S.*)")
 _FIELD = re.compile(r'\s*([A-Za-z-]+)\s*(?:=\s*("(?:[^"\\]|\\.)*"|[^,"]*))?\s*(?:,|$)')
 _NUMBER = re.compile(r"[0-9]{1,16}")
 _EXTENDED = ("5", "f", "85", "c5")
+_PROTECTIVE = "ee"
 _EFI_SYSTEM = ("c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "u", "ef", "uefi")
 
 
@@ -95,6 +96,11 @@ def _table(header: dict[str, str], entries: list[Entry], data: bytes, what: str)
         raise FormatError(f"{what}: a table of type {label[:20]!r}; gpt and dos are known")
     if not entries:
         raise FormatError(f"{what}: a table without partitions: copy the file again")
+    if label == "dos" and any(entry.kind == _PROTECTIVE for entry in entries):
+        raise FormatError(
+            f"{what}: the table of a GPT disk that an sfdisk before 2.26 could not read; restore it by the system that"
+            " saved it, and capture that disk"
+        )
     numbers = [entry.number for entry in entries]
     if len(set(numbers)) != len(numbers):
         raise FormatError(f"{what}: partition {max(numbers, key=numbers.count)} stands there twice")
