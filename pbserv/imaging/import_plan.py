@@ -22,6 +22,7 @@ VIRTUAL = ("qcow2", "qcow", "vmdk", "vdi", "vhdx")
 OPENGNSYS = (".img.diff", ".img", ".dsk", ".pgz")
 ENDINGS = {"gzip": "gz", "lzop": "lzo", "bzip2": "bz2", "xz": "xz", "lz4": "lz4", "zstd": "zst", "none": ""}
 _TABLES = ("gpt", "mbr")
+_GROWING = ("ext", "xfs", "btrfs", "ntfs")
 _FORBIDDEN = re.compile(r"[^A-Za-z0-9_-]+")
 _PACKED = re.compile(r"\.(?:gz|lzo|bz2|xz|lz4|zst|img|dsk|pgz|raw|iso|fsa|pcl|qcow2?|vmdk|vdi|vhdx|dd|ptcl-img)$")
 
@@ -266,7 +267,7 @@ def _disk_plan(disk: _Disk, system: str, label: str, *, several: bool) -> Plan:
         room = parts[number].size * table.sector_bytes
         if one.found.device_bytes > room:
             raise FormatError(f"{one.name}: needs {one.found.device_bytes} bytes, and partition {number} has {room}")
-        if 0 < one.found.device_bytes < room - (room >> 4) and one.found.tool == "partclone":
+        if 0 < one.found.device_bytes < room - (room >> 4) and number == _growing(disk, parts):
             warnings.append(f"partition {number}: its file system is smaller than the partition; restore with a resize")
         items.append(_item(_as_large(one, room), number, _said(one), False, (), 0))
     items += _swaps(disk, parts, taken)
@@ -279,6 +280,16 @@ def _disk_plan(disk: _Disk, system: str, label: str, *, several: bool) -> Plan:
     facts = DiskFacts(size, table.sector_bytes, table.label, table.firmware)
     name = proposal(f"{label}-{disk.mark}" if several else label)
     return Plan(name, _title(label, system), system, facts, tuple(items), tuple(warnings))
+
+
+def _growing(disk: _Disk, parts: Mapping[int, sfdisk.Entry]) -> int:
+    """The partition whose file system a restore with a resize makes larger: the last one that is no swap; 0: none."""
+    ends = {entry.start + entry.size: number for number, entry in parts.items()
+            if not entry.extended and number not in disk.swaps}  # fmt: skip
+    last = ends[max(ends)] if ends else 0
+    one = next((one for number, one in disk.images if number == last), None)
+    system = (_said(one) or one.found.file_system).lower() if one and one.found.tool == "partclone" else ""
+    return last if system.startswith(_GROWING) else 0
 
 
 def _as_large(seen: Seen, room: int) -> Seen:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -55,6 +56,20 @@ def test_a_fog_directory_of_two_disks() -> None:
     assert "partition 1 has no image; a restore makes it and leaves it empty" in two.warnings
     assert (two.disk.table, two.disk.sector_bytes, two.disk.firmware) == ("gpt", 4096, "uefi")
     assert (whole(one).disk.table, whole(two).disk.table) == ("dos", "gpt")
+
+
+def test_a_resize_is_advised_where_it_helps() -> None:
+    """The imaging client fits the last file system, and not every one."""
+    dump = b"label: dos\nunit: sectors\n\n" + b"".join(
+        b"/dev/sda%d : start=%d, size=65536, type=83\n" % (number, 65536 * number) for number in (1, 2, 3)
+    )
+    images = [seen("d1p1.img"), seen("d1p2.img")]
+    small = {"d1.partitions": dump, "d1.original.swapuuids": b"3 1111\n"}
+    (plan,) = plan_directory("FOG", "lab", images, small)
+    assert plan.warnings == ("partition 2: its file system is smaller than the partition; restore with a resize",)
+    fat = replace(PARTCLONE, file_system="FAT32")
+    (plan,) = plan_directory("FOG", "lab", [images[0], seen("d1p2.img", fat)], small)
+    assert plan.warnings == ()
 
 
 def test_a_disk_without_images_is_named() -> None:

@@ -51,7 +51,7 @@ def test_a_gpt_disk_of_an_old_sfdisk_is_refused() -> None:
     """It prints the entry that protects the disk, and would be restored as a table of DOS with one partition."""
     old = b"unit: sectors\n\n/dev/sda1 : start=        1, size=1000215215, Id=ee\n"
     for text in (old, OLD.replace(b"Id=83", b"Id=ee"), OLD.replace(b"Id=83", b"Id=EE")):
-        with pytest.raises(FormatError, match="a GPT disk that an sfdisk before 2.26 could not read"):
+        with pytest.raises(FormatError, match=r"a GPT disk that an sfdisk before 2\.26 could not read"):
             sfdisk.parse(text, "sda-pt.sf")
 
 
