@@ -10,11 +10,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
+import heapq
+import itertools
 import os
 import select
 import struct
 import termios
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -144,7 +147,8 @@ class _Pump(threading.Thread):
         self._lock = threading.Lock()
         self._new: deque[Job] = deque()
         self._jobs: dict[int, Job] = {}
-        self._draining: list[Job] = []
+        self._looks: list[tuple[float, int, Job]] = []  # a heap: when, and in which order
+        self._order = itertools.count()
         self._cancelled = False
         self._stopping = False
         self._epoll = select.epoll()
@@ -199,14 +203,17 @@ class _Pump(threading.Thread):
 
     def _round(self) -> bool:
         """True when it was the last one."""
-        wait_s = min((job.look_s for job in self._draining), default=None)
+        wait_s = max(0.0, self._looks[0][0] - time.monotonic()) if self._looks else None
         for fd, event in self._epoll.poll(wait_s):
             if fd == self._wake:
                 os.eventfd_read(self._wake)
             else:
                 self._turn(self._jobs[fd], event)
-        for job in tuple(self._draining):
-            self._look(job)
+        now = time.monotonic()
+        while self._looks and self._looks[0][0] <= now:
+            job = heapq.heappop(self._looks)[2]
+            if self._jobs.get(job.out) is job:
+                self._look(job, now)
         return (bool(self._new) or self._cancelled or self._stopping) and self._told()
 
     def _told(self) -> bool:
@@ -255,24 +262,27 @@ class _Pump(threading.Thread):
                 self._finish(job, None)
                 return
             self._epoll.modify(job.out, 0)
-            self._draining.append(job)
+            self._look_at(0.0, job)
         elif event & (select.EPOLLERR | select.EPOLLHUP):
             self._finish(job, None if job.arrived() else ConnectionResetError("the client went away"))
 
-    def _look(self, job: Job) -> None:
+    def _look_at(self, when: float, job: Job) -> None:
+        heapq.heappush(self._looks, (when, next(self._order), job))
+
+    def _look(self, job: Job, now: float) -> None:
         """Whether the last byte has arrived; less and less often."""
         with self._kept_to(job):
             if not job.unacknowledged():
                 self._finish(job, None if job.arrived() else ConnectionResetError("the client went away"))
-        job.look_s = min(job.look_s * 2, LONGEST_LOOK_S)
+                return
+            self._look_at(now + job.look_s, job)
+            job.look_s = min(job.look_s * 2, LONGEST_LOOK_S)
 
     def _finish(self, job: Job, fault: OSError | EOFError | None) -> None:
         if self._jobs.pop(job.out, None) is None:
             return
         with suppress(OSError):  # it was never registered
             self._epoll.unregister(job.out)
-        if job in self._draining:
-            self._draining.remove(job)
         with self._lock:
             self.load -= 1
         job.end(fault)

@@ -6,6 +6,7 @@ import os
 import resource
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pbserv.web.pumps import Job, Pumps
+from pbserv.web.pumps import LONGEST_LOOK_S, Job, Pumps
 
 WAIT_S = 20
 SIZE = 300_000
@@ -70,9 +71,9 @@ class Place:
         assert told.wait() == (SIZE, None)
 
 
-def read(client: socket.socket) -> int:
+def read(client: socket.socket, size: int = SIZE) -> int:
     got = 0
-    while got < SIZE:
+    while got < size:
         data = client.recv(1 << 20)
         assert data
         got += len(data)
@@ -107,16 +108,9 @@ def test_a_download_ends_well_when_there_are_no_descriptors_left(place: Place) -
     told = place.send(out.fileno())
     assert client.recv(1)
     with no_descriptors():
-        assert 1 + read_rest(client) == SIZE
+        assert read(client, SIZE - 1) == SIZE - 1
         assert told.wait() == (SIZE, None)
     place.fetch()
-
-
-def read_rest(client: socket.socket) -> int:
-    got = 0
-    while got < SIZE - 1:
-        got += len(client.recv(1 << 20))
-    return got
 
 
 def test_a_thread_that_cannot_be_had_is_told_and_leaves_nothing_behind(place: Place) -> None:
@@ -156,3 +150,33 @@ def test_a_thread_that_dies_tells_its_jobs_and_gets_no_others(place: Place) -> N
     for _ in range(3):
         place.fetch()
     assert descriptors() <= before + 6  # three connections, one thread in the place of another
+
+
+class Counted(Job):
+    """Knows how often the kernel was asked for its bytes."""
+
+    looks = 0
+
+    def unacknowledged(self) -> int:
+        self.looks += 1
+        return super().unacknowledged()
+
+
+def test_clients_that_stopped_reading_cost_the_others_little(place: Place, tmp_path: Path) -> None:
+    """Their last bytes are looked for again and again, however much else there is to be done."""
+    stopped = []
+    for _ in range(20):
+        out, _client = place.connection(room=4096)
+        stopped.append(Counted(out.fileno(), place.file, 0, SIZE, last=True, ended=Told()))
+        place.pumps.add(stopped[-1])
+    with (tmp_path / "large").open("wb") as large:
+        large.truncate(512 << 20)
+    out, client = place.connection()
+    told, began = Told(), time.monotonic()
+    with (tmp_path / "large").open("rb") as large:
+        place.pumps.add(Job(out.fileno(), large.fileno(), 0, 512 << 20, last=True, ended=told))
+    read(client, 512 << 20)
+    assert told.wait() == (512 << 20, None)
+    doubled = 8  # from the first look to those that are furthest apart
+    most = (time.monotonic() - began) / LONGEST_LOOK_S + doubled + 1
+    assert all(0 < job.looks <= most for job in stopped), ([job.looks for job in stopped], most)
