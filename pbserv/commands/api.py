@@ -27,12 +27,16 @@ Query = str | int | bool | Sequence[str] | None
 
 
 class RefusedError(PbservError):
-    """The server's own sentence, with the HTTP status it came with and, of a list, what is wrong in each row."""
+    """The server's own sentence, with the HTTP status it came with and, of a list, what is wrong in each row.
+
+    ``elsewhere``: the address of the server that said it, where it is the one that ours referred to.
+    """
 
     def __init__(self, message: str, status: int, errors: Sequence[Any] = ()) -> None:
         super().__init__(message)
         self.status = status
         self.errors = errors
+        self.elsewhere = ""
 
 
 class NoAnswerError(PbservError):
@@ -75,7 +79,11 @@ class Api:
         if answer.status_code != 307:
             return self, self._body(answer)
         there = Api._at(httpx.URL(self._url).join(answer.headers.get("Location", "")))
-        return there, there._call(method, path, json=body)
+        try:
+            return there, there._call(method, path, json=body)
+        except RefusedError as fault:
+            fault.elsewhere = there._url
+            raise
 
     @classmethod
     def _at(cls, location: httpx.URL) -> Api:

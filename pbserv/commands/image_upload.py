@@ -43,9 +43,7 @@ def upload(conf: Path, image: str, source: Path, *, store: str, overwrite: bool,
             items = [_send(going, item, files[item.name], bar) for item in manifest.items]
             made = going.commit(print_manifest(replace(manifest, items=tuple(items), facts=_told(manifest))))
     except (NoAnswerError, KeyboardInterrupt) as fault:
-        raise PbservError(
-            f"{str(fault) or 'interrupted'}; it can go on: pbserv image upload {image} {source} --resume"
-        ) from None
+        raise going.broken(str(fault), f"pbserv image upload {image} {source} --resume") from None
     if as_json:
         return print_json(made)
     newest = made["versions"][-1]

@@ -6,6 +6,7 @@ One rule: everything that can be found wrong is found before the first byte is s
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any  # Any: JSON values
@@ -81,7 +82,7 @@ def _checked(source: Source, plan: Plan) -> Plan:
 
 def _import(api: Api, source: Source, plan: Plan, wishes: Wishes, *, asis: bool, path: Path) -> Mapping[str, Any]:
     total = sum(item.stored_bytes for item in plan.items)
-    going = Upload.resume(api, plan.name) if wishes.resume else None
+    going = _begun(api, plan) if wishes.resume else None
     if going is None:
         going = Upload.begin(
             api, plan.name, store=wishes.store, overwrite=wishes.overwrite, size_bytes=total, asis=asis
@@ -90,14 +91,28 @@ def _import(api: Api, source: Source, plan: Plan, wishes: Wishes, *, asis: bool,
         with Bar(f"image {plan.name}", total) as bar:
             made = send(source, plan, going, convert=wishes.convert, advance=bar.add)
     except InspectionError:  # the files themselves: no part that comes later mends that
-        api.delete(named("uploads", going.number))
+        with suppress(PbservError):  # the reason is what has to be told
+            going.discard()
         raise
     except (NoAnswerError, KeyboardInterrupt) as fault:
-        raise PbservError(
-            f"{str(fault) or 'interrupted'}; it can go on: the same command with --resume (image {plan.name}, {path})"
-        ) from None
+        raise going.broken(str(fault), f"the same command with --resume (image {plan.name}, {path})") from None
     title = wishes.title or ("" if made.get("title") else plan.title)
+    if going.elsewhere:
+        if wishes.title:
+            warn([f"image {plan.name} is on another server, and its title is set there: pbserv image set"])
+        return made
     return api.patch(named("images", plan.name), {"title": title}) if title else made
+
+
+def _begun(api: Api, plan: Plan) -> Upload | None:
+    """The upload to go on with. One that has nothing of the images yet may be of the other form, with --convert or
+    without, and no comparison would show it: it is begun anew."""
+    going = Upload.resume(api, plan.name)
+    images = [item.name for item in plan.items if item.found is not None]
+    if going is None or not images or any(going.next_part(name) > 1 for name in images):
+        return going
+    going.discard()
+    return None
 
 
 def _show(plans: list[Plan], wishes: Wishes) -> None:

@@ -27,8 +27,9 @@ _TIMEOUT_S: Final = 600.0
 class Upload:
     """One upload of one image; an ``Uploader`` of ``pbserv.imaging.importing``."""
 
-    def __init__(self, api: Api, found: Row) -> None:
+    def __init__(self, api: Api, found: Row, *, elsewhere: bool = False) -> None:
         self._api = api
+        self.elsewhere = elsewhere
         self._items: Mapping[str, Any] = found["items"]
         self.number: str = found["upload"]
         self.image: str = found["image"]
@@ -38,9 +39,21 @@ class Upload:
     def begin(
         cls, api: Api, image: str, *, store: str = "", overwrite: bool = False, size_bytes: int = 0, asis: bool = False
     ) -> Upload:
-        """``size_bytes``: what will come, as far as it is known. ``asis``: it is kept as it comes."""
+        """``size_bytes``: what will come, as far as it is known. ``asis``: it is kept as it comes.
+
+        Where our server refers to another one, all of it goes there.
+        """
         body = {"store": store, "overwrite": overwrite, "bytes": size_bytes, "asis": asis}
-        return cls(*api.referred("POST", named("images", image, "uploads"), body))
+        try:
+            there, found = api.referred("POST", named("images", image, "uploads"), body)
+        except RefusedError as fault:
+            if fault.status != 409 or not fault.elsewhere:
+                raise
+            raise PbservError(
+                f"{fault} (said at {fault.elsewhere}, where this server refers to; an upload that broke off there goes"
+                " on from there alone: pbserv image uploads on that server)"
+            ) from None
+        return cls(there, found, elsewhere=there is not api)
 
     @classmethod
     def resume(cls, api: Api, image: str) -> Upload | None:
@@ -75,6 +88,17 @@ class Upload:
     def discard(self) -> None:
         """Give it up: what came is removed, and the name is free."""
         self._api.delete(named("uploads", self.number))
+
+    def broken(self, reason: str, again: str) -> PbservError:
+        """What to say where it breaks off; ``again`` is what goes on with it. One of another server is given up."""
+        if not self.elsewhere:
+            return PbservError(f"{reason or 'interrupted'}; it can go on: {again}")
+        try:
+            self.discard()
+            left = "what came is removed there"
+        except PbservError:
+            left = f"upload {self.number} stays there for 48 hours, or until pbserv image uploads --discard there"
+        return PbservError(f"{reason or 'interrupted'}; an upload to another server cannot go on: {left}; do it again")
 
 
 def parts_of(path: Path, part_bytes: int) -> Iterator[bytes]:

@@ -6,8 +6,10 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
+from pbserv.commands.uploading import sha256_of
 from pbserv.imaging.manifest import Manifest, parse
 from pbserv.imaging.unpack import unpacked
 from tests.imaging import trees
@@ -119,6 +121,25 @@ def test_a_damaged_file_leaves_no_upload_behind(server: Installed, tmp_path: Pat
     refused = server.call("image", "import", str(image), "--convert")
     assert "gzip cannot read it" in refused.stderr
     assert server.json("image", "uploads") == []
+
+
+def test_an_import_goes_on_with_the_same_files_only(server: Installed, tmp_path: Path, dos: Disk) -> None:
+    """Whoever began without --convert has to go on so: else the image would be a mix."""
+    image = trees.opengnsys(tmp_path, dos.parts[0], "gzip", "mixed.img")
+    first, headers = image.read_bytes(), {"Authorization": f"Bearer {server.token}"}
+    with httpx.Client(base_url=f"{server.url}/api/v1", headers=headers, trust_env=False, timeout=60) as client:
+        upload = client.post("/images/mixed/uploads", json={"asis": True}).raise_for_status().json()["upload"]
+        client.put(
+            f"/uploads/{upload}/items/part.extfs.gz/parts/1", content=first, params={"kind": "partclone.extfs"},
+            headers={"X-Checksum-SHA256": sha256_of(first)},
+        ).raise_for_status()  # fmt: skip
+    refused = server.call("image", "import", str(image), "--convert", "--resume")
+    assert (refused.returncode, "import again without --resume" in refused.stderr) == (1, True)
+    assert server.json("image", "uploads") == []
+    server.ok("image", "import", str(image), "--convert", "--resume")
+    trees.blocks_equal(
+        dos.parts[0], restored(downloaded(server, "mixed", tmp_path / "down"), tmp_path / "down", 0), tmp_path
+    )
 
 
 def test_overwriting_is_asked_for(server: Installed, tmp_path: Path, dos: Disk) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from pbserv.commands.api import Api
+from pbserv.commands.uploading import Upload
 from pbserv.imaging.referral import Scope, sign
 from pbserv.registry.tokens import digest
+from tests.imaging import trees
 from tests.support.process import Installed, command
 
 BODY = b"0123456789" * 200_000
@@ -75,6 +79,35 @@ def test_tickets_are_signed_by_tokens_of_one_role_alone(lab: Installed, tmp_path
     if role in ("site", "images"):
         for path in ("/images", f"/images/for-{role}", f"/images/for-{role}/items/file", "/stores", "/uploads"):
             assert httpx.get(f"{lab.url}/api/v1{path}", headers=headers, trust_env=False).status_code == 403
+
+
+def test_an_import_goes_to_the_server_of_its_store(server: Installed, lab: Installed, tmp_path: Path) -> None:
+    """Its title stays there too, and one that broke off there cannot go on from here."""
+    disk = trees.disk(tmp_path / "made", "dos", ("ext4",))
+    told = server.call("image", "import", str(disk.path), "--name", "hall", "--store", "lab", "--title", "Hall")
+    assert (told.returncode, "its title is set there" in told.stderr) == (0, True)
+    assert told.stdout == "image hall version 1: enabled\n"
+    assert lab.json("image", "show", "hall")["stored_bytes"] == disk.size
+    refused = server.call("image", "import", str(disk.path), "--name", "hall", "--store", "lab", "--resume")
+    assert (refused.returncode, "goes on from there alone" in refused.stderr) == (1, True)
+
+
+def test_an_upload_that_breaks_off_elsewhere_is_given_up(
+    server: Installed, lab: Installed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as environment:
+        environment.setenv("PBSERV_URL", server.url)
+        environment.setenv("PBSERV_TOKEN", server.token)
+        api = Api(tmp_path)
+    going = Upload.begin(api, "broken", store="lab")
+    with contextlib.closing(api._client), contextlib.closing(going._api._client):
+        assert [each["image"] for each in lab.json("image", "uploads")] == ["broken"]
+        assert "cannot go on: what came is removed there" in str(going.broken("", "the same"))
+        assert lab.json("image", "uploads") == []
+        assert "for 48 hours" in str(going.broken("", "the same"))
+        here = Upload.begin(api, "here")
+        assert str(here.broken("", "the same command")) == "interrupted; it can go on: the same command"
+        here.discard()
 
 
 def test_what_is_wrong_with_the_token_is_said_before_anything_changes(server: Installed) -> None:
