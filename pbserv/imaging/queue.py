@@ -163,12 +163,12 @@ class Queue:
         return tuple(slot.ask for slot in self._slots.values())
 
     def room(self, now: Instant) -> int | None:
-        """How many restores could begin now, whoever asks; None: a store has no limit."""
+        """How many restores could begin now, whoever asks; below 0: so many more wait. None: a store has no limit."""
         limits = {name: limit.restores for name, limit in self.limits.stores.items()}
         if not limits or not all(limits.values()):
             return None
         used = Counter(each.store for each in self.busy(now) if each.direction == "restore")
-        return max(0, sum(max(0, limit - used[name]) for name, limit in limits.items()) - len(self._waiters))
+        return sum(max(0, limit - used[name]) for name, limit in limits.items()) - len(self._waiters)
 
     def waiting(self, now: Instant) -> tuple[Waiting, ...]:
         """Who waits, in the order of the turns. One that fits by now is told so when it asks again."""

@@ -72,7 +72,7 @@ class Running:
         return any(each.wanted and now - each.heard < SILENT_AFTER_S for each in self._entries.values())
 
     def room(self) -> int | None:
-        """How many devices could begin now; None: there is no limit."""
+        """How many devices could begin now; below 0: so many more wait. None: there is no limit."""
         return self.queue.room(self.now)
 
     def admit(self, work: Work, kind: BundleKind, image: str, store: str) -> Admitted | Waiting:

@@ -32,7 +32,7 @@ Send = Callable[[Iterable[MacAddress], str], wol.Woken]
 
 class Places(Protocol):
     def room(self) -> int | None:
-        """How many devices could begin now; None: there is no limit."""
+        """How many devices could begin now; below 0: so many more wait. None: there is no limit."""
 
 
 class Waker:
@@ -70,7 +70,9 @@ class Waker:
 
     async def _wake_due(self, now: datetime) -> None:
         room = self._places.room()
-        most = AT_ONCE if room is None else min(AT_ONCE, room + SPARE)
+        most = AT_ONCE if room is None else min(AT_ONCE, max(0, room + SPARE))
+        if not most:
+            return
         due = await self._registry.works_to_wake(now - timedelta(seconds=EVERY_S), most, TIMES)
         for work in due:
             await self._wake_for(work)

@@ -106,7 +106,7 @@ class Works(Store):
 
     async def works_to_wake(self, before: datetime, limit: int, times: int) -> list[Work]:
         """Work that waits for a device which is to be woken: never yet, or fewer than ``times`` times and not since
-        ``before``. The highest priority first, then the oldest."""
+        ``before``. The highest priority first, then who was woken least often, then the oldest."""
         query = (
             select(WorkRow)
             .where(
@@ -114,7 +114,7 @@ class Works(Store):
                 or_(WorkRow.woken.is_(None), WorkRow.woken <= before),
                 or_(WorkRow.expires.is_(None), WorkRow.expires > now()),
             )
-            .order_by(WorkRow.priority.desc(), WorkRow.id)
+            .order_by(WorkRow.priority.desc(), WorkRow.woken_times, WorkRow.id)
             .limit(limit)
         )  # fmt: skip
         async with self._read() as session:

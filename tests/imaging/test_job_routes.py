@@ -286,6 +286,16 @@ async def test_no_more_devices_are_woken_than_can_begin(tmp_path: Path) -> None:
             await site.order(mac, kind="restore", image="classroom", wake=True, priority=number)
         await waker.turn()
         assert woke.macs == list(reversed(MACS))[:3], "one place and two to spare, the highest priority first"
+        for number, action in ((5, "restore"), (4, "wait"), (3, "wait")):
+            assert (await site.wire(MACS[number - 1], number + 1).ask())["ACTION"] == action
+        now += timedelta(seconds=EVERY_S + 1)
+        await waker.turn()
+        assert len(woke.macs) == 3, "those to spare wait already"
+        for number in (4, 5):
+            await site.api("POST", f"/work/{number}/cancel")
+        now += timedelta(seconds=EVERY_S + 1)
+        await waker.turn()
+        assert woke.macs[3:] == [MACS[1], MACS[0]], "nobody waits any more"
 
 
 async def test_an_operator_wakes_a_device(tmp_path: Path) -> None:

@@ -147,6 +147,16 @@ async def test_who_is_to_be_woken(registry: Registry) -> None:
     assert (await registry.retry_work(high.id)).woken_times == 0
 
 
+async def test_who_was_never_woken_is_woken_before_who_did_not_wake(registry: Registry) -> None:
+    at = now()
+    works = [await order(registry, mac, wake=True) for mac in MACS[:4]]
+    urgent = await order(registry, MACS[4], wake=True, priority=5)
+    await registry.set_woken([works[0].id, works[1].id, urgent.id], at)
+    found = [each.id for each in await registry.works_to_wake(at, 10, 3)]
+    assert found == [urgent.id, works[2].id, works[3].id, works[0].id, works[1].id]
+    assert [each.id for each in await registry.works_to_wake(at, 2, 3)] == found[:2]
+
+
 async def test_which_images_a_device_has_seen(registry: Registry) -> None:
     first = await begun(registry)
     await registry.finish_job(first.id, ok=True, reason="")
