@@ -80,6 +80,12 @@ class _Protocol(H11Protocol):
         else:
             idle.cancel()
 
+    def send_400_response(self, msg: str) -> None:
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:  # an answer is under way, or was given: there cannot be another one
+            self.transport.close()
+
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._first.cancel()

@@ -96,6 +96,20 @@ async def test_who_sends_on_after_it_was_refused_is_shown_out(site: Site) -> Non
         assert await asyncio.to_thread(raw.recv, 65536) == b""
 
 
+@pytest.mark.parametrize("path", ["/x/file", "/whole/none"])
+async def test_nonsense_after_an_answer_began_ends_the_connection_and_nothing_else(
+    site: Site, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The request is broken when nobody can be told with 400 any more."""
+    with site.call(room=4096) as raw:
+        raw.sendall(request("Transfer-Encoding: chunked\r\n", path=path))
+        assert await asyncio.to_thread(raw.recv, 1)
+        raw.sendall(b"nonsense\r\n\r\n")
+        await until(lambda: not connections(site.web))
+        await until(lambda: len(site.ended) == (path == "/x/file"))
+    assert [line.message for line in caplog.records if line.levelno >= logging.ERROR] == []
+
+
 async def test_requests_that_come_within_the_time_are_answered(site: Site) -> None:
     keep_alive(site.web, 60)
     with site.call() as raw:
