@@ -88,7 +88,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
 # resolve ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("role", [Role.VIEWER, Role.OPERATOR])
+@pytest.mark.parametrize("role", [Role.VIEWER, Role.OPERATOR, Role.IMAGES])
 async def test_another_role_may_not_resolve(site: Site, role: Role) -> None:
     answer = await site.resolve(role)
     assert (answer.status_code, "role site" in answer.json()["error"]) == (403, True)
@@ -199,6 +199,13 @@ async def test_work_that_cannot_be_made_boots_nothing(site: Site) -> None:
     await site.registry.forget(MAC)  # behind the back of the policy: its work cannot be made
     answer = await site.boot(**bearer(Role.SITE))
     assert (answer.status_code, "its work could not be made" in answer.json()["error"]) == (404, True)
+
+
+async def test_a_token_for_images_boots_nothing(site: Site) -> None:
+    await site.accept()
+    await site.live()
+    assert (await site.boot(**bearer(Role.IMAGES))).status_code == 403
+    assert (await site.boot(**bearer(Role.SITE))).status_code == 200
 
 
 async def test_a_password_is_a_token_too(site: Site) -> None:
