@@ -117,11 +117,11 @@ def _send(going: Upload, item: ManifestItem, path: Path, bar: Bar) -> ManifestIt
             going.part(item.name, item.kind, count, part, digest)
         bar.add(len(part))
     if item.sha256 not in (_UNKNOWN, whole.hexdigest()):
-        going.discard()
+        going.give_up()
         raise PbservError(f"{path}: its SHA-256 is {whole.hexdigest()}, and not {item.sha256} as its manifest says")
     fits = count == have - 1 if going.is_complete(item.name) else count >= have - 1
     received = going.complete(item.name, count, None) if fits else None
     if received is None or received.sha256 != digests.hexdigest():
-        going.discard()
+        going.give_up()
         raise PbservError(f"{path}: {OTHER_BYTES}; upload it again without --resume")
     return replace(item, stored_bytes=received.size_bytes, sha256=received.sha256)

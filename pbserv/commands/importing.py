@@ -6,7 +6,6 @@ One rule: everything that can be found wrong is found before the first byte is s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any  # Any: JSON values
@@ -15,7 +14,7 @@ from pbserv.commands.api import Api, NoAnswerError, named
 from pbserv.commands.progress import Bar
 from pbserv.commands.tables import print_json, show_table, size, warn
 from pbserv.commands.uploading import Upload
-from pbserv.errors import PbservError, UsageError
+from pbserv.errors import UsageError
 from pbserv.imaging.import_plan import Plan, bare, proposal
 from pbserv.imaging.importing import Source, as_it_is, natively, send, survey, survey_tree
 from pbserv.imaging.inspection import InspectionError
@@ -91,8 +90,7 @@ def _import(api: Api, source: Source, plan: Plan, wishes: Wishes, *, asis: bool,
         with Bar(f"image {plan.name}", total) as bar:
             made = send(source, plan, going, convert=wishes.convert, advance=bar.add)
     except InspectionError:  # the files themselves: no part that comes later mends that
-        with suppress(PbservError):  # the reason is what has to be told
-            going.discard()
+        going.give_up()
         raise
     except (NoAnswerError, KeyboardInterrupt) as fault:
         raise going.broken(str(fault), f"the same command with --resume (image {plan.name}, {path})") from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar  # Any: JSON values
 
@@ -88,6 +89,11 @@ class Upload:
     def discard(self) -> None:
         """Give it up: what came is removed, and the name is free."""
         self._api.delete(named("uploads", self.number))
+
+    def give_up(self) -> None:
+        """The same where something else is to be told: where it cannot be, it goes by itself after 48 hours."""
+        with suppress(PbservError):
+            self.discard()
 
     def broken(self, reason: str, again: str) -> PbservError:
         """What to say where it breaks off; ``again`` is what goes on with it. One of another server is given up."""
