@@ -67,6 +67,8 @@ class _Protocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._first = self.loop.call_later(FIRST_REQUEST_S, self._expect_request)
+        if self.client is None:  # reset already: whatever it has sent, nobody knows whose that is
+            transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """What is not a whole request does not put off the end of a connection whose last answer is complete."""

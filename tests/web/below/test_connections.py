@@ -224,3 +224,27 @@ def files_open(site: BootSite) -> int:
         except OSError:
             continue
     return found
+
+
+@pytest.mark.parametrize("wanted", ["/files/small", "/files/large", "/s/a1/files/small"])
+async def test_who_is_gone_before_it_was_let_in_is_nobody(
+    boot_site: BootSite,  # noqa: F811
+    wanted: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The kernel does not know its address any more: there is nobody to decide about, or to answer."""
+    for web in (boot_site.quick, boot_site.plain):
+        before = sockets()
+        for _ in range(5):  # the server is not let in between
+            raw = call(web)
+            raw.sendall(get(wanted))
+            reset(raw)
+        with call(web) as raw:
+            raw.sendall(get())
+            assert (await asyncio.to_thread(read_answer, raw))[1] == SMALL
+        await until(lambda web=web, before=before: not connections(web) and sockets() == before)
+        await until(lambda: bool(boot_site.told))
+        assert [each[0] for each in boot_site.told] == ["127.0.0.1"]
+        assert boot_site.shown == set()
+        boot_site.told.clear()
+    assert [line.message for line in caplog.records if line.levelno >= logging.WARNING] == []
