@@ -37,9 +37,10 @@ def show(as_json: bool) -> None:
             kind.value: {"about": about, "needs": list(fields_of(kind)[0]), "may": list(fields_of(kind)[1])}
             for kind, about in ABOUT.items()
         })  # fmt: skip
-    rows = ((kind.value, about, *(_options(names) for names in fields_of(kind))) for kind, about in ABOUT.items())
+    rows = ((kind.value, about, *(options_of(names) for names in fields_of(kind))) for kind, about in ABOUT.items())
     return show_table(("Kind", "What it does", "Needs", "May have"), rows, "")
 
 
-def _options(names: tuple[str, ...]) -> str:
+def options_of(names: tuple[str, ...]) -> str:
+    """The options of ``bundle set`` for fields of a bundle, spaces between them."""
     return " ".join(f"--{_OPTIONS.get(name, name.replace('_', '-'))}" for name in names)

@@ -11,7 +11,7 @@ import pytest
 from pbserv.policy.decide import Query, Ruling, decide, imaging_of, refusal
 from pbserv.policy.model import DEFAULT_MENU, Bundle, Folder, Group, Menu, PolicyObject, Rule
 from pbserv.policy.snapshot import Snapshot, Zone
-from pbserv.registry.records import BundleKind, Device, DeviceState, Run, WorkState
+from pbserv.registry.records import RESTORES, BundleKind, Device, DeviceState, Run, WorkState
 from pbserv.types import Verdict
 
 from .policies import BUNDLES, LINUX, MAC, NOW, OTHER, RESTORE, assign, device, work
@@ -417,7 +417,7 @@ def test_a_device_with_a_loader_of_its_own_gets_that_file(extra: dict[str, objec
 @pytest.mark.parametrize("kind", [kind for kind in BundleKind if kind not in (BundleKind.LOCAL, BundleKind.NOTHING)])
 def test_every_kind_but_two_is_a_boot(kind: BundleKind) -> None:
     fields = {
-        BundleKind.RESTORE: {"image": "i"}, BundleKind.MULTICAST: {"image": "i"}, BundleKind.CAPTURE: {"image": "i"},
+        **dict.fromkeys((*RESTORES, BundleKind.CACHE, BundleKind.CAPTURE), {"image": "i"}),
         BundleKind.SCRIPT: {"script": "true"}, BundleKind.LINUX: {"kernel": "k"}, BundleKind.EFI: {"file": "f"},
         BundleKind.INSTALL: {"kernel": "k", "installer": "preseed", "answer": "x"}, BundleKind.ISO: {"file": "f"},
         BundleKind.IPXE: {"script": "exit"}, BundleKind.CHAIN: {"url": "http://h/x"},
