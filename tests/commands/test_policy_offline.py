@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,7 +65,9 @@ folder = "/halls/2"
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(PBSERV), *arguments], capture_output=True, text=True, check=False)
+    """In a window that is wide enough for the names of all options."""
+    wide = {**os.environ, "COLUMNS": "240"}
+    return subprocess.run([str(PBSERV), *arguments], capture_output=True, text=True, check=False, env=wide)
 
 
 @pytest.fixture

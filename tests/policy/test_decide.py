@@ -417,7 +417,7 @@ def test_a_device_with_a_loader_of_its_own_gets_that_file(extra: dict[str, objec
 @pytest.mark.parametrize("kind", [kind for kind in BundleKind if kind not in (BundleKind.LOCAL, BundleKind.NOTHING)])
 def test_every_kind_but_two_is_a_boot(kind: BundleKind) -> None:
     fields = {
-        **dict.fromkeys((*RESTORES, BundleKind.CACHE, BundleKind.CAPTURE), {"image": "i"}),
+        **{kind: {"image": "i"} for kind in (*RESTORES, BundleKind.CACHE, BundleKind.CAPTURE)},
         BundleKind.SCRIPT: {"script": "true"}, BundleKind.LINUX: {"kernel": "k"}, BundleKind.EFI: {"file": "f"},
         BundleKind.INSTALL: {"kernel": "k", "installer": "preseed", "answer": "x"}, BundleKind.ISO: {"file": "f"},
         BundleKind.IPXE: {"script": "exit"}, BundleKind.CHAIN: {"url": "http://h/x"},
