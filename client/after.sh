@@ -48,6 +48,37 @@ read_back_item() { # NAME KIND PLAIN_BYTES: the device's content against the man
 		die "item $1: the disk does not hold what was written to it: $NODE differs from the image (is the disk failing?)"
 }
 
+# ---------------------------------------------------------------- the start of a partition
+
+set_starts() { # what a BIOS boots from NTFS or FAT finds its disk's sectors by the start that the file system was told
+	while read -r _ kind number _ _ _ origin <&3; do
+		start=$(number "$(field layout "$number" 2)")
+		[ "$number" != 0 ] && [ "$start" -le 4294967295 ] && [ "$start" != "$(field parts "$origin" 2)" ] || continue
+		target_node "$number"
+		case "$(blkid -p -o value -s TYPE "$NODE" 2>/dev/null)" in
+		ntfs) # its copy is in the last sector
+			set_start "$NODE" 0
+			set_start "$NODE" $(($(at_byte "$NODE" 40 8 little) * $(at_byte "$NODE" 11 2 little)))
+			;;
+		vfat)
+			set_start "$NODE" 0
+			[ "$(at_byte "$NODE" 22 2 little)" != 0 ] || # FAT32
+				set_start "$NODE" $(($(at_byte "$NODE" 50 2 little) * $(at_byte "$NODE" 11 2 little)))
+			;;
+		*) continue ;;
+		esac
+		say "partition $number: its file system now knows that it starts at sector $start"
+	done 3<"$WORK/chosen"
+}
+
+set_start() { # NODE BYTE: the number of sectors before the file system, in the boot sector there
+	[ "$(at_byte "$1" $(($2 + 510)) 2 little)" = 43605 ] || return 0
+	# shellcheck disable=SC2059  # the format is the bytes
+	printf "$(printf '\\%03o' $((start & 255)) $((start >> 8 & 255)) $((start >> 16 & 255)) $((start >> 24 & 255)))" |
+		dd of="$1" bs=1 seek=$(($2 + 28)) conv=notrunc,fsync 2>"$WORK/dd.err" ||
+		die "the image is on the disk, but the start of partition $number could not be written into it: $(last_line "$WORK/dd.err")"
+}
+
 # ---------------------------------------------------------------- growing
 
 grow_file_systems() {

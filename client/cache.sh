@@ -11,7 +11,7 @@ cache_on() { # DISK_NAME: "number start size" of its cache partition, in sectors
 	sfdisk -d "/dev/$1" 2>/dev/null | tee "$WORK/cache.table" | table_parts | while read -r n start size type; do
 		is_extended "$type" && continue
 		if [ "$(blkid -p -o value -s LABEL -O $((start * cache_sector)) -S $((size * cache_sector)) "/dev/$1" 2>/dev/null)" = PBCACHE ] ||
-			grep "[^0-9]$n : start=" "$WORK/cache.table" | grep -q 'name="PBCACHE"'; then
+			grep "^[^ ]*[^0-9]$n : start=" "$WORK/cache.table" | grep -q 'name="PBCACHE"'; then
 			echo "$n $start $size"
 			break
 		fi
@@ -23,26 +23,43 @@ keep_cache() { # a cache partition behind the image's partitions stays: sets the
 	# shellcheck disable=SC2046
 	set -- $(cache_on "${DISK##*/}")
 	[ $# = 3 ] || return 0
-	if [ "$2" -lt "$(needed_end)" ]; then
-		[ "$(value CACHE)" = give-up ] || die "refused: the cache partition ($1) of $DISK begins at byte $(($2 * SECTOR))," \
-			"the image needs the disk up to byte $(($(needed_end) * SECTOR)): remove that partition first (img partition, in" \
-			"imaging maintenance)"
-		plan "the cache partition $1 is given up"
-		CACHE_LOST=yes
-		return
-	fi
-	[ "$LABEL" != dos ] || [ "$(awk '$1 < 5' "$WORK/parts" | wc -l)" -lt 4 ] ||
-		die "refused: the image has four primary partitions, so the cache partition ($1) of $DISK cannot be kept"
-	limit=$2
+	keep_not=$(why_not_kept "$2" "$3")
+	if [ -n "$keep_not" ]; then give_up_cache "$1" "$keep_not"; return; fi
+	[ "$limit" -le "$2" ] || limit=$2
 	plan "the cache partition $1 stays"
 	cache_label=$(blkid -p -o value -s PTTYPE "$DISK" 2>/dev/null)
 	if [ "$cache_label" = "$LABEL" ]; then
-		sfdisk -d "$DISK" | grep "[^0-9]$1 : start=" | sed 's/^[^:]*: *//' >"$WORK/kept"
+		sfdisk -d "$DISK" | grep "^[^ ]*[^0-9]$1 : start=" | sed 's/^[^:]*: *//' >"$WORK/kept"
 	elif [ "$LABEL" = gpt ]; then
 		echo "start=$2, size=$3, type=L, name=\"PBCACHE\"" >"$WORK/kept"
 	else
 		echo "start=$2, size=$3, type=83" >"$WORK/kept"
 	fi
+}
+
+why_not_kept() { # START SIZE of a cache partition: why the image's table has no place for it; nothing when it has
+	if [ "$1" -lt "$(needed_end)" ]; then
+		echo "it begins at byte $(($1 * SECTOR)), the image needs the disk up to byte $(($(needed_end) * SECTOR))"
+	elif [ "$LABEL" = dos ] && [ "$(awk '$1 < 5' "$WORK/parts" | wc -l)" -ge 4 ]; then echo 'the image has four primary partitions'
+	elif [ "$LABEL" = dos ] && { [ "$1" -gt 4294967295 ] || [ "$2" -gt 4294967295 ]; }; then
+		echo "it lies where the image's table, of type dos, cannot reach"
+	elif [ "$LABEL" = gpt ] && [ $(($1 + $2)) -gt "$limit" ]; then echo "it reaches into the place of the second table of a GPT"
+	fi
+}
+
+lose_cache() { # [NUMBER]...: refuses work that writes over the cache partition (no number: over the whole disk) unless it is given up
+	lose_numbers=" $* "
+	# shellcheck disable=SC2046
+	set -- $(cache_on "${DISK##*/}")
+	[ $# = 3 ] || return 0
+	case "$lose_numbers" in '  ' | *" $1 "*) give_up_cache "$1" 'the image would be written over it' ;; esac
+}
+
+give_up_cache() { # NUMBER WHY: refuses unless the work says that it may go
+	[ "$(value CACHE)" = give-up ] || die "refused: the cache partition ($1) of $DISK cannot be kept: $2:" \
+		"remove that partition first (img partition, in imaging maintenance)"
+	plan "the cache partition $1 is given up"
+	CACHE_LOST=yes
 }
 
 append_kept() { # its content is not touched

@@ -112,7 +112,8 @@ needed_end() { # the first sector behind all partitions, when the last one is as
 	awk '{ e = $2 + $3; if (e > m) m = e } END { printf "%.0f\n", m }' "$WORK/parts"
 }
 
-table_behind() { [ "$LABEL" != gpt ] && echo 0 || echo 33; } # sectors
+table_behind() { [ "$LABEL" != gpt ] && echo 0 || gpt_behind "$IMAGE_SECTOR"; } # sectors
+gpt_behind() { echo $((1 + 16384 / $1)); } # SECTOR_BYTES: sectors of the second table of a GPT, at the end of a disk
 
 plan_table() { # writes $WORK/table.new and $WORK/layout: the image's table as it will be on this disk
 	limit=$(($(disk_size "${DISK##*/}") / SECTOR - $(table_behind)))
@@ -128,6 +129,9 @@ plan_table() { # writes $WORK/table.new and $WORK/layout: the image's table as i
 			{ print }' "$WORK/table.new" >"$WORK/table.one" && mv "$WORK/table.one" "$WORK/table.new"
 	done <"$WORK/moves"
 	table_parts <"$WORK/table.new" >"$WORK/layout"
+	# The last word on what fits has sfdisk itself, before anything is written.
+	cat "$WORK/table.new" "$WORK/kept" | sfdisk -n -q --no-reread --no-tell-kernel --force "$DISK" >"$WORK/sfdisk.err" 2>&1 ||
+		die "refused: the table cannot be made on $DISK: $(last_line "$WORK/sfdisk.err")"
 }
 
 plan_growth() { # writes $WORK/moves: number, start and size of each partition that changes
@@ -156,6 +160,7 @@ plan_growth() { # writes $WORK/moves: number, start and size of each partition t
 plan_partitions() { # writes $WORK/layout, the table that is on the disk, and checks that every item has its room there
 	sfdisk -d "$DISK" 2>"$WORK/sfdisk.err" | table_parts >"$WORK/layout"
 	[ -s "$WORK/layout" ] || die "refused: $DISK has no partition table: single partitions need one"
+	: >"$WORK/growing"
 	while read -r name kind n _ _ plain origin; do
 		room=$(field layout "$n" 3)
 		[ -n "$room" ] || die "refused: $DISK has no partition $n; it has: $(awk '{ printf "%s ", $1 }' "$WORK/layout")"
@@ -163,7 +168,18 @@ plan_partitions() { # writes $WORK/layout, the table that is on the disk, and ch
 		need=$(item_bytes "$name" "$kind" "$plain" "$origin")
 		[ $((room * SECTOR)) -ge "$need" ] ||
 			die "refused: partition $n of $DISK is too small: $name needs $need bytes, it has $((room * SECTOR))"
-		! flag RESIZE || ! grows "$kind" || grow_tools "$kind"
+		! flag RESIZE || plan_one_growth "$n" "$kind"
 	done <"$WORK/chosen"
+	# shellcheck disable=SC2046
+	lose_cache $(awk '{ print $3 }' "$WORK/chosen")
+	! flag RESIZE || [ -s "$WORK/growing" ] || die 'refused: resize: nothing of what is written can be resized: order the work without it'
 	plan "the table of $DISK stays as it is"
+}
+
+plan_one_growth() { # NUMBER KIND
+	[ "$2" != swap ] || return 0
+	if grows "$2"; then
+		grow_tools "$2"
+		echo "$1" >>"$WORK/growing"
+	else plan "partition $1: ${2#partclone.} cannot be resized and stays as large as it was"; fi
 }

@@ -75,7 +75,9 @@ plan_restore() { # everything that can be known before the disk is touched
 	[ "$IMAGE_FIRMWARE" = "$FIRMWARE" ] || say "note: the image was captured on $IMAGE_FIRMWARE, this machine started with $FIRMWARE"
 	plan "disk $(describe "${DISK##*/}")"
 	if [ -n "$PARTIAL" ]; then plan_partitions
-	elif [ "$LABEL" = none ]; then echo "0 0 $(($(disk_size "${DISK##*/}") / SECTOR)) whole" >"$WORK/layout"
+	elif [ "$LABEL" = none ]; then
+		lose_cache
+		echo "0 0 $(($(disk_size "${DISK##*/}") / SECTOR)) whole" >"$WORK/layout"
 	else
 		plan_table
 		plan "a new partition table ($LABEL) of $(wc -l <"$WORK/layout") partitions; everything else on the disk is lost"
@@ -83,6 +85,7 @@ plan_restore() { # everything that can be known before the disk is touched
 	while read -r name kind number stored _; do
 		plan "$name ($kind, $stored bytes) to partition $number"
 	done <"$WORK/chosen"
+	plan_addons
 	[ "$(value VERIFY)" != read ] || plan 'what was written is read back'
 }
 
@@ -121,7 +124,8 @@ restore_item() { # NAME KIND NUMBER STORED SHA256
 	ntfsclone) stream_in "$1" "$2" "$4" "$5" ntfsclone --restore-image --overwrite "$NODE" - ;;
 	raw) stream_in "$1" "$2" "$4" "$5" dd of="$NODE" bs=1048576 iflag=fullblock conv=fsync,notrunc ;;
 	swap)
-		swap_uuid=$(sed -n 's/^UUID=//p' "$WORK/items/$1") swap_label=$(sed -n 's/^LABEL=//p' "$WORK/items/$1")
+		# Escaped, as blkid does for its export: a space is "\ ".
+		swap_uuid=$(sed -n 's/^UUID=//p' "$WORK/items/$1") swap_label=$(sed -n 's/^LABEL=//p' "$WORK/items/$1" | sed 's/\\\(.\)/\1/g')
 		mkswap ${swap_uuid:+-U "$swap_uuid"} ${swap_label:+-L "$swap_label"} "$NODE" >"$WORK/mkswap.err" 2>&1 ||
 			die "mkswap failed: $(tail -n 1 "$WORK/mkswap.err")"
 		;;
@@ -148,9 +152,12 @@ restore() {
 		restore_item "$name" "$kind" "$number" "$stored" "$sum"
 	done 3<"$WORK/chosen"
 	stage finish
+	CACHED=''
+	close_cache || die 'the cache partition cannot be unmounted'
 	settle
 	VERIFIED=stream
 	[ "$(value VERIFY)" != read ] || read_back
+	set_starts
 	! flag RESIZE || grow_file_systems
 	WRITTEN='the image is on the disk, but '
 	finish_system

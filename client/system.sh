@@ -1,6 +1,27 @@
 # Part of pbclient.sh: the restored system: add-on images laid over it, and its file with the image-safe data.
 # shellcheck shell=sh disable=SC2154,SC2034  # the variables of pbclient.sh
 
+plan_addons() { # fetches what the add-ons are, and refuses what cannot be laid over a system
+	for addon in $(value ADDONS); do
+		case "$addon" in */* | .*) die "refused: the server names an add-on '$addon'" ;; esac
+		persist 5 "$WORK/addon" --max-time 60 "$URL/client/v1/jobs/$JOB/addons/$addon/manifest" || die "refused: no add-on $addon: $ERROR"
+		[ "$(head -n 1 "$WORK/addon")" = 'pbserv-image 1' ] ||
+			die "refused: the manifest of the add-on $addon is of a kind this client does not know"
+		sed -n 's/^item //p' "$WORK/addon" >"$WORK/addon.$addon.list"
+		sed -n 's/^fact //p' "$WORK/addon" >"$WORK/addon.$addon.facts"
+		[ -s "$WORK/addon.$addon.list" ] || die "refused: the add-on $addon is empty"
+		FACTS=addon.$addon.facts
+		while read -r name kind _ stored sum _; do
+			[ "$kind" = tree ] || die "refused: item $name of the add-on $addon is of kind $kind, not a tree of files"
+			case "$name" in */* | .*) die "refused: the add-on $addon names an item $name" ;; esac
+			[ "${#sum}" = 64 ] || die "refused: item $name of the add-on $addon has no checksum"
+			unpacker "$name" "$kind"
+			plan "add-on $addon ($stored bytes) over the system"
+		done <"$WORK/addon.$addon.list"
+		FACTS=facts
+	done
+}
+
 finish_system() {
 	addons=$(value ADDONS)
 	[ -n "$addons" ] || flag IDENTITY || return 0
@@ -44,13 +65,8 @@ open_system() { # mounts the partition with a Linux or a Windows; sets SYSTEM an
 
 lay_over() { # NAME: an add-on image, one archive of files
 	stage add-on "$1"
-	case "$1" in */* | .* | '') die "${WRITTEN}the server names an add-on '$1'" ;; esac
-	persist 5 "$WORK/addon" --max-time 60 "$URL/client/v1/jobs/$JOB/addons/$1/manifest" || die "${WRITTEN}no add-on $1: $ERROR"
-	sed -n 's/^item //p' "$WORK/addon" >"$WORK/addon.list"
-	sed -n 's/^fact //p' "$WORK/addon" >"$WORK/addon.facts"
-	ITEMS=addons/$1/items FACTS=addon.facts CACHED=''
+	ITEMS=addons/$1/items FACTS=addon.$1.facts CACHED=''
 	while read -r name kind _ stored sum _ <&5; do
-		[ "$kind" = tree ] || die "${WRITTEN}item $name of the add-on $1 is of kind $kind, not a tree of files"
 		if [ "$SYSTEM" = windows ]; then
 			stream_in "$name" "$kind" "$stored" "$sum" tar -x -f - --no-same-owner --no-same-permissions -C "$ROOT"
 		else
@@ -58,7 +74,7 @@ lay_over() { # NAME: an add-on image, one archive of files
 			stream_in "$name" "$kind" "$stored" "$sum" tar -x -f - -p --keep-directory-symlink --no-overwrite-dir \
 				--numeric-owner --xattrs '--xattrs-include=*' --acls -C "$ROOT"
 		fi
-	done 5<"$WORK/addon.list"
+	done 5<"$WORK/addon.$1.list"
 	ITEMS=items FACTS=facts
 }
 

@@ -76,6 +76,7 @@ class Job:
     cancel: bool = False
     lie: str = ""  # answer the upload of this item with a wrong checksum
     ranges: list[str] = field(default_factory=list)
+    away: dict[str, int] = field(default_factory=dict)  # last word of a path: how many requests for it get a 503
     part_faults: dict[int, list[str]] = field(default_factory=dict)  # part: "503", "break", "forget" for each attempt
 
     at_part: tuple[int, threading.Event] | None = None  # told when this part of any item begins
@@ -144,6 +145,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def send_addon(self, name: str, item: str) -> None:
         """The manifest of an add-on image, or its one item."""
+        if name not in self.job.addons:
+            return self.answer(404, "error: no such image")
         data = self.job.addons[name]
         if not item:
             digest = hashlib.sha256(data).hexdigest()
@@ -201,9 +204,19 @@ class Handler(BaseHTTPRequestHandler):
         match = ITEM.fullmatch(self.path)
         if not match:
             return self.answer(400, "error: bad item name")
+        if self.trouble(match[2]):
+            return None
         self.job.items[match[2]] = body
         digest = hashlib.sha256(b"lie" if self.job.lie == match[2] else body).hexdigest()
         return self.answer(200, f"{len(body)} {digest}\n")
+
+    def trouble(self, name: str) -> bool:
+        """Whether the server is in trouble for this request, as one that restarts."""
+        left = self.job.away.get(name, 0)
+        self.job.away[name] = left - 1
+        if left > 0:
+            self.answer(503, "error: restarting")
+        return left > 0
 
     def take_part(self, name: str, number: int) -> None:
         """A part of a stream: idempotent, in order, with its digest; or the misbehaviour that the test wants."""
@@ -272,6 +285,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == prefix + "progress":
             job.progress.append(fields)
             return self.answer(200, "CANCEL" if job.cancel else "CONTINUE")
+        if self.trouble(self.path.rsplit("/", 1)[1]):
+            return None
         if self.path == prefix + "commit":
             return self.commit(body.decode())
         if self.path == prefix + "result":

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.client import disks
-from tests.client.machine import Fixture, boot_bytes, client
+from tests.client.machine import Fixture, boot_bytes, client, everything, refused
 from tests.client.standin import Job, StandIn
 
 pytestmark = [
@@ -100,11 +100,21 @@ def test_without_a_system_an_identity_is_noted_and_an_add_on_fails(loop: Fixture
     assert job.outcome() == ("1", ""), output
     assert "no identity file was written" in output
     job = image.again(ADDONS="tools", PARTITIONS="1")
+    job.addons = {"tools": b"never read"}
     with StandIn(job) as server:
         client(server, target)
     ok, reason = job.outcome()
     assert ok == "0"
     assert reason.startswith("the image is on the disk, but no partition with a system")
+
+
+def test_an_add_on_that_is_not_there_is_refused_before_anything_is_written(loop: Fixture, image: Job) -> None:
+    """Also in a dry run."""
+    target = loop("target", 40)
+    for options in ({}, {"DRY_RUN": "1"}):
+        reason = refused(image.again(ADDONS="tools", **options), target)
+        assert reason.startswith("refused: no add-on tools: ")
+    assert everything(target) == bytes(40 * disks.MEBIBYTE)
 
 
 def test_scripts_run_around_a_restore(loop: Fixture, image: Job, tmp_path: Path) -> None:

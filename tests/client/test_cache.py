@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import subprocess
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pytest
 
 from tests.client import disks
 from tests.client.disks import MEBIBYTE
-from tests.client.machine import SCRIPT, Fixture, boot_bytes, client, contents, make_file_system
+from tests.client.machine import SCRIPT, Fixture, boot_bytes, captured, client, contents, make_file_system
 from tests.client.standin import Job, StandIn
 
 pytestmark = [
@@ -22,17 +23,21 @@ pytestmark = [
 ITEM = "p1.ext4.zst"
 
 
-@pytest.fixture
-def image(loop: Fixture, tmp_path: Path) -> Job:
+@pytest.fixture(scope="module")
+def image_once(tmp_path_factory: pytest.TempPathFactory) -> Job:
     """An image of one ext4 of 30 MiB, about 5 MB stored."""
-    source = loop("image", 40, table="label: gpt\nstart=2048, size=30MiB\n")
-    make_file_system(source, 1, ["mkfs.ext4", "-q"], tmp_path / "m", 71)
-    with disks.partition(source, 1) as node, disks.mounted(node, tmp_path / "m") as mount:
-        (mount / "noise").write_bytes(os.urandom(5_000_000))
-    with StandIn(job := Job("capture", options={"PROTOCOL": "2"})) as server:
-        output = client(server, source)
-    assert job.outcome() == ("1", ""), output
-    return job
+    place = tmp_path_factory.mktemp("image")
+    with disks.loop(place / "image.img", 40 * MEBIBYTE, table="label: gpt\nstart=2048, size=30MiB\n") as source:
+        make_file_system(source, 1, ["mkfs.ext4", "-q"], place / "m", 71)
+        with disks.partition(source, 1) as node, disks.mounted(node, place / "m") as mount:
+            (mount / "noise").write_bytes(os.urandom(5_000_000))
+        return captured(source)
+
+
+@pytest.fixture
+def image(image_once: Job) -> Job:
+    """One to change."""
+    return Job("restore", items=dict(image_once.items), manifest=image_once.manifest)
 
 
 def with_cache(loop: Fixture, *, start: int = 64, size: int = 30, label: str = "gpt") -> str:
@@ -222,6 +227,69 @@ def test_made_listed_and_cleared_by_hand(loop: Fixture, image: Job, tmp_path: Pa
     assert "an-image/3" in img("list")
     assert "empty" in img("clear", "-y")
     assert "an-image" not in img()
+
+
+@pytest.mark.parametrize("table", ["label: dos\n" + "size=4MiB, type=83\n" * 4, ""], ids=["four", "bare"])
+def test_no_cache_is_made_where_there_is_no_place_for_it(loop: Fixture, table: str) -> None:
+    """Four primary partitions; a file system without a table."""
+    disk = loop("disk", 48, table=table)
+    if not table:
+        disks.run("mkfs.ext4", "-q", disk)
+    before = boot_bytes(disk, 0, 48 * MEBIBYTE)
+    command = ["dash", str(SCRIPT.with_name("img")), "cache", "create", disk, "20M", "-y"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | {"PB_DISKS": disk})
+    assert done.returncode == 1
+    assert ("no cache partition now" if table else "not empty (ext4)") in done.stderr
+    assert boot_bytes(disk, 0, 48 * MEBIBYTE) == before
+
+
+def whole(image: Job) -> Job:
+    """The same file system as the image of a disk without a table."""
+    line = next(line for line in image.manifest.splitlines() if line.startswith(f"item {ITEM} "))
+    lines = [
+        "pbserv-image 1",
+        f"disk {30 * MEBIBYTE} 512 none bios",
+        line.replace("partclone.ext4 1 ", "partclone.ext4 0 "),
+    ]
+    return Job("restore", items=image.items, manifest="\n".join(lines) + "\n")
+
+
+def test_a_cache_is_not_written_over_by_a_whole_disk_or_a_single_partition(loop: Fixture, image: Job) -> None:
+    disk = with_cache(loop)
+    before = boot_bytes(disk, 0, 128 * MEBIBYTE)
+    for work in (whole(image).again("deploy"), image.again(PARTITIONS="1")):
+        run(work, disk)
+        assert "would be written over it" in work.outcome()[1]
+        assert boot_bytes(disk, 0, 128 * MEBIBYTE) == before
+    output = run(job := whole(image).again("deploy", CACHE="give-up"), disk)
+    assert job.outcome() == ("1", ""), output
+    disks.run("e2fsck", "-fn", disk)
+
+
+def with_table(image: Job, table: str) -> Job:
+    """The image with another table."""
+    old, new = image.items["table.sfdisk"], table.encode()
+    lines = image.manifest.replace(" gpt ", f" {table.split()[1]} ", 1).splitlines()
+    sums = f"{len(new)} {hashlib.sha256(new).hexdigest()} {len(new)}"
+    lines = [f"item table.sfdisk sfdisk 0 {sums}" if line.startswith("item table.sfdisk ") else line for line in lines]
+    assert old != new
+    return Job("restore", items=image.items | {"table.sfdisk": new}, manifest="\n".join(lines) + "\n")
+
+
+def test_a_cache_that_the_new_table_cannot_name_is_refused(loop: Fixture, image: Job) -> None:
+    end = with_cache(loop, start=64, size=64, label="dos")
+    run(job := image.again(DRY_RUN="1"), end)
+    assert "second table of a GPT" in job.outcome()[1]
+    disk = loop("large", 3 << 20, table=f'label: gpt\nstart={5 << 19}MiB, size=30MiB, name="PBCACHE"\n')
+    dos = with_table(image, "label: dos\n/dev/sda1 : start=2048, size=61440, type=83\n")
+    run(job := dos.again(DRY_RUN="1"), disk)
+    assert "of type dos, cannot reach" in job.outcome()[1]
+
+
+def test_a_table_that_cannot_be_made_is_refused_in_the_plan(loop: Fixture, image: Job) -> None:
+    bad = with_table(image, "label: gpt\n/dev/sda1 : start=2048, size=61440\n/dev/sda2 : start=4096, size=4096\n")
+    run(job := bad.again(DRY_RUN="1"), loop("target", 64))
+    assert "the table cannot be made" in job.outcome()[1]
 
 
 def test_the_queue_is_waited_for(loop: Fixture, image: Job) -> None:

@@ -166,6 +166,12 @@ def test_an_image_of_a_partition_compressed_by_another_tool(loop: Fixture, two: 
         disks.run("e2fsck", "-fn", node)
 
 
+def hidden(device: str, number: int, offset: int = 0) -> int:
+    """Sectors before the file system, as its boot sector tells."""
+    with disks.partition(device, number) as node:
+        return int.from_bytes(boot_bytes(node, offset + 28, 4), "little")
+
+
 def test_an_image_of_ntfsclone(loop: Fixture, tmp_path: Path) -> None:
     source = loop("source", 40, table="label: dos\nstart=2048, size=32MiB, type=7\n")
     with disks.partition(source, 1) as node:
@@ -180,9 +186,10 @@ def test_an_image_of_ntfsclone(loop: Fixture, tmp_path: Path) -> None:
         f"item w ntfsclone 0 {len(data)} {hashlib.sha256(data).hexdigest()} 0",
     ]
     job = Job("restore", items={"w": data}, manifest="\n".join([*lines, "fact w compressor none"]) + "\n")
-    target = loop("target", 64, table="label: dos\nstart=2048, size=40MiB, type=7\n")
+    target = loop("target", 64, table="label: dos\nstart=4096, size=40MiB, type=7\n")
     restored(job.again(TARGET_PARTITION="1"), target)
     assert contents(target, 1, tmp_path / "m") == files
+    assert [hidden(target, 1), hidden(target, 1, 32 * MEBIBYTE - 512)] == [4096] * 2, "in the boot sector and its copy"
 
 
 @pytest.mark.parametrize("action", ["restore", "capture"])
@@ -207,6 +214,30 @@ def test_a_client_that_is_killed_leaves_nothing_that_counts(loop: Fixture, two: 
         captured(target)
         return
     restored(two.again(VERIFY="read"), target)
+
+
+def test_file_systems_at_another_place_know_it_and_labels_with_spaces_come_back(loop: Fixture) -> None:
+    """What a BIOS boots of Windows finds its disk by the hidden sectors; FAT32 has them twice."""
+    table = "label: dos\nstart=2048, size=9MiB, type=7\nsize=36MiB, type=c\nsize=8MiB, type=82\n"
+    source = loop("source", 56, table=table)
+    with disks.partition(source, 1) as node:
+        disks.run("mkfs.ntfs", "-Q", "-q", "-F", "-p", "2048", node)
+    with disks.partition(source, 2) as node:
+        disks.run("mkfs.vfat", "-F", "32", "-s", "1", "-h", "20480", node)
+    with disks.partition(source, 3) as node:
+        disks.run("mkswap", "-q", "-L", r"my \ swap", node)
+    job = captured(source)
+    target = loop("target", 80, table=table.replace("start=2048", "start=66624"))
+    assert "nothing of what is written can be resized" in refused(job.again(PARTITIONS="2", RESIZE="1"), target)
+    restored(again := job.again(PARTITIONS="1,2,3", RESIZE="1", VERIFY="read"), target)
+    assert again.result is not None
+    assert "partition 2: vfat cannot be resized" in again.result["plan"]
+    assert hidden(target, 1) == 66624
+    assert [hidden(target, 2), hidden(target, 2, 6 * 512)] == [disks.extent(target, 2)[0]] * 2
+    with disks.partition(target, 3) as node:
+        assert disks.run("blkid", "-p", "-o", "value", "-s", "LABEL", node) == "my \\ swap\n"
+    old = job.items["p3.swap"].decode()
+    assert r"LABEL=my \\ swap" in old
 
 
 def test_the_time_spent_waiting_for_the_server_is_told(loop: Fixture, two: Job) -> None:
