@@ -2,23 +2,27 @@
 # shellcheck shell=sh disable=SC2154,SC2034  # the variables of pbclient.sh
 
 put_small() { # ITEM KIND FILE: uploads a small file as it is and adds it to the manifest
-	persist 3 "$WORK/answer" --max-time 120 -T "$3" "$URL/client/v1/jobs/$JOB/items/$1" || die "item $1: $ERROR"
+	persist "$PART_TRIES" "$WORK/answer" --max-time 120 -T "$3" "$URL/client/v1/jobs/$JOB/items/$1" || die "item $1: $ERROR"
 	read -r STORED server_sum <"$WORK/answer"
 	SUM=$(sha256sum <"$3" | cut -d ' ' -f 1)
 	[ "$SUM" = "$server_sum" ] || die "item $1: checksum mismatch: the server did not get the bytes that were sent"
 	echo "item $1 $2 ${4:-0} $STORED $SUM $STORED" >>"$WORK/manifest"
 }
 
-put_stream() { # ITEM KIND NUMBER READER...: uploads a stream, starting again if the connection broke
+put_stream() { # ITEM KIND NUMBER READER...: uploads a stream, starting again if the server is away or the connection broke
 	put_name=$1 put_kind=$2 put_number=$3
 	shift 3
-	put_try=1
+	put_try=1 put_broken=1
 	until stream_out "$put_name" "$@"; do
-		case "$ERROR" in curl*) ;; *) die "item $put_name: $ERROR" ;; esac
-		[ "$put_try" -lt 3 ] || die "item $put_name: $ERROR"
+		case "$ERROR" in
+		'curl failed (7:'* | 'server answered 50'[0-4]*) ;; # it is away
+		curl*) put_broken=$((put_broken + 1)) ;;
+		*) die "item $put_name: $ERROR" ;;
+		esac
+		[ "$put_try" -lt "$PART_TRIES" ] && [ "$put_broken" -le 3 ] || die "item $put_name: $ERROR"
 		say "item $put_name: $ERROR; starting it again"
 		put_try=$((put_try + 1))
-		sleep 3
+		sleep "$RETRY_PAUSE"
 	done
 	add_done "$PLAIN"
 	echo "item $put_name $put_kind $put_number $STORED $SUM $PLAIN" >>"$WORK/manifest"
@@ -133,7 +137,10 @@ capture_part() { # NUMBER SIZE_BYTES: chooses the way by what blkid sees
 	[ "$type" != ntfs ] || check_ntfs "$NODE"
 	stage capture "p$1"
 	if [ "$type" = swap ]; then
-		blkid -p -o export "$NODE" | grep '^UUID=\|^LABEL=' >"$WORK/swap"
+		for swap_key in UUID LABEL; do
+			swap_value=$(blkid -p -o value -s "$swap_key" "$NODE" | sed 's/\\/\\\\/g')
+			[ -z "$swap_value" ] || printf '%s=%s\n' "$swap_key" "$swap_value"
+		done >"$WORK/swap"
 		put_small "p$1.swap" swap "$WORK/swap" "$1"
 		return
 	fi
@@ -247,7 +254,7 @@ capture() {
 	done 3<"$WORK/parts"
 	[ "$PROTOCOL" -lt 2 ] || cat "$WORK/facts" >>"$WORK/manifest"
 	stage commit
-	persist 3 "$WORK/answer" --max-time 600 -H 'Content-Type: text/plain' --data-binary "@$WORK/manifest" \
+	persist "$PART_TRIES" "$WORK/answer" --max-time 600 -H 'Content-Type: text/plain' --data-binary "@$WORK/manifest" \
 		"$URL/client/v1/jobs/$JOB/commit" || die "the server did not take the image: $ERROR"
 	grep -q '^COMMITTED' "$WORK/answer" || die "the server did not take the image: $(head -n 1 "$WORK/answer")"
 	WRITTEN='the image is in the store, but '

@@ -138,7 +138,8 @@ check_disk() { # NAME NEEDED_BYTES
 table_parts() { # sfdisk dump on stdin: "number start size type" per partition, in sectors
 	awk '/ : start=/ { n = $1; sub(/^.*[^0-9]/, "", n)
 		split("start size type", key, " ")
-		for (i = 1; i <= 3; i++) { v = $0; sub(".*" key[i] "= *", "", v); sub(/[, ].*/, "", v); val[i] = v }
+		l = $0; sub(/, *name=".*/, "", l) # what the owner wrote; it stands behind all of these
+		for (i = 1; i <= 3; i++) { v = l; sub(".*" key[i] "= *", "", v); sub(/[, ].*/, "", v); val[i] = v }
 		print n, val[1], val[2], val[3] }'
 }
 

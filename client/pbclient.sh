@@ -22,7 +22,8 @@ DISK='' NODE='' SECTOR='' ERROR='' WORK='' LOOP_PID='' WAIT_PID='' STARTED=$(dat
 PROTOCOL=1 VERIFIED='' WAITED_MS=0 CACHED='' ESP='' ITEMS=items FACTS=facts WRITTEN=''
 BOOT_CAP=1048576
 DOWNLOAD_TRIES=8
-PART_TRIES=40
+PART_TRIES=40 RETRY_PAUSE=${PB_RETRY_PAUSE:-3} # together the two minutes for which a server may be away
+QUOTE_MARK=$(printf '\001')
 # The one list of the parts; whatever copies the client takes all *.sh of this folder, and img.
 for part in talk disks streams layout cache restore after system capture inventory tasks; do
 	# shellcheck source=/dev/null
@@ -64,16 +65,18 @@ read_options() {
 }
 
 value() { # NAME: its value in the server's answer (shell text, quoted or plain; never evaluated)
-	sed -n "s/^$1=//p" "$WORK/work" | head -n 1 | sed "s/[[:space:]]*\$//; s/'\"'\"'/\a/g; s/'\\\\''/\a/g; s/'//g" | tr '\a' "'"
+	# Not every sed knows \a.
+	sed -n "s/^$1=//p" "$WORK/work" | head -n 1 |
+		sed "s/[[:space:]]*\$//; s/'\"'\"'/$QUOTE_MARK/g; s/'\\\\''/$QUOTE_MARK/g; s/'//g" | tr "$QUOTE_MARK" "'"
 }
 
 question() { # asks once for work; the answer is in $WORK/work
 	if [ -n "$ORDER" ]; then
-		persist 3 "$WORK/work" --max-time 30 --data-urlencode "action=$ORDER" --data-urlencode "image=$ORDER_IMAGE" \
+		persist 3 "$WORK/work" --max-time 120 --data-urlencode "action=$ORDER" --data-urlencode "image=$ORDER_IMAGE" \
 			--data-urlencode "disk=$ORDER_DISK" --data-urlencode "overwrite=$ORDER_OVERWRITE" -d client=2 \
 			"$URL/client/v1/jobs/${PB_JOB:-0}/order" || die "$ERROR"
 	else
-		persist 6 "$WORK/work" --max-time 30 -K "$WORK/machine" --data-urlencode "mac=$MAC" -d client=2 \
+		persist 6 "$WORK/work" --max-time 120 -K "$WORK/machine" --data-urlencode "mac=$MAC" -d client=2 \
 			--data-urlencode "cache=$(cat "$WORK/cache.facts")" --data-urlencode "disks@$WORK/disks" \
 			"$URL/client/v1/work" || die "no work: $ERROR"
 	fi

@@ -61,7 +61,7 @@ persist() { # TRIES HTTP_ARGUMENTS...: http, again after a pause while the serve
 		case "$http_exit/$http_code" in 0/4??) return 1 ;; esac
 		[ "$persist_left" -gt 0 ] || return 1
 		say "$ERROR; trying again"
-		sleep 3
+		sleep "$RETRY_PAUSE"
 	done
 }
 
@@ -71,7 +71,7 @@ report() { # OK REASON
 	set -- --data-urlencode "ok=$1" --data-urlencode "reason=$2"
 	[ "$PROTOCOL" -lt 2 ] || set -- "$@" --data-urlencode "verified=$VERIFIED" --data-urlencode "waited=$(waited_ms)"
 	[ "$PROTOCOL" -lt 2 ] || [ ! -s "$WORK/plan" ] || set -- "$@" --data-urlencode "plan@$WORK/plan"
-	persist 5 "$WORK/answer" --max-time 30 "$@" --data-urlencode "seconds=$(($(date +%s) - STARTED))" \
+	persist "$PART_TRIES" "$WORK/answer" --max-time 30 "$@" --data-urlencode "seconds=$(($(date +%s) - STARTED))" \
 		--data-urlencode "bytes=$(done_bytes)" --data-urlencode "log@$WORK/log.tail" \
 		"$URL/client/v1/jobs/$JOB/result" || say "result not delivered: $ERROR"
 }
@@ -89,7 +89,7 @@ add_done() { echo $(($(done_bytes) + $1)) >"$WORK/done.new" && mv "$WORK/done.ne
 
 metered_bytes() { # bytes that the running stream's meter has passed on; a tee writes each byte twice
 	read -r meter_pid meter_times _ 2>/dev/null <"$WORK/meter" || { echo 0; return; }
-	awk -v n="$meter_times" '/^wchar:/ { printf "%d\n", $2 / n; s = 1 } END { if (!s) print 0 }' "/proc/$meter_pid/io" 2>/dev/null ||
+	awk -v n="$meter_times" '/^wchar:/ { printf "%.0f\n", $2 / n; s = 1 } END { if (!s) print 0 }' "/proc/$meter_pid/io" 2>/dev/null ||
 		echo 0
 }
 

@@ -79,7 +79,7 @@ def test_parts_are_sent_again_from_where_the_server_wants_them(source: str, faul
     forgets = any("forget" in fault for fault in faults.values())
     with StandIn(job := capture()) as server:
         job.part_faults = faults
-        output = client(server, source)
+        output = client(server, source, env={"PB_RETRY_PAUSE": "0.5"})
     assert job.outcome() == ("1", ""), output
     assert not any(job.part_faults.values())
     with disks.partition(source, 2) as node:
@@ -107,6 +107,14 @@ def test_a_server_that_is_away_for_a_while_finds_the_rest(source: str) -> None:
         output, _ = running.communicate(timeout=200)
     assert job.outcome() == ("1", ""), output
     assert "trying again" in output
+
+
+def test_a_server_that_restarts_is_waited_for_with_every_request(source: str) -> None:
+    with StandIn(job := capture()) as server:
+        job.away = {"table.sfdisk": 5, "boot.zst": 5, "commit": 5, "result": 7}
+        output = client(server, source, env={"PB_RETRY_PAUSE": "0.1"})
+    assert job.outcome() == ("1", ""), output
+    assert max(job.away.values()) < 1
 
 
 def test_a_refused_part_ends_the_capture(source: str) -> None:
