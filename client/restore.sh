@@ -3,7 +3,7 @@
 
 read_manifest() { # fetches it and checks that this script understands every line
 	stage manifest
-	persist 5 "$WORK/manifest" --max-time 60 "$URL/client/v1/jobs/$JOB/manifest" || die "no manifest: $ERROR"
+	persist "$PART_TRIES" "$WORK/manifest" --max-time 60 "$URL/client/v1/jobs/$JOB/manifest" || die "no manifest: $ERROR"
 	[ "$(head -n 1 "$WORK/manifest")" = 'pbserv-image 1' ] || die 'the manifest is of a kind this client does not know'
 	read -r _ IMAGE_SIZE IMAGE_SECTOR LABEL IMAGE_FIRMWARE <<-END
 		$(grep '^disk ' "$WORK/manifest")

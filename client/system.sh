@@ -4,7 +4,7 @@
 plan_addons() { # fetches what the add-ons are, and refuses what cannot be laid over a system
 	for addon in $(value ADDONS); do
 		case "$addon" in */* | .*) die "refused: the server names an add-on '$addon'" ;; esac
-		persist 5 "$WORK/addon" --max-time 60 "$URL/client/v1/jobs/$JOB/addons/$addon/manifest" || die "refused: no add-on $addon: $ERROR"
+		persist "$PART_TRIES" "$WORK/addon" --max-time 60 "$URL/client/v1/jobs/$JOB/addons/$addon/manifest" || die "refused: no add-on $addon: $ERROR"
 		[ "$(head -n 1 "$WORK/addon")" = 'pbserv-image 1' ] ||
 			die "refused: the manifest of the add-on $addon is of a kind this client does not know"
 		sed -n 's/^item //p' "$WORK/addon" >"$WORK/addon.$addon.list"
@@ -80,7 +80,7 @@ lay_over() { # NAME: an add-on image, one archive of files
 
 write_identity() { # the file as the server wrote it for this kind of system; it has a token
 	stage identity
-	persist 5 "$WORK/identity" --max-time 60 "$URL/client/v1/jobs/$JOB/identity?form=$SYSTEM" || die "${WRITTEN}no identity: $ERROR"
+	persist "$PART_TRIES" "$WORK/identity" --max-time 60 "$URL/client/v1/jobs/$JOB/identity?form=$SYSTEM" || die "${WRITTEN}no identity: $ERROR"
 	identity_folder=$ROOT/etc/pbserv identity_file=identity
 	[ "$SYSTEM" != windows ] || { identity_folder=$ROOT/pbserv identity_file=identity.txt; }
 	# shellcheck disable=SC2174  # only the last folder is new

@@ -10,14 +10,14 @@ task_environment() { # what scripts and shells know of their job
 
 script() { # runs the bundle's script
 	stage script "$(value BUNDLE)"
-	persist 5 "$WORK/script" --max-time 60 "$URL/client/v1/jobs/$JOB/script" || die "no script: $ERROR"
+	persist "$PART_TRIES" "$WORK/script" --max-time 60 "$URL/client/v1/jobs/$JOB/script" || die "no script: $ERROR"
 	perform script
 }
 
 script_around() { # before|after: the work's own scripts around a restore or a capture
 	flag "$(echo "$1" | tr '[:lower:]' '[:upper:]')" || return 0
 	stage script "$1"
-	persist 5 "$WORK/script" --max-time 60 "$URL/client/v1/jobs/$JOB/scripts/$1" || die "${WRITTEN}no script $1: $ERROR"
+	persist "$PART_TRIES" "$WORK/script" --max-time 60 "$URL/client/v1/jobs/$JOB/scripts/$1" || die "${WRITTEN}no script $1: $ERROR"
 	PB_ACTION=$ACTION PB_IMAGE=$(value IMAGE) PB_DISK=$DISK
 	export PB_ACTION PB_IMAGE PB_DISK
 	perform "script $1"

@@ -139,9 +139,11 @@ def test_a_reader_that_fails_completes_nothing(source: str) -> None:
     assert "p1.ext4.zst" not in job.items
 
 
-def test_a_cancel_ends_a_capture_in_parts(source: str) -> None:
+@pytest.mark.parametrize("small", [False, True])
+def test_a_cancel_ends_the_waiting_for_a_server_in_trouble(source: str, small: bool) -> None:
     job = capture()
     job.part_faults = {2: ["503"] * 40}
+    job.away = {"table.sfdisk": 40 * small}
     job.cancel = True
     with StandIn(job) as server:
         output = client(server, source)
