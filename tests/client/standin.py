@@ -73,7 +73,7 @@ class Job:
     break_after: dict[str, list[int]] = field(default_factory=dict)  # item: bytes sent before each broken connection
     pause: dict[str, float] = field(default_factory=dict)  # seconds in the middle of an item
     hold: str = ""  # this item stops half way until the job is over
-    cancel: bool = False
+    cancel: bool = False  # in the middle of the item that is held, if one is
     lie: str = ""  # answer the upload of this item with a wrong checksum
     ranges: list[str] = field(default_factory=list)
     away: dict[str, int] = field(default_factory=dict)  # last word of a path: how many requests for it get a 503
@@ -284,7 +284,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.complete(match[2], fields)
         if self.path == prefix + "progress":
             job.progress.append(fields)
-            return self.answer(200, "CANCEL" if job.cancel else "CONTINUE")
+            held = not job.hold or (fields.get("item") == job.hold and fields["bytes"] != "0")
+            return self.answer(200, "CANCEL" if job.cancel and held else "CONTINUE")
         if self.trouble(self.path.rsplit("/", 1)[1]):
             return None
         if self.path == prefix + "commit":
