@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from pbserv.imaging.backend import ImageDraft, Session, VersionedBackend
 from pbserv.imaging.faults import DraftGone, NotSupported
 from pbserv.imaging.layout import StoredImage
+from pbserv.imaging.part_bodies import PART_BYTES
 from pbserv.registry.records import Device, Job
-
-PART_BYTES: Final = 64 * 1024 * 1024
-"""Of a part before it is compressed; a device has room for two of them."""
 
 
 @dataclass(slots=True)

@@ -6,23 +6,20 @@ One rule: bytes are taken for a job that runs and whose work is active; a dry ru
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Any, Final  # Any: a dependency of FastAPI
 
 from fastapi import APIRouter, Form, Path, Query, Request
-from starlette.requests import ClientDisconnect
 
 from pbserv.httpapi import ApiError
-from pbserv.imaging.captures import PART_BYTES, Captures
-from pbserv.imaging.faults import InvalidRequest, UploadBroken
+from pbserv.imaging.captures import Captures
+from pbserv.imaging.faults import InvalidRequest
 from pbserv.imaging.jobs import Jobs
 from pbserv.imaging.manifest import MAX_BYTES
+from pbserv.imaging.part_bodies import bounded, check_length
 from pbserv.imaging.transfer import Transfers, announced_checksum, content_length, receive_item
 from pbserv.registry.access import Caller
 
-MAX_PART_BODY: Final = PART_BYTES + PART_BYTES // 64
-"""Zstandard makes what cannot be compressed a little longer."""
 _MOST: Final = 2**31 - 1
 JobNumber = Annotated[int, Path(ge=1, lt=2**63)]
 PartNumber = Annotated[int, Path(ge=1, le=_MOST, description="1 for the first part of each item")]
@@ -49,8 +46,8 @@ def add(routes: APIRouter, jobs: Jobs, captures: Captures, transfers: Transfers,
         digest = announced_checksum(request)
         if digest is None:
             raise InvalidRequest(f"item {name[:64]!r} part {number}: X-Checksum-SHA256 is needed")
-        _check_length(content_length(request))
-        async with aclosing(_bounded(request, job.image)) as chunks:
+        check_length(content_length(request))
+        async with aclosing(bounded(request, job.image)) as chunks:
             done = await captures.session(job).part(name, kind, number, chunks, digest)
         return f"{done.next_part} {done.received_bytes} {done.sha256}\n"
 
@@ -86,22 +83,6 @@ def work_of(who: Caller) -> int:
     if who.work is None:
         raise ApiError(401, "the token of this device's work is needed")
     return who.work
-
-
-def _check_length(length: int | None) -> None:
-    if length is not None and length > MAX_PART_BODY:
-        raise ApiError(413, f"a part of {length} bytes: at most {MAX_PART_BODY} travel in one; send smaller ones")
-
-
-async def _bounded(request: Request, image: str) -> AsyncGenerator[bytes, None]:
-    received = 0
-    try:
-        async for chunk in request.stream():
-            received += len(chunk)
-            _check_length(received)
-            yield chunk
-    except ClientDisconnect:
-        raise UploadBroken(f"image {image}: the connection ended in the middle of a part; send it again") from None
 
 
 async def _small_body(request: Request) -> str:

@@ -7,21 +7,20 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Final
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from starlette.requests import ClientDisconnect
 
-from pbserv.httpapi import ApiError, faults, peer_address
+from pbserv.httpapi import faults, peer_address
 from pbserv.imaging.backend import Session
-from pbserv.imaging.faults import InUse, InvalidRequest, UploadBroken
+from pbserv.imaging.faults import InUse, InvalidRequest
 from pbserv.imaging.guard import CHANGE
 from pbserv.imaging.image_desk import Desk, api, who
 from pbserv.imaging.image_views import ImageModel, image_model
 from pbserv.imaging.manifest import MAX_BYTES
+from pbserv.imaging.part_bodies import PART_BYTES, bounded, check_length
 from pbserv.imaging.transfer import announced_checksum, content_length
 from pbserv.imaging.upload_bodies import (
     Checksum,
@@ -38,10 +37,6 @@ from pbserv.imaging.upload_bodies import (
 )
 
 TAG: Final = "uploads"
-PART_BYTES: Final = 64 * 1024 * 1024
-"""The most that a part may have before it is compressed."""
-MAX_PART_BODY: Final = PART_BYTES + PART_BYTES // 64
-"""Bytes of a part as it travels: what cannot be compressed grows a little."""
 _MAX_COMMITTED: Final = 1024
 _MANIFEST: Final = {
     "requestBody": {"required": True, "content": {"text/plain": {"schema": {"type": "string", "maxLength": MAX_BYTES}}}}
@@ -104,8 +99,8 @@ def _parts(desk: Desk) -> APIRouter:
         digest = announced_checksum(request)
         if digest is None:
             raise InvalidRequest(f"upload {upload} item {item[:80]!r} part {number}: X-Checksum-SHA256 is needed")
-        _check_length(content_length(request))
-        async with aclosing(_bounded(request, session.image)) as chunks:
+        check_length(content_length(request))
+        async with aclosing(bounded(request, session.image)) as chunks:
             done = await session.part(item, kind, number, chunks, digest)
         return PartModel(next_part=done.next_part, received_bytes=done.received_bytes)
 
@@ -167,19 +162,3 @@ def _own(desk: Desk, upload: str) -> Session:
             "pbserv work cancel NUMBER"
         )
     return session
-
-
-def _check_length(length: int | None) -> None:
-    if length is not None and length > MAX_PART_BODY:
-        raise ApiError(413, f"a part of {length} bytes: at most {MAX_PART_BODY} travel in one; send smaller ones")
-
-
-async def _bounded(request: Request, image: str) -> AsyncGenerator[bytes, None]:
-    received = 0
-    try:
-        async for chunk in request.stream():
-            received += len(chunk)
-            _check_length(received)
-            yield chunk
-    except ClientDisconnect:
-        raise UploadBroken(f"image {image}: the connection ended in the middle of a part; send it again") from None
