@@ -225,14 +225,17 @@ async def test_old_http_and_who_wants_the_connection_closed(site: Site, tmp_path
     await until(lambda: [result for result, _ in site.ended] == ["ok"] * 3)
 
 
-async def test_a_client_that_may_go_goes_at_once(site: Site) -> None:
-    """It has everything, and closes before the server has heard of the last acknowledgement."""
+@pytest.mark.parametrize("reset", [False, True])
+async def test_a_client_that_may_go_goes_at_once(site: Site, reset: bool) -> None:
+    """It has everything, and closes before the server has looked for the last acknowledgement; OVMF by a reset."""
     await site.put(BODY)
 
     def fetch() -> None:
         with site.call() as raw:
             raw.sendall(request())
             read_answer(raw)
+            if reset:
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     for _ in range(20):
         await asyncio.to_thread(fetch)
