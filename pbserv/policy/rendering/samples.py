@@ -27,6 +27,8 @@ def bundles() -> dict[str, Bundle]:
     made = [
         Bundle(name="restore", kind=BundleKind.RESTORE, image="office"),
         Bundle(name="multicast", kind=BundleKind.MULTICAST, image="office"),
+        Bundle(name="cache", kind=BundleKind.CACHE, image="office"),
+        Bundle(name="deploy", kind=BundleKind.DEPLOY, image="office"),
         Bundle(name="capture", kind=BundleKind.CAPTURE, image="office"),
         Bundle(name="script", kind=BundleKind.SCRIPT, script="echo hello\n"),
         Bundle(name="maintenance", kind=BundleKind.MAINTENANCE, arguments="quiet"),
