@@ -8,11 +8,15 @@ import pytest
 
 from tests.e2e.marks import MARKS
 from tests.e2e.policy.site import NOTHING_BOOTS, OWN_DISK, Site, linux, runs_linux
-from tests.support.qemu import powered
+from tests.support.qemu import Machine, powered
 
 pytestmark = MARKS
+# PXELINUX asks by no UUID whose seventh byte, as it stands in option 97 (and here at 16:18), is below 10 or above EF in
+# hexadecimal digits (syslinux core/sysappend.c, is_valid_uuid): by one in eight of those that are made by chance.
+UUID = "1f8d46a2-7c03-4b9c-8e55-3a6d0c91f7b4"
+PASSED_OVER_UUID = "1f8d46a2-7c03-4b05-8e55-3a6d0c91f7b5"
 # A board's UUID that thousands share, so it is none that says who asks.
-SHARED_UUID = "03000200-0400-0500-0006-000700080009"
+SHARED_UUID = "12345678-1234-5678-90ab-cddeefaabbcc"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -26,7 +30,7 @@ def rom_is_handed_a_loader(site: Site) -> Iterator[None]:
 
 
 def test_configuration_of_its_uuid_boots_the_bundle_and_reports_that_the_work_is_done(site: Site) -> None:
-    machine = site.machine("pxelinux", "bios")
+    machine = site.machine("pxelinux", "bios", uuid=UUID)
     site.order(machine, linux("sign=pxelinux"))
     with powered(machine) as console:
         text = runs_linux(console, "sign=pxelinux")
@@ -37,12 +41,27 @@ def test_configuration_of_its_uuid_boots_the_bundle_and_reports_that_the_work_is
     assert site.work_ended(machine)
 
 
-def test_configuration_of_its_mac_boots_the_bundle(site: Site) -> None:
-    machine = site.machine("pxelinux-mac", "bios", uuid=SHARED_UUID)
+def test_uuid_that_boards_share_is_refused_and_its_mac_boots_the_bundle(site: Site) -> None:
+    machine = site.machine("pxelinux-shared", "bios", uuid=SHARED_UUID)
     site.device(machine, linux("sign=pxelinux"))
     with powered(machine) as console:
         runs_linux(console, "sign=pxelinux")
-    assert site.sent(machine, f"pxelinux.cfg/01-{machine.mac.replace(':', '-')}")
+    assert site.server.logged("tftp", "file=pxelinux.cfg/", SHARED_UUID[18:], "refused")
+    assert site.sent(machine, of_its_mac(machine))
+
+
+def test_uuid_that_pxelinux_passes_over_makes_it_ask_by_its_mac(site: Site) -> None:
+    machine = site.machine("pxelinux-mac", "bios", uuid=PASSED_OVER_UUID)
+    site.device(machine, linux("sign=pxelinux"))
+    with powered(machine) as console:
+        runs_linux(console, "sign=pxelinux")
+    assert site.sent(machine, of_its_mac(machine))
+    assert not site.server.log_lines("tftp", "file=pxelinux.cfg/", PASSED_OVER_UUID[18:])
+
+
+def of_its_mac(machine: Machine) -> str:
+    """The configuration's name that says who asks without a UUID."""
+    return f"pxelinux.cfg/01-{machine.mac.replace(':', '-')}"
 
 
 def test_menu_counts_down_and_boots_its_item(site: Site) -> None:
