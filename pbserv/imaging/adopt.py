@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pbserv.imaging.faults import DamagedImage, StoreClosed, UnknownImage
+from pbserv.imaging.frames import pieces
 from pbserv.imaging.import_plan import VIRTUAL, PlannedItem
 from pbserv.imaging.importing import survey
 from pbserv.imaging.inspection import InspectionError, inspect
@@ -33,7 +34,7 @@ class DropStore(Protocol):
 
     def object(self, name: str) -> ImageObject: ...
     def stores(self) -> tuple[StoreFacts, ...]: ...
-    async def take_file(self, store: str, file: Path, name: str, manifest: Manifest) -> StoredImage:
+    async def take_file(self, store: str, file: Path, name: str, manifest: Manifest, index: bytes = b"") -> StoredImage:
         """``file`` of that store's directory becomes the next version of the image; see ``linking.link_in``."""
         ...
 
@@ -81,26 +82,32 @@ class Adopter:
             )
         item, disk = await asyncio.to_thread(_planned, dropped.path)
         with locked(dropped.path):
-            made = await self._measured(dropped.path)
+            made, index = await self._measured(dropped.path)
             if fresh:
                 _compare(dropped.path, made)
-            await self._take(dropped, known, manifest_of(item, disk, made), made)
+            manifest = manifest_of(item, disk, made).with_facts(
+                Fact(item.name, key, value) for key, value in pieces.facts_of(index).items()
+            )
+            await self._take(dropped, known, manifest, made, index)
             await asyncio.to_thread(write_sums, dropped.path, made)
 
-    async def _measured(self, path: Path) -> Sums:
-        """Read in a thread, which ends soon when nobody waits for it any more: the file may be of any size."""
-        given_up = threading.Event()
+    async def _measured(self, path: Path) -> tuple[Sums, bytes]:
+        """With the index of its pieces. Read in a thread, which ends soon when nobody waits for it any more: the file
+        may be of any size."""
+        given_up, indexer = threading.Event(), pieces.PieceIndexer()
 
         def go_on(_count: int) -> None:
             if given_up.is_set():
                 raise StoreClosed(f"{path}: not read to its end: the image store is stopping")
 
         try:
-            return await asyncio.to_thread(measure, path, rate_bytes=self._rate_mb() * _MEGABYTE, advance=go_on)
+            rate = self._rate_mb() * _MEGABYTE
+            made = await asyncio.to_thread(measure, path, rate_bytes=rate, advance=go_on, also=indexer.feed)
         finally:
             given_up.set()
+        return made, indexer.index(made.sha256)
 
-    async def _take(self, dropped: Dropped, known: _Known, manifest: Manifest, made: Sums) -> None:
+    async def _take(self, dropped: Dropped, known: _Known, manifest: Manifest, made: Sums, index: bytes) -> None:
         version = known.version
         same = version is not None and version.image.manifest.items[0].sha256 == made.sha256
         if version is not None and same and (known.linked or not version.damage):
@@ -111,7 +118,7 @@ class Adopter:
             )
             await self._stores.verified(dropped.name, version.number, damage)
             raise DamagedImage(f"image {dropped.name} version {version.number}: {damage}")
-        image = await self._stores.take_file(dropped.store, dropped.path, dropped.name, manifest)
+        image = await self._stores.take_file(dropped.store, dropped.path, dropped.name, manifest, index)
         self._log.transaction(
             "image appeared", file=str(dropped.path), image=image.name, version=image.version, bytes=made.size_bytes
         )

@@ -205,8 +205,8 @@ class VersionedBackend(ImagingBackend, Protocol):
     async def scrub(self, order: ScrubOrder, report: Report, tell: Callable[[str], None]) -> str:
         """Verify what is stored, repair what can be; ``tell`` gets a line for each damage."""
 
-    async def take_file(self, store: str, file: Path, name: str, manifest: Manifest) -> StoredImage:
-        """A file in a store's directory becomes the next version of an image."""
+    async def take_file(self, store: str, file: Path, name: str, manifest: Manifest, index: bytes = b"") -> StoredImage:
+        """A file in a store's directory becomes the next version of an image; ``index``: of its pieces."""
 
     async def verified(self, name: str, version: int, damage: str) -> None:
         """A version was read and is clean, or with ``damage`` is not served any more."""

@@ -15,8 +15,8 @@ import secrets
 import stat
 import threading
 import uuid
-from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import FileIO
@@ -218,7 +218,7 @@ class Layout:
         """Read one version and check that every item is there in its full size."""
         if not _VERSION.fullmatch(version):
             raise DamagedImage(f"{version!r} is not the number of a version")
-        with opened_directory(name, self._root_fd) as image_fd, opened_directory(version, image_fd) as version_fd:
+        with self._inside(name, version) as version_fd:
             with open_file(RESERVED_ITEM, version_fd) as file:
                 text = file.read(MAX_STORED_BYTES + 1) or b""
                 created = datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime, UTC)
@@ -267,10 +267,7 @@ class Layout:
         """Remove what helped while the items arrived: a crash came between the rename and that."""
         ends = tuple(f"{item.name}{end}" for item in image.manifest.items for end in _WORKING)
         items = {item.name for item in image.manifest.items}
-        with (
-            opened_directory(image.name, self._root_fd) as image_fd,
-            opened_directory(str(image.version), image_fd) as version_fd,
-        ):
+        with self._inside(image.name, image.version) as version_fd:
             for name in os.listdir(version_fd):
                 if name not in items and (name in (SESSION_FILE, *ends) or name.startswith(".part.")):
                     os.unlink(name, dir_fd=version_fd)
@@ -287,10 +284,7 @@ class Layout:
         """An item's bytes for reading; they stay readable when the image is deleted. Raises DamagedImage."""
         expected = image.sizes[item]
         try:
-            with (
-                opened_directory(image.name, self._root_fd) as image_fd,
-                opened_directory(str(image.version), image_fd) as version_fd,
-            ):
+            with self._inside(image.name, image.version) as version_fd:
                 file = open_file(item, version_fd)
         except OSError as error:
             raise DamagedImage(f"image {image.name} version {image.version} item {item}: {error.strerror}") from error
@@ -305,24 +299,32 @@ class Layout:
 
     def patch_item(self, image: StoredImage, item: str) -> FileIO:
         """An item for reading and writing in place: for repairs alone. Raises OSError."""
-        with (
-            opened_directory(image.name, self._root_fd) as image_fd,
-            opened_directory(str(image.version), image_fd) as version_fd,
-        ):
+        with self._inside(image.name, image.version) as version_fd:
             return FileIO(os.open(item, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=version_fd), "r+b")
 
     def open_index(self, image: StoredImage, item: str) -> FileIO | None:
         """The index of an item's frames for reading; None when it has none. Raises DamagedImage."""
         try:
-            with (
-                opened_directory(image.name, self._root_fd) as image_fd,
-                opened_directory(str(image.version), image_fd) as version_fd,
-            ):
+            with self._inside(image.name, image.version) as version_fd:
                 return open_file(item + INDEX_SUFFIX, version_fd)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise DamagedImage(f"image {image.name} version {image.version} item {item}: {error.strerror}") from error
+
+    def put_index(self, image: StoredImage, item: str, data: bytes) -> None:
+        """An index beside an item that has none, or a damaged one, in one step. Raises StoreFull, StoreFault."""
+        new = f".part.{secrets.token_hex(8)}"  # what a crash leaves of it goes with the next start
+        before = self.size_of(image.name, image.version)
+        self.usage.check(len(data))
+        with (
+            filesystem_faults(f"image {image.name} version {image.version} item {item}: writing its index"),
+            self._inside(image.name, image.version) as version_fd,
+        ):
+            write_durably(new, data, version_fd)
+            os.rename(new, item + INDEX_SUFFIX, src_dir_fd=version_fd, dst_dir_fd=version_fd)
+            os.fsync(version_fd)
+        self.usage.count(self.size_of(image.name, image.version) - before)
 
     def make_incoming(self, image: str, name: str) -> int:
         """A new directory ``name`` (see :func:`incoming_name`) for an upload: a descriptor that the caller closes."""
@@ -467,13 +469,16 @@ class Layout:
     def size_of(self, image: str, version: str | int) -> int:
         """Bytes of all files of a version; 0 when it is not there."""
         try:
-            with (
-                opened_directory(image, self._root_fd) as image_fd,
-                opened_directory(str(version), image_fd) as version_fd,
-            ):
+            with self._inside(image, version) as version_fd:
                 return sum(facts.st_size for facts in files_of(version_fd))
         except OSError:
             return 0
+
+    @contextmanager
+    def _inside(self, image: str, version: str | int) -> Iterator[int]:
+        """A descriptor of the directory of a version."""
+        with opened_directory(image, self._root_fd) as image_fd, opened_directory(str(version), image_fd) as version_fd:
+            yield version_fd
 
     def _versions_of(self, image: str) -> list[str]:
         with opened_directory(image, self._root_fd) as image_fd:

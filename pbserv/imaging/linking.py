@@ -15,10 +15,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pbserv.imaging.changes import Signing
-from pbserv.imaging.durable import CREATE, filesystem_faults
+from pbserv.imaging.durable import CREATE, filesystem_faults, write_durably
 from pbserv.imaging.faults import ChecksumMismatch, StoreFull
 from pbserv.imaging.layout import Layout, StoredImage, incoming_name
-from pbserv.imaging.manifest import Manifest, print_manifest
+from pbserv.imaging.manifest import INDEX_SUFFIX, Manifest, print_manifest
 from pbserv.imaging.version_facts import VersionFacts
 
 _BLOCK = 1 << 20
@@ -26,8 +26,12 @@ _NO_LINK = (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.EACCES, errno.ENOTSUP)
 """EPERM: the kernel's fs.protected_hardlinks, where the file belongs to somebody else."""
 
 
-def link_in(layout: Layout, file: Path, image: str, manifest: Manifest, signing: Signing) -> StoredImage:
+def link_in(
+    layout: Layout, file: Path, image: str, manifest: Manifest, signing: Signing, index: bytes = b""
+) -> StoredImage:
     """``file``, a plain file in the root of ``layout``, becomes the one item of ``manifest``; the new version.
+
+    ``index``: of its pieces, kept beside it; b'': none.
 
     Raises StoreFull, StoreFault, ChecksumMismatch; nothing is left behind then.
     """
@@ -44,6 +48,8 @@ def link_in(layout: Layout, file: Path, image: str, manifest: Manifest, signing:
                 copied = _copied(file, folder, item.name, item.sha256)
             if os.stat(item.name, dir_fd=folder, follow_symlinks=False).st_size != item.stored_bytes:
                 raise ChecksumMismatch(f"{file}: was replaced while it was taken; it is looked at again")
+            if index:
+                write_durably(item.name + INDEX_SUFFIX, index, folder)
             os.fsync(folder)
         at = datetime.now(UTC)
         digest = hashlib.sha256(print_manifest(manifest).encode()).hexdigest()

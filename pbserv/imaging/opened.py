@@ -46,7 +46,8 @@ class OpenItem:
 
 
 def open_index(layout: Layout, image: StoredImage, item: str) -> OpenIndex | None:
-    """The index of an item's frames, None when it has none (an older pbserv's). Blocking; raises DamagedImage."""
+    """The index of an item's frames, None when it has none: one piece, or none was made yet. Blocking; raises
+    DamagedImage."""
     file = layout.open_index(image, item)
     if file is None:
         return None

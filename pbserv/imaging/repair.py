@@ -5,6 +5,7 @@ One rule: bytes are written only after their digest was compared, and compared a
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, suppress
@@ -12,8 +13,10 @@ from typing import Protocol
 
 from pbserv.imaging.faults import ImagingFault
 from pbserv.imaging.frames.index import Record, digest_of
+from pbserv.imaging.frames.pieces import worth
 from pbserv.imaging.frames.reader import FrameDamage, OpenIndex, read_exactly
 from pbserv.imaging.layout import StoredImage
+from pbserv.imaging.manifest import ManifestItem
 from pbserv.imaging.opened import open_index
 from pbserv.imaging.store import Store
 
@@ -53,7 +56,7 @@ class Repairer:
         store, image, item = self._here
         index = open_index(store.layout, image, item)
         if index is None:
-            return []
+            return self._alone(damages[0])
         try:
             lost = {damage: index.index.record(damage.frame) for damage in damages
                     if damage.frame < index.index.header.frames}  # fmt: skip
@@ -68,6 +71,37 @@ class Repairer:
             return sorted(found, key=lambda one: one[0].frame)
         finally:
             index.close()
+
+    def _alone(self, damage: FrameDamage) -> list[tuple[FrameDamage, str]]:
+        """An item of one piece has no index: the same whole item, by its SHA-256, takes its place."""
+        _, image, item = self._here
+        facts = image.manifest.item(item)
+        if facts is None or worth(facts.stored_bytes):
+            return []
+        with closing(self._wholes(facts)) as wholes:
+            for data, source in wholes:
+                if hashlib.sha256(data).hexdigest() == facts.sha256:
+                    same = digest_of(data)
+                    with suppress(ImagingFault, OSError):
+                        if self._write(data, Record(0, 0, len(data), len(data), same, same), size_bytes=len(data)):
+                            return [(damage, source)]
+        return []
+
+    def _wholes(self, facts: ManifestItem) -> Generator[tuple[bytes, str], None, None]:
+        """What may be the same small item, here and elsewhere, and where it is."""
+        for store, image, item in self._places():
+            other = image.manifest.item(item)
+            if other is not None and (other.sha256, other.stored_bytes) == (facts.sha256, facts.stored_bytes):
+                with suppress(ImagingFault, OSError), store.layout.open_item(image, item) as file:
+                    where = f"image {image.name} version {image.version} item {item}"
+                    yield read_exactly(file.fileno(), facts.stored_bytes, 0), where
+        if self._elsewhere is None or not facts.stored_bytes:
+            return
+        _, image, item = self._here
+        with closing(self._elsewhere.copies(image, item, self._check)) as copies:
+            for copy in copies:
+                with suppress(OSError):
+                    yield copy.read(0, facts.stored_bytes), str(copy)
 
     def _places(self) -> Iterator[_Place]:
         """Other items with frames; those of the same name in the same image first, as they are most alike."""
@@ -128,12 +162,15 @@ class Repairer:
             return digest_of(data) == lost.digest and self._write(data, lost)
         return False
 
-    def _write(self, data: bytes, lost: Record) -> bool:
+    def _write(self, data: bytes, lost: Record, size_bytes: int | None = None) -> bool:
+        """``size_bytes``: the file ends there, whatever came behind."""
         store, image, item = self._here
         with store.layout.patch_item(image, item) as file:
             at = 0
             while at < len(data):
                 at += os.pwrite(file.fileno(), data[at:], lost.offset + at)
+            if size_bytes is not None:
+                os.ftruncate(file.fileno(), size_bytes)
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             return digest_of(read_exactly(file.fileno(), lost.stored_bytes, lost.offset)) == lost.digest

@@ -19,8 +19,10 @@ from functools import partial
 from typing import Final, Protocol
 
 from pbserv.imaging.faults import DamagedImage, ImagingFault, InUse, UnknownImage
-from pbserv.imaging.frames.reader import FrameDamage, verify
+from pbserv.imaging.frames.pieces import PieceIndexer, worth
+from pbserv.imaging.frames.reader import FrameDamage, OpenIndex, verify
 from pbserv.imaging.layout import StoredImage
+from pbserv.imaging.manifest import ManifestItem
 from pbserv.imaging.opened import open_index
 from pbserv.imaging.repair import Elsewhere, Repairer
 from pbserv.imaging.store import Store
@@ -171,11 +173,11 @@ def _item(
 ) -> list[FrameDamage | str]:
     """Blocking: the damages of one item. Raises DamagedImage, Cancelled."""
     layout = store.layout
-    index = open_index(layout, image, item)
+    index = _index(store, image, item)
     try:
         with layout.open_item(image, item, check_size=False) as file:
             if index is None:
-                return _whole(file.fileno(), image, item, report, pace)
+                return _whole(store, file.fileno(), image, item, report, pace)
             found: list[FrameDamage | str] = []
             for one in verify(file.fileno(), index.index, deep=deep, pace=pace):
                 if isinstance(one, FrameDamage):
@@ -189,29 +191,50 @@ def _item(
             index.close()
 
 
-def _whole(fd: int, image: StoredImage, item: str, report: Report, pace: Pace) -> list[FrameDamage | str]:
-    """An item without an index has one digest; what is damaged in it cannot be told."""
+def _index(store: Store, image: StoredImage, item: str) -> OpenIndex | None:
+    """None also for a damaged one that can be made anew: of a file that is kept as it came. Raises DamagedImage."""
+    try:
+        return open_index(store.layout, image, item)
+    except DamagedImage:
+        if image.manifest.fact(item, "body_sha256"):  # of a stream that was cut; pieces of a file have none
+            raise
+        return None
+
+
+def _whole(store: Store, fd: int, image: StoredImage, item: str, report: Report, pace: Pace) -> list[FrameDamage | str]:
+    """An item without an index has one digest: one that is right gets an index, so that the next damage is found."""
     facts = image.manifest.item(item)
-    digest, position = hashlib.sha256(), 0
+    if facts is None:
+        raise DamagedImage(f"image {image.name} version {image.version} has no item {item}")
+    digest, indexer, position = hashlib.sha256(), PieceIndexer(), 0
     while True:
         pace(_BLOCK_BYTES)
         try:
             block = os.pread(fd, _BLOCK_BYTES, position)
         except OSError as error:
-            return [f"byte {position}: it cannot be read: {error.strerror}"]
+            return [_alone(facts, f"byte {position}: it cannot be read: {error.strerror}")]
         if not block:
             break
         digest.update(block)
+        indexer.feed(block)
         position += len(block)
         report.add(len(block))
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-    if facts is None:
-        raise DamagedImage(f"image {image.name} version {image.version} has no item {item}")
     if position != facts.stored_bytes:
-        return [f"it has {position} bytes, not {facts.stored_bytes}"]
+        return [_alone(facts, f"it has {position} bytes, not {facts.stored_bytes}")]
     if digest.hexdigest() != facts.sha256:
-        return [f"its SHA-256 is {digest.hexdigest()}, not {facts.sha256}; it has no index that could say where"]
+        return [_alone(facts, f"its SHA-256 is {digest.hexdigest()}, not {facts.sha256}")]
+    if worth(position):
+        with suppress(ImagingFault):  # the item is right; there is room for an index the next time
+            store.layout.put_index(image, item, indexer.index(facts.sha256))
     return []
+
+
+def _alone(item: ManifestItem, why: str) -> FrameDamage | str:
+    """The damage of an item without an index: of its only piece, or of no one knows which."""
+    if worth(item.stored_bytes):
+        return f"{why}; it has no index that could say where"
+    return FrameDamage(0, 0, "file", 0, why)
 
 
 def _sentence(versions: int, damaged: int, repaired: int) -> str:

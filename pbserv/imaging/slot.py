@@ -153,8 +153,8 @@ class BackendSlot:
     async def scrub(self, order: ScrubOrder, report: Report, tell: Callable[[str], None]) -> str:
         return await self._versioned.scrub(order, report, tell)
 
-    async def take_file(self, store: str, file: Path, name: str, manifest: Manifest) -> StoredImage:
-        return await self._versioned.take_file(store, file, name, manifest)
+    async def take_file(self, store: str, file: Path, name: str, manifest: Manifest, index: bytes = b"") -> StoredImage:
+        return await self._versioned.take_file(store, file, name, manifest, index)
 
     async def verified(self, name: str, version: int, damage: str) -> None:
         await self._versioned.verified(name, version, damage)

@@ -326,12 +326,12 @@ class Stores:
     async def delete(self, name: str) -> None:
         await self._of(name).delete(name)
 
-    async def take_file(self, store: str, file: Path, name: str, manifest: Manifest) -> StoredImage:
+    async def take_file(self, store: str, file: Path, name: str, manifest: Manifest, index: bytes = b"") -> StoredImage:
         """A file in a store's directory becomes the next version of an image; raises ImageExists, UploadRunning."""
         here, holding = self.store(store), self._holding(name)
         if holding not in (None, here):
             raise ImageExists(f"image {name} is in another store; give the file another name, or move it there")
-        return await here.take_file(file, name, manifest)
+        return await here.take_file(file, name, manifest, index)
 
     async def verified(self, name: str, version: int, damage: str) -> None:
         """A version was read and is clean, or with ``damage`` is not served any more."""

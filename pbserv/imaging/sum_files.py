@@ -32,11 +32,18 @@ class Locked(UploadRunning):
     """Somebody else holds `NAME.img.lock`."""
 
 
-def _nothing(_count: int) -> None: ...
+def _nothing(_count: object) -> None: ...
 
 
-def measure(path: Path, *, rate_bytes: int = 0, advance: Callable[[int], None] = _nothing) -> Sums:
-    """Read ``path`` once; at most ``rate_bytes`` a second (0: no limit). ``advance`` hears of every block.
+def measure(
+    path: Path,
+    *,
+    rate_bytes: int = 0,
+    advance: Callable[[int], None] = _nothing,
+    also: Callable[[bytes], None] = _nothing,
+) -> Sums:
+    """Read ``path`` once; at most ``rate_bytes`` a second (0: no limit). ``advance`` hears of every block, and ``also``
+    gets it.
 
     Raises FileChanged where the file is another one, or was written to, at the end; StoreFault where it cannot be read.
     """
@@ -48,7 +55,7 @@ def measure(path: Path, *, rate_bytes: int = 0, advance: Callable[[int], None] =
         before = _identity(os.fstat(descriptor))
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise StoreFault(f"{path}: not a plain file")
-        made = _read_all(descriptor, before[2], rate_bytes, advance)
+        made = _read_all(descriptor, before[2], rate_bytes, advance, also)
         if _identity(os.fstat(descriptor)) != before or _identity(os.stat(path)) != before:
             raise FileChanged(f"{path}: was written to while it was read; copy under another name and rename it then")
         return made
@@ -58,12 +65,15 @@ def measure(path: Path, *, rate_bytes: int = 0, advance: Callable[[int], None] =
         os.close(descriptor)
 
 
-def _read_all(descriptor: int, size: int, rate_bytes: int, advance: Callable[[int], None]) -> Sums:
+def _read_all(
+    descriptor: int, size: int, rate_bytes: int, advance: Callable[[int], None], also: Callable[[bytes], None]
+) -> Sums:
     """What is appended meanwhile is not followed: it could go on for ever."""
     maker = SumMaker()
     began, done = time.monotonic(), 0
     while done < size and (block := os.read(descriptor, min(_BLOCK, size - done))):
         maker.feed(block)
+        also(block)
         done += len(block)
         os.posix_fadvise(descriptor, done - len(block), len(block), os.POSIX_FADV_DONTNEED)
         advance(len(block))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
 import os
 import subprocess
 from collections.abc import AsyncIterator
@@ -19,10 +20,12 @@ from pbserv.imaging.adopt import Adopter, remove_own_locks
 from pbserv.imaging.faults import ChecksumMismatch, DamagedImage, ImageExists, StoreFull, UnknownImage
 from pbserv.imaging.inspection import InspectionError
 from pbserv.imaging.layout import StoredImage
-from pbserv.imaging.manifest import Manifest
+from pbserv.imaging.manifest import Manifest, print_manifest
+from pbserv.imaging.scrub import ScrubOrder
 from pbserv.imaging.store_rules import StoreRules
 from pbserv.imaging.stores import Stores, StoresSettings
 from pbserv.imaging.sum_files import Locked
+from pbserv.imaging.tasks import Report
 from pbserv.imaging.watch import Dropped, Watcher
 from tests.imaging import trees
 from tests.imaging.trees import MIB, Part
@@ -223,11 +226,44 @@ async def test_a_full_quota_and_a_refused_link(tmp_path: Path, image: bytes, mon
         assert not list(tmp_path.glob("*lab*"))
 
 
+async def test_a_dropped_file_has_an_index_of_its_pieces(tmp_path: Path, part: Part) -> None:
+    content = part.raw.read_bytes()
+    async with opened(tmp_path) as store:
+        await adopt(store, drop(tmp_path, content))
+        path = stored(tmp_path, store)
+        index = path.with_name(path.name + ".pbx").read_bytes()
+        assert store.info("lab").manifest.fact(path.name, "index_sha256") == hashlib.sha256(index).hexdigest()
+        used = store.stores()[0].used_bytes
+        draft = store.begin("same")
+        await draft.receive(path.name, _chunks(content))
+        manifest = store.info("lab").manifest
+        await draft.commit(print_manifest(manifest))
+        uploaded = (tmp_path / "same/1" / (path.name + ".pbx")).read_bytes()
+        assert index == uploaded, "as of an upload"
+        with path.open("r+b") as file:
+            file.seek(2 * MIB + 1)
+            file.write(b"wrong")
+        lines: list[str] = []
+        await store.scrub(ScrubOrder(image="lab", rate_mb=0, repair=False), Report(), lines.append)
+        assert lines == [
+            f"image lab version 1 item {path.name}: piece 2 at byte {2 * MIB}: its stored bytes are not those that the "
+            "index names"
+        ]
+    async with opened(tmp_path) as store:
+        assert store.stores()[0].used_bytes >= used
+
+
+async def _chunks(content: bytes) -> AsyncIterator[bytes]:
+    yield content
+
+
 async def test_a_file_that_is_exchanged_while_it_is_taken(tmp_path: Path, image: bytes) -> None:
     class Late(Stores):
-        async def take_file(self, store: str, file: Path, name: str, manifest: Manifest) -> StoredImage:
+        async def take_file(
+            self, store: str, file: Path, name: str, manifest: Manifest, index: bytes = b""
+        ) -> StoredImage:
             drop(tmp_path, bytes(10))
-            return await super().take_file(store, file, name, manifest)
+            return await super().take_file(store, file, name, manifest, index)
 
     async with opened(tmp_path, made=Late) as store:
         with pytest.raises(ChecksumMismatch, match="replaced while it was taken"):

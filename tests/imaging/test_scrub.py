@@ -16,6 +16,7 @@ from tests.imaging.test_sessions import CHANGED, MADE, commit, send
 from tests.imaging.test_store import opened, put, read_all
 
 FAST = ScrubOrder(rate_mb=0)
+MIB = 1 << 20
 
 
 @pytest.fixture
@@ -129,12 +130,57 @@ async def test_items_without_an_index(store, tmp_path):
     damage(tmp_path / "old/1/a", 0)
     (tmp_path / "old/1/b").write_bytes(b"de")
     _, lines = await run(store)
-    assert [line.partition(" item ")[2][:12] for line in lines] == ["a: its SHA-2", "b: it has 2 "]
+    assert [line.partition(" item ")[2][:30] for line in lines] == [
+        "a: piece 0 at byte 0: its SHA-", "b: piece 0 at byte 0: it has 2",
+    ]  # fmt: skip
     with pytest.raises(UnknownImage, match="damaged"):
         store.info("old")
     (tmp_path / "old/1/b").unlink()
     _, lines = await run(store)
     assert "No such file" in lines[1]
+
+
+async def test_a_small_item_is_put_back_whole(store, tmp_path):
+    await put(store, "old", {"a": b"abc", "b": b"defg"})
+    await put(store, "other", {"x": b"defg"})
+    (tmp_path / "old/1/b").write_bytes(b"dexg and more")
+    result, lines = await run(store)
+    assert result == "2 versions verified, none damaged, 1 frames repaired"
+    assert lines[0].endswith("(repaired from image other version 1 item x)")
+    assert (tmp_path / "old/1/b").read_bytes() == b"defg"
+
+
+async def test_an_item_that_never_got_an_index_gets_one(store, tmp_path):
+    """As an older server left it: then its damage is named by piece, and put back by piece."""
+    big = os.urandom(3 * MIB + 5)
+    for name in ("old", "other"):
+        await put(store, name, {"a": big})
+    index = tmp_path / "old/1/a.pbx"
+    made = index.read_bytes()
+    index.unlink()
+    used = store.layout.size_of("old", 1)
+    store.layout.usage.count(-len(made))
+    assert (await run(store, ScrubOrder(image="old", rate_mb=0)))[0] == "1 versions verified, none damaged"
+    assert index.read_bytes() == made
+    assert store.layout.size_of("old", 1) == used + len(made)
+    assert store.facts().used_bytes == 2 * store.layout.size_of("old", 1)
+    damage(tmp_path / "old/1/a", 2 * MIB + 7)
+    result, lines = await run(store)
+    assert result == "2 versions verified, none damaged, 1 frames repaired"
+    assert lines == [
+        f"image old version 1 item a: piece 2 at byte {2 * MIB}: its stored bytes are not those that the index names "
+        "(repaired from image other version 1 item a)"
+    ]
+    assert (tmp_path / "old/1/a").read_bytes() == big
+
+
+async def test_a_damaged_index_of_pieces_is_made_anew(store, tmp_path):
+    await put(store, "old", {"a": os.urandom(3 * MIB)})
+    index = tmp_path / "old/1/a.pbx"
+    made = index.read_bytes()
+    damage(index, 200)
+    assert (await run(store))[0] == "1 versions verified, none damaged"
+    assert index.read_bytes() == made
 
 
 async def test_a_damaged_index_is_damage(store, tmp_path):

@@ -10,7 +10,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import zstandard
 
@@ -48,15 +48,20 @@ class OpenIndex:
 
 @dataclass(frozen=True, slots=True)
 class FrameDamage:
-    """One frame that is not what was committed; ``address`` is of the device, or of the bitmap in its pieces."""
+    """One frame that is not what was committed; ``address`` is of the device, or of the bitmap in its pieces.
+
+    ``section`` file: a piece of a file that is kept as it came, where no address of a device is known.
+    """
 
     frame: int
     offset: int
-    section: Section
+    section: Section | Literal["file"]
     address: int
     why: str
 
     def __str__(self) -> str:
+        if self.section == "file":
+            return f"piece {self.frame} at byte {self.offset}: {self.why}"
         place = {"header": "the stream's header", "bitmap": f"byte {self.address:#x} of the bitmap"}.get(
             self.section, f"device address {self.address:#x}"
         )
@@ -89,7 +94,7 @@ def verify(
     """
     if deep:
         deeper = _Deep(index)
-    number = 0
+    number, kept = 0, index.header.stream is Stream.PIECES
     for batch in _batches(index):
         size = sum(record.stored_bytes for record in batch)
         if pace:
@@ -103,14 +108,16 @@ def verify(
             if deep:
                 problem = deeper.wrong(frame, number, record, problem)
             if problem:
-                yield FrameDamage(number, record.offset, index.section(number), record.address, problem)
+                section = "file" if kept else index.section(number)
+                yield FrameDamage(number, record.offset, section, record.address, problem)
             number += 1
         yield size
     if deep:
         yield from deeper.finish()
     extra = os.fstat(fd).st_size - index.header.stored_bytes
     if extra > 0:
-        yield FrameDamage(number, index.header.stored_bytes, "device", 0, f"{extra} bytes after the last frame")
+        section = "file" if kept else "device"
+        yield FrameDamage(number, index.header.stored_bytes, section, 0, f"{extra} bytes after the last frame")
 
 
 class _Deep:
