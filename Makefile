@@ -15,7 +15,8 @@ E2E_PACKAGES := gcc libc6-dev qemu-system-x86 ovmf ipxe ipxe-qemu mmdebstrap par
 
 # What the benchmark needs; tftpd-hpa, atftpd and nginx are unpacked below .cache, so that nothing of them is enabled here.
 BENCH_PACKAGES := gcc libc6-dev dnsmasq-base iproute2 util-linux libwrap0 libpcre2-8-0 libssl3 libcrypt1 zlib1g \
-  e2fsprogs xfsprogs btrfs-progs mmdebstrap partclone zstd postgresql
+  e2fsprogs xfsprogs btrfs-progs mmdebstrap partclone zstd postgresql openssl \
+  qemu-system-x86 ipxe-qemu ipxe ovmf fdisk procps
 
 .PHONY: help venv run test unit e2e check lint demo bench packages bench-packages clean
 .DEFAULT_GOAL := help

@@ -1,4 +1,7 @@
-"""``python -m bench.imaging``: images and boot files over HTTP, beside nginx. Needs root, two cores, Debian and gcc."""
+"""``python -m bench.imaging``: images and boot files over HTTP beside nginx, uploads, a scrub, a restore in QEMU.
+
+Needs root, two cores, Debian, gcc; for the restore what the demo needs (``make packages``).
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,13 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.imaging import table, work
+from bench.imaging import machine as virtual
+from bench.imaging import scrub, table, work
 from bench.imaging.measure import Bench, Run
 from bench.imaging.peers import EVERYBODY, Peer
 from bench.imaging.work import GIB, Row
@@ -23,6 +27,7 @@ from bench.tftp.measure import isolate
 
 MEMORY_FILES = Path("/dev/shm")
 NEEDED_BYTES = 5 * GIB
+PARTS = ("rows", "uploads", "scrubs", "restores")
 
 
 def arguments() -> argparse.Namespace:
@@ -74,37 +79,71 @@ def main() -> int:
     given = arguments()
     if os.geteuid() != 0:
         raise SystemExit("the bench needs root: it makes a network namespace")
-    versions = {peer.name: peer.version() for peer in EVERYBODY}  # unpacks what is missing, while there is a network
-    isolate()
+    chosen = _chosen(given.rows, given.quick)
+    peers = EVERYBODY if chosen.rows else EVERYBODY[:1]
+    versions = {peer.name: peer.version() for peer in peers}  # unpacks what is missing, while there is a network
     results = json.loads(given.json.read_text()) if given.json.exists() and not given.quick else {}
-    results |= {"date": time.strftime("%Y-%m-%d"), "machine": machine(), "versions": versions, "rounds": given.rounds}
-    results |= {"quick": given.quick}
+    results |= {"date": time.strftime("%Y-%m-%d"), "machine": machine(), "rounds": given.rounds, "quick": given.quick}
+    results["versions"] = results.get("versions", {}) | versions | scrub.versions(chosen.scrubs)
     if load_average():
         say(load_average())
     given.json.parent.mkdir(parents=True, exist_ok=True)
-    rows = [work.quick(row) if given.quick else row for row in work.ROWS if row.key in given.rows]
-    uploads = [each for each in work.UPLOADS if each.key in given.rows]
-    uploads = [work.quick_upload(each) for each in uploads] if given.quick else uploads
+
+    def keep(part: str, each: Any, rounds: Sequence[Any]) -> None:
+        results[part] = merged(results.get(part, ()), {**asdict(each), "rounds": rounds})
+        given.json.write_text(json.dumps(results, indent=1))
+
+    for restore in chosen.restores:  # while there is a network: the client is built from packages
+        say(f"restore on a virtual machine: {restore.title}")
+        keep("restores", restore, [{OURS: run} for run in virtual.measure(restore, min(given.rounds, 3))])
+    isolate()
     with tempfile.TemporaryDirectory(prefix="pbserv-bench-", dir=scratch_place()) as scratch:
-        bench = Bench(Path(scratch), rows, uploads)
-        for row in rows:
-            say(row.title)
-            found = {**asdict(row), "rounds": compare(bench, EVERYBODY, row, given.rounds)}
-            results["rows"] = merged(results.get("rows", ()), found)
-            given.json.write_text(json.dumps(results, indent=1))
-        for upload in uploads:
-            say(upload.title)
-            taken = {**asdict(upload), "rounds": [{OURS: bench.upload(upload)} for _ in range(min(given.rounds, 3))]}
-            results["uploads"] = merged(results.get("uploads", ()), taken)
-            given.json.write_text(json.dumps(results, indent=1))
+        _alone(Path(scratch), chosen, given.rounds, keep)
     print()
     print(table.text(results))
     return verdict(results, given.rows, given.quick)
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What of ``work`` is run."""
+
+    rows: list[Row]
+    uploads: list[work.Upload]
+    scrubs: list[work.Scrub]
+    restores: list[work.Restore]
+
+
+def _chosen(keys: Sequence[str], quick: bool) -> Chosen:
+    rows = [work.quick(row) if quick else row for row in work.ROWS if row.key in keys]
+    uploads = [work.quick_upload(each) if quick else each for each in work.UPLOADS if each.key in keys]
+    scrubs = [work.quick_scrub(each) if quick else each for each in work.SCRUBS if each.key in keys]
+    restores = [work.quick_restore(each) if quick else each for each in work.RESTORES if each.key in keys]
+    return Chosen(rows, uploads, scrubs, restores)
+
+
+def _alone(scratch: Path, chosen: Chosen, rounds: int, keep: Callable[[str, Any, Sequence[Any]], None]) -> None:
+    """All that is measured on the loopback, in a network namespace of our own."""
+    if chosen.rows or chosen.uploads:
+        bench = Bench(scratch, chosen.rows, chosen.uploads)
+        for row in chosen.rows:
+            say(row.title)
+            keep("rows", row, compare(bench, EVERYBODY, row, rounds))
+        for upload in chosen.uploads:
+            say(upload.title)
+            keep("uploads", upload, [{OURS: bench.upload(upload)} for _ in range(min(rounds, 3))])
+    if chosen.scrubs:
+        place = scratch / "scrub"
+        place.mkdir()
+        verified = scrub.Bench(place, chosen.scrubs[0].copies)
+        for each in chosen.scrubs:
+            say(f"scrub: {each.title}")
+            keep("scrubs", each, scrub.compare(verified, each, rounds))
+
+
 def verdict(results: dict[str, Any], keys: Sequence[str], quick: bool) -> int:
     """Of what was run now, not of what the file still holds."""
-    judged = {part: [row for row in results.get(part, ()) if row["key"] in keys] for part in ("rows", "uploads")}
+    judged = {part: [row for row in results.get(part, ()) if row["key"] in keys] for part in PARTS}
     if quick:
         return int(bool(faults([one for part in judged.values() for row in part for one in row["rounds"]], OURS)))
     missed = [one for one in table.verdicts(judged) if one.missed]

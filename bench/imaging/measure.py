@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -128,25 +128,8 @@ class Bench:
         worst = {key: max(one[key] for one in whole) for key in ("p99_ms", "max_ms")}
         return {**together, "p50_ms": statistics.median(one["p50_ms"] for one in whole), **worst}
 
-    @contextmanager
-    def _running(self, peer: Peer) -> Iterator[_Stoppable]:
-        with tempfile.TemporaryFile() as said:
-            process = subprocess.Popen(
-                ["taskset", "-c", str(self._server_core), *peer.command(self._place)],
-                cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
-                stdout=subprocess.DEVNULL,
-                stderr=said,
-                start_new_session=True,
-            )
-            server = _Stoppable(process, peer.port, said)
-            try:
-                if not _answers(process, peer.port):
-                    said.seek(0)
-                    raise SystemExit(f"{peer.name} does not answer: {said.read().decode(errors='replace')[-600:]}")
-                yield server
-            finally:
-                server.kill()
+    def _running(self, peer: Peer) -> AbstractContextManager[Stoppable]:
+        return running(peer, self._place, self._server_core)
 
     def _load(self, peer: Peer, work: Work) -> Run:
         command = ["taskset", "-c", str(self._load_core), str(self._program), "--host", serve.HOST]
@@ -158,7 +141,31 @@ class Bench:
         return found
 
 
-class _Stoppable(Server):
+@contextmanager
+def running(peer: Peer, place: Place, core: int) -> Iterator[Stoppable]:
+    """A fresh server on one core, that answers; killed at the end. SystemExit when it does not come up."""
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            ["taskset", "-c", str(core), *peer.command(place)],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            start_new_session=True,
+        )
+        server = Stoppable(process, peer.port, said)
+        try:
+            if not _answers(process, peer.port):
+                said.seek(0)
+                raise SystemExit(f"{peer.name} does not answer: {said.read().decode(errors='replace')[-600:]}")
+            yield server
+        finally:
+            server.kill()
+
+
+class Stoppable(Server):
+    """A server with what its whole session used."""
+
     def cpu_seconds(self) -> float:
         """Of all processes of its session: no server here lets children end."""
         return sum(_cpu_seconds(path) for path in Path("/proc").glob("[1-9]*/stat") if _session(path) == self.pid)

@@ -11,16 +11,22 @@ SOURCE = Path("/usr/lib/x86_64-linux-gnu")
 DISK_BYTES = 16 << 30
 
 
-def make_parts(folder: Path, count: int) -> Path:
-    """``count`` files part1, part2 ... of PART_BYTES of the stream each; the directory that they are in."""
-    parts = folder / "parts"
-    parts.mkdir()
+def make_stream(folder: Path) -> Path:
+    """The whole stream, as a file in ``folder``."""
     disk, stream = folder / "disk", folder / "stream"
     with disk.open("wb") as file:
         file.truncate(DISK_BYTES)
     _run("mke2fs", "-q", "-F", "-t", "ext4", "-d", str(SOURCE), str(disk))
     _run("partclone.ext4", "-q", "-c", "-a", "0", "-L", "/dev/null", "-s", str(disk), "-O", str(stream))
     disk.unlink()
+    return stream
+
+
+def make_parts(folder: Path, count: int) -> Path:
+    """``count`` files part1, part2 ... of PART_BYTES of the stream each; the directory that they are in."""
+    parts = folder / "parts"
+    parts.mkdir()
+    stream = make_stream(folder)
     with stream.open("rb") as file:
         for number in range(1, count + 1):
             data = file.read(PART_BYTES)

@@ -26,7 +26,9 @@ def verdicts(results: Results) -> list[Verdict]:
     found = [judge.judge_row(row) for row in results.get("rows", ())]
     uploads = results.get("uploads", ())
     found += [_memory_verdict(upload) for upload in uploads if not upload["probe"]]
-    return found + [judge.judge_probe(upload["rounds"], PROBE_LIMIT_MS) for upload in uploads if upload["probe"]]
+    found += [judge.judge_probe(upload["rounds"], PROBE_LIMIT_MS) for upload in uploads if upload["probe"]]
+    others = (*results.get("scrubs", ()), *results.get("restores", ()))
+    return found + [_sound(row) for row in others]
 
 
 def tables(results: Results) -> list[tuple[str, Lines]]:
@@ -40,6 +42,11 @@ def tables(results: Results) -> list[tuple[str, Lines]]:
         found.append((title, _cpu(results["rows"])))
     if results.get("uploads"):
         found.append(("Uploads in parts of 64 MiB: taken, hashed and cut into frames", _uploads(results["uploads"])))
+    if results.get("scrubs"):
+        found.append(("Scrub: stored bytes read and verified, on one core; median of the rounds", _scrubs(results)))
+    if results.get("restores"):
+        accelerator = results["restores"][0]["rounds"][0][OURS].get("accelerator", "")
+        found.append((f"Restore on a virtual machine ({accelerator}): the run in the middle", _restores(results)))
     return found
 
 
@@ -108,6 +115,45 @@ def _uploads(uploads: Sequence[Mapping[str, Any]]) -> Lines:
             verdict = _memory_verdict(upload)
             lines.append([upload["title"], *cells, "", verdict.wanted, verdict.word])
     return lines
+
+
+def _scrubs(results: Results) -> Lines:
+    lines = [["work", "MB/s", "MB/s per core", "programs beside", "MB/s per core", "ratio"]]
+    for row in results["scrubs"]:
+        rounds, peer = row["rounds"], row["peer"]
+        ratio = judge.median_ratio(rounds, _per_core)
+        ours = _cell(rounds, OURS, lambda run: f"{rate(run) / 1e6:,.0f}", rate)
+        cores = [_cell(rounds, name, lambda run: f"{_per_core(run) / 1e6:,.0f}", _per_core) for name in (OURS, peer)]
+        lines.append([row["title"], ours, cores[0], peer, cores[1], "-" if ratio is None else f"{ratio:.2f}"])
+    return lines
+
+
+def _restores(results: Results) -> Lines:
+    lines = [
+        ["work", "used on disk, MB", "sent, MB", "of used", "job, s", "waited for the server", "power-on to restart, s"]
+    ]
+    for row in results["restores"]:
+        shows: tuple[Callable[[Run], str], ...] = (
+            lambda run: f"{run['used_bytes'] / 1e6:,.1f}",
+            lambda run: f"{run['bytes'] / 1e6:,.1f}",
+            lambda run: f"{run['bytes'] / run['used_bytes']:.0%}",
+            lambda run: f"{run['seconds']:.1f}",
+            lambda run: f"{run['waited_seconds']:.1f} s, {_waited(run):.1%}",
+            lambda run: f"{run['machine_seconds']:.0f}",
+        )
+        lines.append([row["title"], *(_cell(row["rounds"], OURS, show, _waited) for show in shows)])
+    return lines
+
+
+def _waited(run: Run) -> float:
+    """The share of the job in which the device had nothing to read from the server."""
+    return float(run["waited_seconds"] / run["seconds"])
+
+
+def _sound(row: Mapping[str, Any]) -> Verdict:
+    """What has no target: every byte must be right all the same."""
+    out = faults(row["rounds"], OURS)
+    return Verdict(row["title"], out or "nothing wrong", "nothing wrong", judge.MISSED if out else judge.PASS)
 
 
 def _per_core(run: Run) -> float:

@@ -15,6 +15,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 BLOCK = 1 << 20
 
@@ -36,9 +37,21 @@ class Client:
         body = json.dumps({"bytes": 0}).encode()
         self._upload = json.loads(self._ask("POST", f"/api/v1/images/{self._image}/uploads", body, 201))["upload"]
 
-    def send(self, number: int, path: Path, digest: str) -> None:
+    def send(self, number: int, data: bytes, digest: str) -> None:
         where = f"/api/v1/uploads/{self._upload}/items/p1.ext4.zst/parts/{number}?kind=partclone.ext4"
-        self._ask("PUT", where, path.read_bytes(), 200, {"X-Checksum-SHA256": digest})
+        self._ask("PUT", where, data, 200, {"X-Checksum-SHA256": digest})
+
+    def complete(self, parts: int) -> dict[str, Any]:
+        """What the item became: stored_bytes, sha256."""
+        body = json.dumps({"parts": parts}).encode()
+        where = f"/api/v1/uploads/{self._upload}/items/p1.ext4.zst/complete"
+        found: dict[str, Any] = json.loads(self._ask("POST", where, body, 200))
+        return found
+
+    def commit(self, manifest: str) -> None:
+        """Make it an image."""
+        self._ask("POST", f"/api/v1/uploads/{self._upload}/commit", manifest.encode(), 201)
+        self._wire.close()
 
     def end(self) -> None:
         self._ask("DELETE", f"/api/v1/uploads/{self._upload}", None, 204)
@@ -71,7 +84,7 @@ def run(given: argparse.Namespace) -> dict[str, object]:
         start.wait()
         try:
             for place, (path, digest) in enumerate(zip(paths, digests, strict=True), 1):
-                clients[number].send(place, path, digest)
+                clients[number].send(place, path.read_bytes(), digest)
                 sent[number] += given.part_bytes
         except (OSError, http.client.HTTPException, Refused) as fault:
             failed.append(str(fault))

@@ -91,11 +91,45 @@ UPLOADS = (
     Upload("up-32", "32 uploads at once", 32, 1),
     Upload("delay", "4 uploads at once, new TFTP clients meanwhile", 4, 6, probe=True),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Scrub:
+    """A store that is verified, and the programs that do the same work, as a shell runs them (the files are ``$@``).
+
+    ``deep``: frames are uncompressed too. ``copies``: images of the same programs, about 0.7 GB each.
+    """
+
+    key: str
+    title: str
+    peer: str
+    command: str
+    deep: bool = False
+    copies: int = 3
+
+
+SCRUBS = (
+    Scrub("scrub", "stored frames", "openssl", 'cat "$@" | openssl dgst -sha512-256'),
+    Scrub("scrub-deep", "stored frames, uncompressed too", "zstd | openssl",
+          'cat "$@" | openssl dgst -sha512-256; zstd -dcq "$@" | openssl dgst -sha512-256', deep=True),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """An image restored by the imaging client on a virtual machine; ``file_bytes``: in one file system."""
+
+    key: str
+    title: str
+    file_bytes: int
+
+
+RESTORES = (Restore("vm-restore", "BIOS, MBR, ext4", 256 * MIB),)
 MEMORY_LIMIT_MB = 256
 """More than the idle server has, whatever the number of uploads."""
 PROBE_LIMIT_MS = 20.0
 
-KEYS = (*(row.key for row in ROWS), *(upload.key for upload in UPLOADS))
+KEYS = tuple(each.key for each in (*ROWS, *UPLOADS, *SCRUBS, *RESTORES))
 
 
 def sizes(rows: tuple[Row, ...], kind: Kind) -> list[int]:
@@ -105,6 +139,14 @@ def sizes(rows: tuple[Row, ...], kind: Kind) -> list[int]:
 
 def quick_upload(upload: Upload) -> Upload:
     return replace(upload, clients=min(upload.clients, 8), parts=1)
+
+
+def quick_scrub(scrub: Scrub) -> Scrub:
+    return replace(scrub, copies=1)
+
+
+def quick_restore(restore: Restore) -> Restore:
+    return replace(restore, file_bytes=32 * MIB)
 
 
 def quick(row: Row) -> Row:
