@@ -68,9 +68,32 @@ def store_scrub(
     stores.scrub(context.obj, store, image, version, body, wait=not background, as_json=as_json)
 
 
+@app.command("check")
+def store_check(
+    context: typer.Context,
+    store: Store,
+    background: Annotated[
+        bool, typer.Option("--background", help="Do not wait for its end; see: pbserv store tasks")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Do by hand, and while the server runs, what each start does: store and registry agree, leftovers go.
+
+    Uploads that nobody goes on with, and what a crash left, are removed. A version whose files are not there in their
+    full size is not served any more. What was found is in the log. No byte is read: that is pbserv store scrub.
+
+    \b
+    Example:
+      pbserv store check main
+    """
+    from pbserv.commands import stores
+
+    stores.check(context.obj, store, wait=not background, as_json=as_json)
+
+
 @app.command("tasks")
 def store_tasks(context: typer.Context, as_json: AsJson = False) -> None:
-    """List what runs on the stores (scrub, convert) and what ended not long ago."""
+    """List what runs on the stores (scrub, check, convert) and what ended not long ago."""
     from pbserv.commands import task_watch
 
     task_watch.listed(context.obj, as_json)

@@ -55,6 +55,11 @@ def scrub(
     return begin(conf, named("stores", str(store), "scrub"), body, wait, as_json)
 
 
+def check(conf: Path, store: str, *, wait: bool, as_json: bool) -> None:
+    """Remove leftovers of a store, and look at its versions."""
+    return begin(conf, named("stores", store, "check"), {}, wait, as_json)
+
+
 def _limit(size_bytes: int) -> str:
     return size(size_bytes) if size_bytes else "none"
 

@@ -205,6 +205,9 @@ class VersionedBackend(ImagingBackend, Protocol):
     async def scrub(self, order: ScrubOrder, report: Report, tell: Callable[[str], None]) -> str:
         """Verify what is stored, repair what can be; ``tell`` gets a line for each damage."""
 
+    async def check(self, store: str, report: Report, tell: Callable[[str], None]) -> str:
+        """Remove the leftovers of a store and look at its versions; ``tell`` gets a line for each thing found."""
+
     async def take_file(self, store: str, file: Path, name: str, manifest: Manifest, index: bytes = b"") -> StoredImage:
         """A file in a store's directory becomes the next version of an image; ``index``: of its pieces."""
 
@@ -218,7 +221,7 @@ class VersionedBackend(ImagingBackend, Protocol):
 _VERSIONED = (
     "stores", "all", "object", "register", "change", "move", "rollback", "purge", "index", "index_header",
     "open_session", "begin_next", "sessions", "session", "session_of_job", "made_by_job", "scrub", "take_file",
-    "verified",
+    "verified", "check",
 )  # fmt: skip
 
 

@@ -38,6 +38,11 @@ class Catalog:
         every = (image for versions in self._images.values() for image in versions.values())
         return {image.facts.job: (image.name, image.version) for image in every if image.facts.job is not None}
 
+    @property
+    def known(self) -> frozenset[tuple[str, int]]:
+        """Name and number of every version but of images that are hidden."""
+        return frozenset((name, number) for name, versions in self._images.items() for number in versions)
+
     def hide(self, name: str, reason: str) -> None:
         """Serve nothing of an image although it is there, until :meth:`unhide`; ``damages`` tells why."""
         damage = Damage(name, reason)

@@ -121,6 +121,11 @@ class Draft:
         """The items that have arrived completely."""
         return tuple(_told(item) for item in self._items.values())
 
+    @property
+    def idle(self) -> bool:
+        """Nothing arrives just now, and it is not being committed."""
+        return self._state is _State.OPEN and not self._arriving
+
     def progress(self) -> Mapping[str, ItemProgress]:
         """Every item that something arrived of."""
         found = {name: ItemProgress(upload.kind, upload.next_part, upload.received_bytes, complete=name in self._items)

@@ -19,6 +19,7 @@ from pbserv.imaging.adopt import remove_own_locks
 from pbserv.imaging.captures import Captures
 from pbserv.imaging.faults import StoreClosed
 from pbserv.imaging.ports import Policy
+from pbserv.imaging.reconcile import Tell
 from pbserv.imaging.stores import Stores
 from pbserv.log import ServiceLog
 from pbserv.registry.records import BundleKind
@@ -44,7 +45,7 @@ class Keeper:
 
     def wire(self, stores: Stores) -> None:
         """Before ``stores`` are started: let them ask."""
-        stores.users, stores.jobs, stores.at_work = self.users, self.jobs, self.at_work
+        stores.users, stores.jobs, stores.at_work, stores.inform = self.users, self.jobs, self.at_work, self.inform
         self._stores, self._swept = stores, float("-inf")
 
     async def started(self) -> None:
@@ -55,14 +56,18 @@ class Keeper:
             for lock in await asyncio.to_thread(remove_own_locks, store.directory):
                 self._log.warning("leftover removed", path=lock, reason="a crash left this lock")
         for told in self._stores.untold:
-            await self._registry.set_job_version(told.job, told.version)
-            self._log.critical("job learned its image", job=told.job, image=told.image, version=told.version)
+            await self.inform(told)
         running = await self._registry.running_jobs()
         self._captures.resume([job for job in running if job.kind is BundleKind.CAPTURE])
         for gone in self._stores.leftovers:
             self._log.warning("leftover removed", path=gone.name, reason=gone.why)
         for session in self._stores.sessions():
             self._log.transaction("upload goes on", image=session.image, upload=session.number, owner=session.owner)
+
+    async def inform(self, told: Tell) -> None:
+        """The registry did not know which version a job made."""
+        await self._registry.set_job_version(told.job, told.version)
+        self._log.critical("job learned its image", job=told.job, image=told.image, version=told.version)
 
     async def turn(self) -> None:
         """Now and then: close jobs that nobody will report of, purge what has been retired for long enough."""

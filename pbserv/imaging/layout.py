@@ -8,20 +8,16 @@ goes through a directory descriptor with O_NOFOLLOW and a checked name, so no pa
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import re
 import secrets
 import stat
 import threading
-import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
-from types import MappingProxyType
 
 from pbserv.errors import StartError
 from pbserv.imaging import about as about_file
@@ -53,14 +49,16 @@ from pbserv.imaging.manifest import (
 from pbserv.imaging.reconcile import Found
 from pbserv.imaging.session_file import MAX_SESSION_BYTES, SESSION_FILE, SessionFacts
 from pbserv.imaging.states import VersionState
+from pbserv.imaging.store_file import STORE_FILE, identify
 from pbserv.imaging.store_rules import DEFAULT_FREE_FLOOR
+from pbserv.imaging.stored import Damage, Scan, StoredImage
 from pbserv.imaging.usage import Usage
 from pbserv.imaging.version_facts import MAX_FACTS_BYTES, VersionFacts
 
+__all__ = ["Damage", "Layout", "Scan", "StoredImage", "incoming_name"]
+
 INCOMING = ".incoming"
 ABOUT_FILE = "about"
-STORE_FILE = ".store"
-STORE_FORMAT = 2
 _ABOUT_NEW = "about.new"
 _TRASH = ".deleted."
 _NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
@@ -68,39 +66,6 @@ _WORKING = (".state", ".state.new", ".head", ".parts")
 """Ends of the names of files that ``frames.intake`` has beside an item while it arrives."""
 
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
-
-
-@dataclass(frozen=True, slots=True)
-class StoredImage:
-    """One committed version of an image; never changes."""
-
-    name: str
-    version: int
-    created: datetime
-    manifest: Manifest
-    facts: VersionFacts = field(default_factory=VersionFacts)
-
-    @property
-    def sizes(self) -> Mapping[str, int]:
-        """Stored bytes per item name."""
-        return MappingProxyType({item.name: item.stored_bytes for item in self.manifest.items})
-
-
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """A directory of the store that is not served, and why."""
-
-    path: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Scan:
-    """What the start of a store found: versions, what is not served and why, bytes of all versions."""
-
-    images: list[StoredImage]
-    damages: list[Damage]
-    used_bytes: int
 
 
 def incoming_name(image: str) -> str:
@@ -129,6 +94,7 @@ class Layout:
         self.usage = Usage(name, free_floor_bytes, lambda: self._root_fd)
         self.abouts: dict[str, About] = {}
         self._nested = frozenset(nested)
+        self.at_work: set[str] = set()  # the names in ``.incoming`` that this process has made and not yet removed
         self._root_fd = -1
         self._incoming_fd = -1
         self._naming = threading.Lock()  # one change of the visible names at a time
@@ -152,23 +118,10 @@ class Layout:
             self.close()
             raise StartError(f"image store {self.root}: another process uses it; stop that one first") from error
         try:
-            self.number = self._identify()
+            self.number = identify(self._root_fd, self.name)
         except (OSError, ImagingFault) as error:
             self.close()
             raise StartError(f"image store {self.root}: {STORE_FILE}: {error}") from error
-
-    def _identify(self) -> str:
-        """The number of this store; made at the first start."""
-        try:
-            data = self._read(STORE_FILE, self._root_fd, 4096)
-        except FileNotFoundError:
-            number = str(uuid.uuid4())
-            text = json.dumps({"format": STORE_FORMAT, "id": number, "name": self.name}) + "\n"
-            write_durably(STORE_FILE + ".new", text.encode(), self._root_fd)
-            os.rename(STORE_FILE + ".new", STORE_FILE, src_dir_fd=self._root_fd, dst_dir_fd=self._root_fd)
-            os.fsync(self._root_fd)
-            return number
-        return about_file.Record.read(data, STORE_FILE, STORE_FORMAT).text("id")
 
     def close(self) -> None:
         """Release descriptors and lock. Idempotent."""
@@ -185,9 +138,7 @@ class Layout:
         found = Scan([], [], 0)
         used = 0
         self.abouts.clear()
-        for name in sorted(os.listdir(self._root_fd)):
-            if name in (INCOMING, "lost+found") or name in self._nested or self._is_file(name):
-                continue
+        for name in self._folders():
             try:
                 check_image_name(name)
                 with opened_directory(name, self._root_fd) as image_fd:
@@ -207,7 +158,7 @@ class Layout:
             for version in versions:
                 try:
                     found.images.append(self.load(name, version))
-                    self._tidy(found.images[-1])
+                    self.tidy(found.images[-1])
                 except (OSError, ImagingFault) as error:
                     found.damages.append(Damage(f"{name}/{version}", str(error)))
                 used += self.size_of(name, version)
@@ -263,14 +214,35 @@ class Layout:
         self.abouts[name] = about
         return about
 
-    def _tidy(self, image: StoredImage) -> None:
-        """Remove what helped while the items arrived: a crash came between the rename and that."""
+    def entries(self) -> Iterator[tuple[str, str]]:
+        """Image and version of every directory that is one, or looks like one. Raises OSError."""
+        for name in self._folders():
+            with suppress(*_NO_FILE), opened_directory(name, self._root_fd) as image_fd:
+                for inside in sorted(os.listdir(image_fd), key=_numeric):
+                    if inside not in (ABOUT_FILE, _ABOUT_NEW):
+                        yield name, inside
+
+    def _folders(self) -> list[str]:
+        """What is an image, or looks like one."""
+        names = sorted(os.listdir(self._root_fd))
+        other = {INCOMING, "lost+found", *self._nested}
+        return [name for name in names if name not in other and not self._is_file(name)]
+
+    def tidy(self, image: StoredImage) -> tuple[str, ...]:
+        """Remove what helped while the items arrived: a crash came between the rename and that; what it was."""
+        found = self.strays(image)
+        with self._inside(image.name, image.version) as version_fd:
+            for name in found:
+                os.unlink(name, dir_fd=version_fd)
+        return found
+
+    def strays(self, image: StoredImage) -> tuple[str, ...]:
+        """What :meth:`tidy` would remove. Raises OSError."""
         ends = tuple(f"{item.name}{end}" for item in image.manifest.items for end in _WORKING)
         items = {item.name for item in image.manifest.items}
         with self._inside(image.name, image.version) as version_fd:
-            for name in os.listdir(version_fd):
-                if name not in items and (name in (SESSION_FILE, *ends) or name.startswith(".part.")):
-                    os.unlink(name, dir_fd=version_fd)
+            names = sorted(set(os.listdir(version_fd)) - items)
+        return tuple(name for name in names if name in (SESSION_FILE, *ends) or name.startswith(".part."))
 
     def _read_about(self, image_fd: int) -> About | None:
         try:
@@ -328,6 +300,7 @@ class Layout:
 
     def make_incoming(self, image: str, name: str) -> int:
         """A new directory ``name`` (see :func:`incoming_name`) for an upload: a descriptor that the caller closes."""
+        self.at_work.add(name)
         with filesystem_faults(f"image {image}: making its upload directory"):
             os.mkdir(name, 0o700, dir_fd=self._incoming_fd)
             os.fsync(self._incoming_fd)
@@ -335,6 +308,7 @@ class Layout:
 
     def open_incoming(self, name: str) -> int:
         """A descriptor of an upload directory, which the caller closes; raises OSError."""
+        self.at_work.add(name)
         return os.open(name, DIRECTORY, dir_fd=self._incoming_fd)
 
     def incoming(self) -> list[Found]:
@@ -357,8 +331,11 @@ class Layout:
 
     def remove_incoming(self, name: str) -> None:
         """Remove an upload directory with all its files; one that is gone already is fine."""
-        with suppress(FileNotFoundError), filesystem_faults(f"removing {INCOMING}/{name}"):
-            remove_entry(name, self._incoming_fd)
+        try:
+            with suppress(FileNotFoundError), filesystem_faults(f"removing {INCOMING}/{name}"):
+                remove_entry(name, self._incoming_fd)
+        finally:
+            self.at_work.discard(name)
 
     def publish(
         self,
@@ -383,6 +360,7 @@ class Layout:
         with self._naming:
             with filesystem_faults(f"image {image}: renaming it into place"):
                 version = self._place(incoming, image)
+            self.at_work.discard(incoming)
             try:
                 self._change_about(image, lambda about: signed(about, version))
             except ImagingFault:
@@ -393,6 +371,7 @@ class Layout:
         """Make an image with all its versions invisible at once, then remove it. Raises FileNotFoundError."""
         check_image_name(image)
         trash = f"{_TRASH}{image}.{secrets.token_hex(8)}"
+        self.at_work.add(trash)
         with self._naming:
             size = sum(self.size_of(image, version) for version in self._versions_of(image))
             os.rename(image, trash, src_dir_fd=self._root_fd, dst_dir_fd=self._incoming_fd)
@@ -410,6 +389,7 @@ class Layout:
         """
         check_image_name(image)
         trash = f"{_TRASH}{image}.{version}.{secrets.token_hex(8)}"
+        self.at_work.add(trash)
         with self._naming:
             size = self.size_of(image, str(version))
             with opened_directory(image, self._root_fd) as image_fd:
@@ -430,12 +410,15 @@ class Layout:
         return not others
 
     def remove_leftovers(self, keep: Collection[str] = ()) -> list[str]:
-        """Remove what a crash left in ``.incoming`` but ``keep``; what was removed. Raises OSError."""
-        removed = [name for name in os.listdir(self._incoming_fd) if name not in keep]
-        for name in removed:
-            if name.startswith(_TRASH):
-                self._remove_linked(name)
-            remove_entry(name, self._incoming_fd)
+        """Remove what a crash left in ``.incoming`` but ``keep`` (asked after the directory was read); what was
+        removed. Raises OSError."""
+        removed = []
+        for name in [name for name in os.listdir(self._incoming_fd) if name not in keep]:
+            with suppress(FileNotFoundError):  # somebody's work ended meanwhile
+                if name.startswith(_TRASH):
+                    self._remove_linked(name)
+                remove_entry(name, self._incoming_fd)
+                removed.append(name)
         with suppress(FileNotFoundError):
             os.unlink(f"{STORE_FILE}.new", dir_fd=self._root_fd)
         return removed

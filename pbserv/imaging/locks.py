@@ -14,7 +14,8 @@ from pbserv.imaging.faults import InUse
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """One holder. ``version`` None is the whole image; ``why`` is a phrase such as ``is being scrubbed``."""
+    """One holder. ``version`` None is the whole image; ``why`` is a phrase such as ``is being scrubbed``. ``image`` '':
+    the store itself, which keeps it from being taken away and meets nobody else."""
 
     image: str
     version: int | None

@@ -153,6 +153,9 @@ class BackendSlot:
     async def scrub(self, order: ScrubOrder, report: Report, tell: Callable[[str], None]) -> str:
         return await self._versioned.scrub(order, report, tell)
 
+    async def check(self, store: str, report: Report, tell: Callable[[str], None]) -> str:
+        return await self._versioned.check(store, report, tell)
+
     async def take_file(self, store: str, file: Path, name: str, manifest: Manifest, index: bytes = b"") -> StoredImage:
         return await self._versioned.take_file(store, file, name, manifest, index)
 

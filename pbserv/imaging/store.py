@@ -194,7 +194,7 @@ class Store(Catalog):
     def busy(self) -> str:
         """Who is at work in it right now, empty: nobody."""
         held = [f"image {draft.image} is being uploaded" for draft in self.sessions()]
-        held += [f"image {hold.image} {hold.why}" for hold in self.locks.holds]
+        held += [f"image {hold.image} {hold.why}" if hold.image else hold.why for hold in self.locks.holds]
         return ", ".join(held[:5])
 
     async def open(self, name: str, item: str, version: int | None = None) -> OpenItem:
@@ -321,7 +321,7 @@ class Store(Catalog):
         StoreFull, StoreFault."""
         if not self.holds(name):
             check_new_name(name)
-        if self._uploading(name) or name in self._deleting:
+        if self.uploading(name) or name in self._deleting:
             raise UploadRunning(f"image {name} is being uploaded or deleted; the file is taken when that is done")
         work = partial(link_in, self.layout, file, name, manifest, self._signing("drop"), index)
         with self.locks.taken(name, None, "is being made of a file"):
@@ -355,7 +355,7 @@ class Store(Catalog):
         check_image_name(name)
         if not self.holds(name) or name in self._deleting:
             raise UnknownImage(f"there is no image {name!r}")
-        if self._uploading(name):
+        if self.uploading(name):
             raise UploadRunning(f"image {name}: a new version is being uploaded; wait for it before deleting")
         refuse_users(name, None, (*await self.users(name, None), *self.locks.users(name, None)))
         with self.locks.taken(name, None, "is being deleted"):
@@ -395,7 +395,7 @@ class Store(Catalog):
         await asyncio.shield(self._work(self._running(self._writers), work))
 
     async def _remove(self, name: str, version: int | None = None) -> None:
-        if self._uploading(name) and version is None:
+        if self.uploading(name) and version is None:
             raise UploadRunning(f"image {name}: a new version is being uploaded; wait for it before deleting")
         work = partial(self._remove_now, name, version)
         removing = asyncio.get_running_loop().run_in_executor(self._running(self._writers), work)
@@ -419,7 +419,8 @@ class Store(Catalog):
             return
         self._forget(name, version)
 
-    def _uploading(self, name: str) -> bool:
+    def uploading(self, name: str) -> bool:
+        """Whether a version of the image is on its way."""
         return self._uploads is not None and name in self._uploads
 
     def _by_default(self, overwrite: bool | None) -> bool:

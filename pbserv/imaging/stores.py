@@ -29,6 +29,7 @@ from pbserv.imaging.faults import (
 )
 from pbserv.imaging.frames.index import Header
 from pbserv.imaging.frames.reader import OpenIndex
+from pbserv.imaging.fsck import Inform, check
 from pbserv.imaging.layout import Damage, StoredImage
 from pbserv.imaging.manifest import Manifest, check_image_name
 from pbserv.imaging.objects import ImageObject, StoreFacts
@@ -100,6 +101,7 @@ class Stores:
         self.at_work: AtWork = nobody_at_work
         self._reframer: Reframer | None = None
         self._stores: tuple[Store, ...] = ()
+        self.inform: Inform = _nobody_informed
         self.elsewhere: Elsewhere | None = None  # who finds what is damaged here on other servers
 
     @property
@@ -347,6 +349,10 @@ class Stores:
             self.store(order.store)
         return await scrub(self._stores, order, report, tell, self.elsewhere)
 
+    async def check(self, store: str, report: Report, tell: Callable[[str], None]) -> str:
+        """What a start does with what it finds, now; the sentence of the result. See ``fsck.check``."""
+        return await check(self.store(store), report, tell, self.inform)
+
     def store(self, name: str) -> Store:
         """One store; raises UnknownStore."""
         found = next((store for store in self._stores if store.name == name), None)
@@ -437,3 +443,7 @@ class StoresReload:
             store.leaving = False
         for store in self._opened:
             store.release()
+
+
+async def _nobody_informed(_told: Tell) -> None:
+    """There is no registry: what the stores believe until they are told better."""

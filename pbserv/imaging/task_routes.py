@@ -51,7 +51,7 @@ class ConvertBody(Body):
 
 class TaskModel(BaseModel):
     task: int
-    kind: str = Field(description="scrub, convert ...")
+    kind: str = Field(description="scrub, check, convert ...")
     what: str
     state: TaskState
     done: int = Field(description="bytes, as a rule")
@@ -103,6 +103,20 @@ def _orders(desk: Desk, tasks: Tasks, critical: Critical, rate_mb: Callable[[], 
     async def scrub_store(name: str, body: ScrubBody, response: Response) -> TaskModel:
         find(desk, name)
         return scrub(body, response, store=name)
+
+    @routes.post(
+        "/stores/{name}/check", status_code=202, summary="Remove a store's leftovers, and look at its versions"
+    )
+    async def check_store(name: str, response: Response) -> TaskModel:
+        """What a start does: uploads that nobody goes on with and what a crash left are removed, the registry learns
+        which versions jobs made, and a version that is not whole is not served. No byte is read: that is a scrub."""
+        find(desk, name)
+
+        def tell(line: str) -> None:
+            critical("found in a store", store=name, found=line)
+
+        begun = tasks.run("check", f"store {name}", lambda report: desk.store.check(name, report, tell))
+        return _begun(begun, response)
 
     @routes.post("/images/{name}/scrub", status_code=202, summary="Read an image again and verify it")
     async def scrub_image(name: str, body: ImageScrubBody, response: Response) -> TaskModel:

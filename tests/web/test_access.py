@@ -30,6 +30,7 @@ MAC = "52:54:00:00:aa:01"
         ("POST", "/api/v1/uploads/1/commit"),
         ("GET", "/api/v1/stores"),
         ("POST", "/api/v1/stores/main/scrub"),
+        ("POST", "/api/v1/stores/main/check"),
         ("GET", "/api/v1/tasks"),
         ("POST", "/client/v1/work"),
         ("PUT", "/client/v1/jobs/1/items/p1"),
