@@ -6,84 +6,28 @@ from typing import Annotated
 
 import typer
 
-from pbserv.cli.shared import AsJson, CacheName, FinishName, ForGroup, Mac, VerifyName, group
+from pbserv.cli.options import Capturing, Finish, Once, Restoring, Target, Version, spread, stated
+from pbserv.cli.shared import AsJson, ForGroup, Mac, group
 
 app = group("Work: what a device is to do once, at its next boot.")
 
-Disk = Annotated[
-    str,
-    typer.Option(
-        metavar="DISK", help="/dev/X, by-id:NAME, serial:S, model:M or size:BYTES; none: the only disk that fits"
-    ),
-]
-Finish = Annotated[FinishName, typer.Option(help="What the device does afterwards.")]
 Image = Annotated[str, typer.Argument(metavar="IMAGE", help="name of the image")]
+ForImage = Annotated[
+    list[str], typer.Argument(metavar="[MAC] IMAGE", help="device and image; with --group the image alone")
+]
 Number = Annotated[int, typer.Argument(metavar="NUMBER", help="number of the work; see: pbserv work list")]
-Expires = Annotated[
-    str | None,
-    typer.Option(
-        metavar="WHEN",
-        help="By when the device must have begun: so many s, m, h, d or w from now, such as 8h, or a time such as"
-        " 2027-01-31T18:00:00+01:00; within a year.",
-    ),
-]
-Retries = Annotated[
-    int | None, typer.Option(metavar="N", help="Further runs after one that failed, 0 to 100; none, or the bundle's.")
-]
-Priority = Annotated[
-    int | None,
-    typer.Option(metavar="N", help="Who gets a place in the queue first, -100 to 100; none: 0 or the bundle's."),
-]
-Version = Annotated[int, typer.Option(metavar="N", help="Version of the image; none: the one that is served.")]
-Wake = Annotated[bool, typer.Option("--wake", help="Wake the device over the network (wake-on-LAN).")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and say what would be done; write nothing.")]
-
-Partitions = Annotated[
-    list[int] | None,
-    typer.Option(
-        "--partition",
-        metavar="N",
-        help="Only this one of the image; the table of the disk stays. May be repeated.",
-    ),
-]
-TargetPartition = Annotated[
-    int, typer.Option(metavar="N", help="The partition of the disk that one partition of the image goes into.")
-]
-Resize = Annotated[bool, typer.Option("--resize", help="Fit the last partition to the disk.")]
-Verify = Annotated[
-    VerifyName, typer.Option(help="While it is written (stream), or by reading the disk back, too (read).")
-]
-Addons = Annotated[
-    list[str] | None,
-    typer.Option("--addon", metavar="IMAGE", help="A file tree to lay over the restored system. May be repeated."),
-]
-Cache = Annotated[
-    CacheName | None,
-    typer.Option(help="Of the cache that the device keeps: use what is in it, or give it up where it is in the way."),
-]
-NoEntry = Annotated[bool, typer.Option("--no-efi-entry", help="Make no boot entry in the firmware of UEFI machines.")]
 
 
 @app.command("restore")
+@spread
 def work_restore(
     context: typer.Context,
-    words: Annotated[list[str], typer.Argument(metavar="[MAC] IMAGE", help="device and image; with --group the image")],
+    words: ForImage,
+    *,
     group: ForGroup = None,
-    disk: Disk = "",
-    finish: Finish = FinishName.REBOOT,
-    expires: Expires = None,
-    retries: Retries = None,
-    version: Version = 0,
-    partition: Partitions = None,
-    target_partition: TargetPartition = 0,
-    resize: Resize = False,
-    verify: Verify = VerifyName.STREAM,
-    addon: Addons = None,
-    no_efi_entry: NoEntry = False,
-    cache: Cache = None,
-    dry_run: DryRun = False,
-    priority: Priority = None,
-    wake: Wake = False,
+    target: Target,
+    restoring: Restoring,
+    once: Once,
     as_json: AsJson = False,
 ) -> None:
     """Write IMAGE to the device's disk at its next network boot. What the disk holds is lost.
@@ -91,34 +35,26 @@ def work_restore(
     \b
     Examples:
       pbserv work restore 52:54:00:12:34:56 classroom
-      pbserv work restore --group "lab 1" classroom --expires 12h --retries 1 --wake
+      pbserv work restore --group "lab 1" classroom --expires 12h --wake
       pbserv work restore 52:54:00:12:34:56 classroom --partition 2 --verify read
       pbserv work restore 52:54:00:12:34:56 classroom --dry-run
     """
     from pbserv.commands import work
 
-    mac, image = _words(words, group)
-    body = {
-        "mac": mac, "group": group, "kind": "restore", "image": image, "target_disk": disk, "finish": finish.value,
-        "expires": expires, "retries": retries, "version": version, "partitions": partition or [],
-        "target_partition": target_partition, "resize": resize, "verify": verify.value, "addons": addon or [],
-        "efi_entry": not no_efi_entry, "cache": cache and cache.value, "dry_run": dry_run, "priority": priority,
-        "wake": wake,
-    }  # fmt: skip
-    work.order(context.obj, body, as_json)
+    asked = stated(target, restoring, once)
+    work.order(context.obj, {"kind": "restore", **_aim(words, group), **asked}, as_json)
 
 
 @app.command("cache")
+@spread
 def work_cache(
     context: typer.Context,
-    words: Annotated[list[str], typer.Argument(metavar="[MAC] IMAGE", help="device and image; with --group the image")],
+    words: ForImage,
+    *,
     group: ForGroup = None,
-    finish: Finish = FinishName.REBOOT,
-    expires: Expires = None,
-    retries: Retries = None,
-    version: Version = 0,
-    priority: Priority = None,
-    wake: Wake = False,
+    version: Version = None,
+    finish: Finish = None,
+    once: Once,
     as_json: AsJson = False,
 ) -> None:
     """Put IMAGE into the cache that the device keeps, at its next network boot. Nothing else of its disk changes.
@@ -130,34 +66,20 @@ def work_cache(
     """
     from pbserv.commands import work
 
-    mac, image = _words(words, group)
-    body = {
-        "mac": mac, "group": group, "kind": "cache", "image": image, "finish": finish.value, "expires": expires,
-        "retries": retries, "version": version, "priority": priority, "wake": wake,
-    }  # fmt: skip
-    work.order(context.obj, body, as_json)
+    asked = {"version": version, "finish": finish and finish.value, **stated(once)}
+    work.order(context.obj, {"kind": "cache", **_aim(words, group), **asked}, as_json)
 
 
 @app.command("deploy")
+@spread
 def work_deploy(
     context: typer.Context,
-    words: Annotated[list[str], typer.Argument(metavar="[MAC] IMAGE", help="device and image; with --group the image")],
+    words: ForImage,
+    *,
     group: ForGroup = None,
-    disk: Disk = "",
-    finish: Finish = FinishName.REBOOT,
-    expires: Expires = None,
-    retries: Retries = None,
-    version: Version = 0,
-    partition: Partitions = None,
-    target_partition: TargetPartition = 0,
-    resize: Resize = False,
-    verify: Verify = VerifyName.STREAM,
-    addon: Addons = None,
-    no_efi_entry: NoEntry = False,
-    cache: Cache = None,
-    dry_run: DryRun = False,
-    priority: Priority = None,
-    wake: Wake = False,
+    target: Target,
+    restoring: Restoring,
+    once: Once,
     as_json: AsJson = False,
 ) -> None:
     """Write IMAGE to the device's disk by way of the cache that it keeps: what is there already is not sent again.
@@ -170,67 +92,44 @@ def work_deploy(
     """
     from pbserv.commands import work
 
-    mac, image = _words(words, group)
-    body = {
-        "mac": mac, "group": group, "kind": "deploy", "image": image, "target_disk": disk, "finish": finish.value,
-        "expires": expires, "retries": retries, "version": version, "partitions": partition or [],
-        "target_partition": target_partition, "resize": resize, "verify": verify.value, "addons": addon or [],
-        "efi_entry": not no_efi_entry, "cache": cache and cache.value, "dry_run": dry_run, "priority": priority,
-        "wake": wake,
-    }  # fmt: skip
-    work.order(context.obj, body, as_json)
+    asked = stated(target, restoring, once)
+    work.order(context.obj, {"kind": "deploy", **_aim(words, group), **asked}, as_json)
 
 
 @app.command("capture")
+@spread
 def work_capture(
     context: typer.Context,
     mac: Mac,
     image: Image,
-    disk: Disk = "",
-    finish: Finish = FinishName.REBOOT,
-    overwrite: Annotated[
-        bool,
-        typer.Option("--overwrite", help="Make a new version of an image that exists (needs AllowImageOverwrite)."),
-    ] = False,
-    expires: Expires = None,
-    retries: Retries = None,
-    store: Annotated[
-        str, typer.Option(metavar="NAME", help="The store that it goes into; none: the image's own, or the first.")
-    ] = "",
-    dry_run: DryRun = False,
-    priority: Priority = None,
-    wake: Wake = False,
+    *,
+    target: Target,
+    capturing: Capturing,
+    once: Once,
     as_json: AsJson = False,
 ) -> None:
     """Take IMAGE from the device's disk at its next network boot.
 
     \b
-    Example:
+    Examples:
       pbserv work capture 52:54:00:12:34:56 classroom
+      pbserv work capture 52:54:00:12:34:56 classroom --overwrite --expires 8h
     """
     from pbserv.commands import work
 
-    body = {
-        "mac": mac, "kind": "capture", "image": image, "target_disk": disk, "finish": finish.value,
-        "overwrite": overwrite, "expires": expires, "retries": retries, "store": store, "dry_run": dry_run,
-        "priority": priority, "wake": wake,
-    }  # fmt: skip
-    work.order(context.obj, body, as_json)
+    asked = stated(target, capturing, once)
+    work.order(context.obj, {"kind": "capture", "mac": mac, "image": image, **asked}, as_json)
 
 
 @app.command("bundle")
+@spread
 def work_bundle(
     context: typer.Context,
     bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="name of the bundle")],
     mac: Annotated[str | None, typer.Argument(metavar="[MAC]", help="device; or use --group")] = None,
+    *,
     group: ForGroup = None,
-    expires: Expires = None,
-    retries: Retries = None,
-    priority: Priority = None,
-    wake: Annotated[
-        bool | None,
-        typer.Option("--wake/--no-wake", help="Wake the device over the network; none: as the bundle says."),
-    ] = None,
+    once: Once,
     as_json: AsJson = False,
 ) -> None:
     """Do what a bundle says, once, at the next network boot of a device or of all devices of a group.
@@ -242,11 +141,7 @@ def work_bundle(
     """
     from pbserv.commands import work
 
-    body = {
-        "mac": mac, "group": group, "bundle": bundle, "expires": expires, "retries": retries, "priority": priority,
-        "wake": wake,
-    }  # fmt: skip
-    work.order(context.obj, body, as_json)
+    work.order(context.obj, {"mac": mac, "group": group, "bundle": bundle, **stated(once)}, as_json)
 
 
 @app.command("list")
@@ -295,8 +190,8 @@ def work_retry(context: typer.Context, number: Number, as_json: AsJson = False) 
     work.retry(context.obj, number, as_json)
 
 
-def _words(words: list[str], group: str | None) -> tuple[str | None, str]:
-    """Device and image; the image alone where a group is named."""
+def _aim(words: list[str], group: str | None) -> dict[str, str | None]:
+    """Device or group, and image, as the API takes them; the image alone where a group is named."""
     if len(words) != (2 if group is None else 1):
         raise typer.BadParameter("write MAC IMAGE, or --group NAME IMAGE")
-    return (words[0] if group is None else None), words[-1]
+    return {"mac": words[0] if group is None else None, "group": group, "image": words[-1]}

@@ -12,8 +12,9 @@ import pytest
 from typer.core import TyperCommand, TyperGroup
 
 from pbserv.cli import command
-from pbserv.cli.bundles import InstallerName, KindName, ReportName
+from pbserv.cli.bundles import KindName
 from pbserv.cli.menus import ShowName
+from pbserv.cli.options import InstallerName, ReportName
 from pbserv.cli.shared import FinishName, StateName
 from pbserv.cli.tokens import RoleName
 from pbserv.commands.kinds import ABOUT, options_of
