@@ -9,12 +9,10 @@ import argparse
 import json
 import os
 import sys
-import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
-from bench.imaging.extents import FOLDER, Row, measure, result, table, whole_stream
-from bench.imaging.rootfs import MAKE, changed_bytes, private_mounts, upgraded
+from bench.imaging.extents import FOLDER, measured, result, table
+from bench.imaging.rootfs import MAKE, private_mounts
 from pbserv.imaging.reframe import EXTENT_BYTES
 
 LIMIT = 3.0
@@ -30,13 +28,7 @@ def main() -> int:
         print("root rights are needed: loop devices", file=sys.stderr)
         return 2
     private_mounts()
-    rows, packages = list[Row](), dict[str, Sequence[str]]()
-    for file_system in options.file_systems.split(","):
-        for upgrade in upgraded(options.folder, file_system):
-            packages[f"{file_system}, {upgrade.step}"] = upgrade.packages
-            with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-                whole, changed = whole_stream(upgrade.new), changed_bytes(upgrade)
-                rows.append(measure(upgrade, EXTENT_BYTES, whole, changed, Path(folder)))
+    rows, packages = measured(options.folder, options.file_systems.split(","), [EXTENT_BYTES])
     print(table(rows))
     options.json.write_text(json.dumps(result(rows, packages), indent=1) + "\n")
     worst = max(rows, key=lambda row: row.factor)

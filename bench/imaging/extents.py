@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bench.imaging.rootfs import MAKE, Capture, Upgrade, changed_bytes, private_mounts, upgraded
+from bench.imaging.rootfs import MAKE, STEPS, Capture, Upgrade, changed_bytes, private_mounts, upgraded
 from bench.page import text
 from pbserv.imaging.frames.cut import PartcloneCutter
 from pbserv.imaging.frames.delta import missing, unshared
@@ -147,32 +147,46 @@ def result(rows: Sequence[Row], packages: Mapping[str, Sequence[str]]) -> dict[s
     return {"rows": [asdict(row) for row in rows], "packages": packages, "load": os.getloadavg(), "level": LEVEL}
 
 
+def measured(
+    folder: Path, file_systems: Sequence[str], sizes: Sequence[int]
+) -> tuple[list[Row], dict[str, Sequence[str]]]:
+    """The rows of these, and the packages of each upgrade. What ``folder`` has of them is not measured again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = folder / "extents.json"
+    rows, packages = _before(state)
+    for file_system in file_systems:
+        for upgrade in upgraded(folder, file_system):
+            packages[f"{file_system}, {upgrade.step}"] = upgrade.packages
+            done = {row.extent_bytes for row in rows if (row.file_system, row.upgrade) == (file_system, upgrade.step)}
+            missed = [size for size in sizes if size not in done]
+            if not missed:
+                continue
+            whole, changed = whole_stream(upgrade.new), changed_bytes(upgrade)
+            for size in missed:
+                with tempfile.TemporaryDirectory(dir=folder) as place:
+                    rows.append(measure(upgrade, size, whole, changed, Path(place)))
+                print(table(rows[-1:]), flush=True)
+                state.write_text(json.dumps(result(rows, packages)))
+    wanted = [row for row in rows if row.file_system in file_systems and row.extent_bytes in sizes]
+    wanted.sort(key=lambda row: (file_systems.index(row.file_system), row.upgrade == STEPS[-1], row.extent_bytes))
+    return wanted, {name: of for name, of in packages.items() if name.partition(",")[0] in file_systems}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.imaging.extents", description=__doc__)
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="keeps the captures for the next run (%(default)s)")
-    parser.add_argument("--file-systems", default="ext4", help=f"of {', '.join(MAKE)}; separated by commas")
+    parser.add_argument(
+        "--folder", type=Path, default=FOLDER, help="keeps captures and rows; empty it to measure again (%(default)s)"
+    )
+    parser.add_argument("--file-systems", default="ext4,xfs", help=f"of {', '.join(MAKE)}; separated by commas")
+    parser.add_argument("--sizes", default=",".join(str(size >> 10) for size in SIZES), help="in KiB (%(default)s)")
     parser.add_argument("--json", type=Path, default=Path("bench/results/extents.json"))
     options = parser.parse_args()
     if os.geteuid():
         print("root rights are needed: loop devices", file=sys.stderr)
         return 2
     private_mounts()
-    options.folder.mkdir(parents=True, exist_ok=True)
-    state = options.folder / "extents.json"
-    rows, packages = _before(state)
-    done = {(row.file_system, row.upgrade, row.extent_bytes) for row in rows}
-    for file_system in options.file_systems.split(","):
-        for upgrade in upgraded(options.folder, file_system):
-            packages[f"{file_system}, {upgrade.step}"] = upgrade.packages
-            sizes = [size for size in SIZES if (file_system, upgrade.step, size) not in done]
-            if not sizes:
-                continue
-            whole, changed = whole_stream(upgrade.new), changed_bytes(upgrade)
-            for size in sizes:
-                with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-                    rows.append(measure(upgrade, size, whole, changed, Path(folder)))
-                print(table(rows[-1:]), flush=True)
-                state.write_text(json.dumps(result(rows, packages)))
+    sizes = [int(size) << 10 for size in options.sizes.split(",")]
+    rows, packages = measured(options.folder, options.file_systems.split(","), sizes)
     print(table(rows))
     options.json.write_text(json.dumps(result(rows, packages), indent=1) + "\n")
     return 0

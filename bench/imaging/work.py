@@ -124,7 +124,7 @@ class Restore:
     file_bytes: int
 
 
-RESTORES = (Restore("vm-restore", "BIOS, MBR, ext4", 256 * MIB),)
+RESTORES = (Restore("vm-restore", "BIOS, MBR, ext4", 128 * MIB),)
 MEMORY_LIMIT_MB = 256
 """More than the idle server has, whatever the number of uploads."""
 PROBE_LIMIT_MS = 20.0
