@@ -93,7 +93,7 @@ else
 	@echo "make demo needs root: it makes network namespaces. Run: sudo make demo"; exit 1
 endif
 
-bench: venv bench-packages ## all measurements, three quarters of an hour (root); JSON in bench/results; BENCH="--quick" for a look
+bench: venv bench-packages ## all measurements, an hour and a half (root); JSON in bench/results; BENCH="--quick" for a look
 	$(BIN)/python -m bench $(BENCH)
 
 clean: ## remove the environment and caches

@@ -9,6 +9,8 @@ import argparse
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -24,10 +26,11 @@ from bench.imaging.work import GIB, Row
 from bench.tftp.__main__ import RESULTS, load_average, machine, say
 from bench.tftp.judge import OURS, fault, faults
 from bench.tftp.measure import isolate
+from bench.tftp.peers import ROOT
 
 MEMORY_FILES = Path("/dev/shm")
 NEEDED_BYTES = 5 * GIB
-PARTS = ("rows", "uploads", "scrubs", "restores")
+PARTS = ("rows", "uploads", "scrubs", "restores", "deltas")
 
 
 def arguments() -> argparse.Namespace:
@@ -96,6 +99,9 @@ def main() -> int:
     for restore in chosen.restores:  # while there is a network: the client is built from packages
         say(f"restore on a virtual machine: {restore.title}")
         keep("restores", restore, [{OURS: run} for run in virtual.measure(restore, min(given.rounds, 3))])
+    for delta in chosen.deltas:  # for the same reason
+        say(f"delta: {delta.title}")
+        keep("deltas", delta, _upgrades(delta))
     isolate()
     with tempfile.TemporaryDirectory(prefix="pbserv-bench-", dir=scratch_place()) as scratch:
         _alone(Path(scratch), chosen, given.rounds, keep)
@@ -112,6 +118,7 @@ class Chosen:
     uploads: list[work.Upload]
     scrubs: list[work.Scrub]
     restores: list[work.Restore]
+    deltas: list[work.Delta]
 
 
 def _chosen(keys: Sequence[str], quick: bool) -> Chosen:
@@ -119,7 +126,20 @@ def _chosen(keys: Sequence[str], quick: bool) -> Chosen:
     uploads = [work.quick_upload(each) if quick else each for each in work.UPLOADS if each.key in keys]
     scrubs = [work.quick_scrub(each) if quick else each for each in work.SCRUBS if each.key in keys]
     restores = [work.quick_restore(each) if quick else each for each in work.RESTORES if each.key in keys]
-    return Chosen(rows, uploads, scrubs, restores)
+    deltas = [each for each in work.DELTAS if each.key in keys and not quick]  # minutes of downloads
+    return Chosen(rows, uploads, scrubs, restores, deltas)
+
+
+def _upgrades(delta: work.Delta) -> list[Any]:
+    """The rows of ``bench.imaging.delta``, in a process with mounts of its own. What it finds is judged by us."""
+    with tempfile.NamedTemporaryFile(suffix=".json") as found:
+        words = [sys.executable, "-m", "bench.imaging.delta", "--file-systems", ",".join(delta.file_systems)]
+        subprocess.run([*words, "--json", found.name], check=False, cwd=ROOT)
+        text = Path(found.name).read_text()
+    if not text:
+        raise SystemExit("bench.imaging.delta did not come to its end")
+    rows: list[Any] = json.loads(text)["rows"]
+    return rows
 
 
 def _alone(scratch: Path, chosen: Chosen, rounds: int, keep: Callable[[str, Any, Sequence[Any]], None]) -> None:

@@ -13,9 +13,8 @@ from pathlib import Path
 
 from bench.imaging.extents import FOLDER, measured, result, table
 from bench.imaging.rootfs import MAKE, private_mounts
+from bench.imaging.work import DELTA_LIMIT
 from pbserv.imaging.reframe import EXTENT_BYTES
-
-LIMIT = 3.0
 
 
 def main() -> int:
@@ -32,10 +31,9 @@ def main() -> int:
     print(table(rows))
     options.json.write_text(json.dumps(result(rows, packages), indent=1) + "\n")
     worst = max(rows, key=lambda row: row.factor)
-    if worst.factor > LIMIT:
-        print(
-            f"{worst.file_system}, {worst.upgrade}: {worst.factor} times the blocks that changed; the limit is {LIMIT}"
-        )
+    if worst.factor > DELTA_LIMIT:
+        what = f"{worst.file_system}, {worst.upgrade}"
+        print(f"{what}: {worst.factor} times the blocks that changed; the limit is {DELTA_LIMIT}")
         return 1
     return 0
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bench import page
-from bench.imaging.work import MEMORY_LIMIT_MB, PROBE_LIMIT_MS
+from bench.imaging.work import DELTA_LIMIT, MEMORY_LIMIT_MB, PROBE_LIMIT_MS
 from bench.tftp import judge
 from bench.tftp.judge import OURS, Round, Run, Verdict, cpu_per_gb, fault, faults, idle, median_of, rate
 from bench.tftp.table import preface
@@ -28,7 +28,7 @@ def verdicts(results: Results) -> list[Verdict]:
     found += [_memory_verdict(upload) for upload in uploads if not upload["probe"]]
     found += [judge.judge_probe(upload["rounds"], PROBE_LIMIT_MS) for upload in uploads if upload["probe"]]
     others = (*results.get("scrubs", ()), *results.get("restores", ()))
-    return found + [_sound(row) for row in others]
+    return found + [_sound(row) for row in others] + [_delta_verdict(one) for one in _upgrades(results)]
 
 
 def tables(results: Results) -> list[tuple[str, Lines]]:
@@ -47,6 +47,8 @@ def tables(results: Results) -> list[tuple[str, Lines]]:
     if results.get("restores"):
         accelerator = results["restores"][0]["rounds"][0][OURS].get("accelerator", "")
         found.append((f"Restore on a virtual machine ({accelerator}): the run in the middle", _restores(results)))
+    if results.get("deltas"):
+        found.append(("Upgrades of packages: what two captures of a root file system do not share", _deltas(results)))
     return found
 
 
@@ -148,6 +150,26 @@ def _restores(results: Results) -> Lines:
 def _waited(run: Run) -> float:
     """The share of the job in which the device had nothing to read from the server."""
     return float(run["waited_seconds"] / run["seconds"])
+
+
+def _upgrades(results: Results) -> list[Mapping[str, Any]]:
+    return [one for row in results.get("deltas", ()) for one in row["rounds"]]
+
+
+def _deltas(results: Results) -> Lines:
+    lines = [["file system, upgrade", "4 KiB blocks changed, MB", "extents not shared, MB", "compressed, MB",
+              "MB/s per core, cut and compressed", "factor", "target", ""]]  # fmt: skip
+    for one in _upgrades(results):
+        verdict = _delta_verdict(one)
+        sizes = [f"{one[name] / 1e6:,.1f}" for name in ("changed_bytes", "delta_bytes", "delta_stored_bytes")]
+        speed = f"{one['write_mb_s']:,.0f}"
+        lines.append([verdict.about, *sizes, speed, verdict.found, verdict.wanted, verdict.word])
+    return lines
+
+
+def _delta_verdict(one: Mapping[str, Any]) -> Verdict:
+    word = judge.PASS if one["factor"] <= DELTA_LIMIT else judge.MISSED
+    return Verdict(f"{one['file_system']}, {one['upgrade']}", f"{one['factor']:.2f}", f"<= {DELTA_LIMIT}", word)
 
 
 def _sound(row: Mapping[str, Any]) -> Verdict:

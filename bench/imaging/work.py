@@ -125,11 +125,25 @@ class Restore:
 
 
 RESTORES = (Restore("vm-restore", "BIOS, MBR, ext4", 128 * MIB),)
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What an upgrade of packages costs with the frames as they are configured; ``file_systems`` of ``rootfs.MAKE``."""
+
+    key: str
+    title: str
+    file_systems: tuple[str, ...]
+
+
+DELTAS = (Delta("delta", "Debian 12 before and after its upgrades", ("ext4", "xfs")),)
+DELTA_LIMIT = 3.0
+"""Uncompressed bytes of the extents that are not shared, by bytes of the 4 KiB used blocks that changed."""
 MEMORY_LIMIT_MB = 256
 """More than the idle server has, whatever the number of uploads."""
 PROBE_LIMIT_MS = 20.0
 
-KEYS = tuple(each.key for each in (*ROWS, *UPLOADS, *SCRUBS, *RESTORES))
+KEYS = tuple(each.key for each in (*ROWS, *UPLOADS, *SCRUBS, *RESTORES, *DELTAS))
 
 
 def sizes(rows: tuple[Row, ...], kind: Kind) -> list[int]:

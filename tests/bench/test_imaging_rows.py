@@ -11,7 +11,7 @@ import pytest
 
 from bench.imaging import machine, scrub, table
 from bench.imaging.__main__ import verdict
-from bench.imaging.work import KEYS, RESTORES, SCRUBS
+from bench.imaging.work import DELTAS, KEYS, RESTORES, SCRUBS
 from bench.tftp.judge import OURS
 from tests.support import disks
 
@@ -49,8 +49,20 @@ def test_a_restore_says_what_was_sent_and_waited_for() -> None:
     assert verdict(failed, ["vm-restore"], quick=False) == 1
 
 
+@pytest.mark.parametrize(("factor", "code"), [(3.0, 0), (3.01, 1)])
+def test_an_upgrade_may_cost_three_times_what_changed(factor: float, code: int) -> None:
+    one = {
+        "file_system": "xfs", "upgrade": "packages", "changed_bytes": 10_000_000, "delta_bytes": 30_000_000,
+        "delta_stored_bytes": 9_000_000, "factor": factor, "write_mb_s": 150,
+    }  # fmt: skip
+    found = {"deltas": [{**asdict(DELTAS[0]), "rounds": [one]}]}
+    ((_title, lines),) = table.tables(found)
+    assert lines[1][:6] == ["xfs, packages", "10.0", "30.0", "9.0", "150", f"{factor:.2f}"]
+    assert verdict(found, ["delta"], quick=False) == code
+
+
 def test_all_rows_can_be_asked_for() -> None:
-    assert {"scrub", "scrub-deep", "vm-restore"} <= set(KEYS)
+    assert {"scrub", "scrub-deep", "vm-restore", "delta"} <= set(KEYS)
 
 
 def test_the_programs_beside_a_scrub_say_their_versions() -> None:
