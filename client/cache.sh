@@ -195,7 +195,7 @@ cache_item() { # ITEM STORED SHA256: fetches it, going on where an earlier fetch
 		[ "$cache_at" -le "$2" ] || { rm -f "$cache_part"; cache_at=0; }
 		fifos f1
 		rm -f "$WORK/download.err"
-		download "$1" "$2" "$cache_at" >"$WORK/f1" &
+		transport "$1" "$2" "$cache_at" >"$WORK/f1" &
 		p1=$!
 		tee -a "$cache_part" <"$WORK/f1" >/dev/null 2>"$WORK/tee.err" &
 		p2=$!
@@ -226,6 +226,11 @@ cache() { # "update cache": fill and verify, nothing else
 }
 
 deploy() { restore; } # a restore by way of the cache: restore itself asks for the cache
+
+planned_cache() { # whether the restore will take items from a cache, if that has them
+	[ "$ACTION" = deploy ] || [ "$(value CACHE)" = use ] || return 1
+	[ -z "${CACHE_LOST:-}" ] && find_cache
+}
 
 use_cache() { # of a restore whose plan stands: CACHED is the folder to take items from, empty for the server
 	CACHED=''

@@ -1,8 +1,16 @@
 # Part of pbclient.sh: the capture of a disk.
 # shellcheck shell=sh disable=SC2154,SC2034  # the variables of pbclient.sh
 
+put_way() { # how items are sent: to this server at once, or (FOLLOW) where it says, before a byte of them goes to it
+	if [ "$(value FOLLOW)" = 1 ]; then
+		printf '%s\n' location 'max-redirs = 3' 'proto-redir = "http,https"' 'expect100-timeout = 120' 'header = "Expect: 100-continue"'
+	else
+		echo 'header = "Expect:"'
+	fi >"$WORK/put.way"
+}
+
 put_small() { # ITEM KIND FILE: uploads a small file as it is and adds it to the manifest
-	persist "$PART_TRIES" "$WORK/answer" --max-time 120 -T "$3" "$URL/client/v1/jobs/$JOB/items/$1" || die "item $1: $ERROR"
+	persist "$PART_TRIES" "$WORK/answer" --max-time 120 -K "$WORK/put.way" -T "$3" "$URL/client/v1/jobs/$JOB/items/$1" || die "item $1: $ERROR"
 	read -r STORED server_sum <"$WORK/answer"
 	SUM=$(sha256sum <"$3" | cut -d ' ' -f 1)
 	[ "$SUM" = "$server_sum" ] || die "item $1: checksum mismatch: the server did not get the bytes that were sent"
@@ -98,7 +106,7 @@ read_part() { # NUMBER: the next bytes of the stream into their slot; sets PART_
 
 put_part() { # NUMBER FILE: runs beside the reading; put.err tells why it failed
 	ERROR='' put_sum=$(sha256sum <"$2" | cut -d ' ' -f 1)
-	persist "$PART_TRIES" "$WORK/put.answer" --speed-limit 1 --speed-time 300 -T "$2" -H 'Expect:' -H 'Content-Encoding: zstd' \
+	persist "$PART_TRIES" "$WORK/put.answer" --speed-limit 1 --speed-time 300 -T "$2" -K "$WORK/put.way" -H 'Content-Encoding: zstd' \
 		-H "X-Checksum-SHA256: $put_sum" "$URL/client/v1/jobs/$JOB/items/$put_name/parts/$1?kind=$put_kind" &&
 		read -r put_next _ <"$WORK/put.answer" && ERROR="the server took part $1 and wants next=$put_next" &&
 		[ "$put_next" -gt "$1" ] && return 0
@@ -243,6 +251,7 @@ capture() {
 	choose_disk 1
 	! flag DRY_RUN || { plan_capture; say 'dry run: nothing is taken'; return 0; }
 	: >"$WORK/facts"
+	put_way
 	script_around before
 	stage partition "$DISK"
 	capture_table

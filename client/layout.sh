@@ -58,6 +58,9 @@ item_bytes() { # NAME KIND PLAIN_BYTES IMAGE_NUMBER: the room that an item needs
 		[ "$item_need" != 0 ] || item_need=$(($(number "$(field parts "$4" 3)") * IMAGE_SECTOR))
 		;;
 	raw) item_need=$3 ;;
+	partimage) item_need=$(number "$(fact "$1" device_bytes)") ;;
+	# Files, not blocks: the partition may be smaller than the one they come from.
+	fsarchiver) item_need=$(number "$(fact "$1" used_bytes)") item_need=$((item_need + item_need / 8)) ;;
 	esac
 	echo "$item_need"
 }
@@ -181,5 +184,6 @@ plan_one_growth() { # NUMBER KIND
 	if grows "$2"; then
 		grow_tools "$2"
 		echo "$1" >>"$WORK/growing"
+	elif [ "$2" = fsarchiver ]; then echo "$1" >>"$WORK/growing" # it makes the file system as large as the partition
 	else plan "partition $1: ${2#partclone.} cannot be resized and stays as large as it was"; fi
 }

@@ -25,7 +25,7 @@ DOWNLOAD_TRIES=8
 PART_TRIES=40 RETRY_PAUSE=${PB_RETRY_PAUSE:-3} # together the two minutes for which a server may be away
 QUOTE_MARK=$(printf '\001')
 # The one list of the parts; whatever copies the client takes all *.sh of this folder, and img.
-for part in talk disks streams layout cache restore after system capture inventory tasks; do
+for part in talk disks streams layout cache restore foreign after system capture inventory tasks; do
 	# shellcheck source=/dev/null
 	. "$HERE/$part.sh"
 done
@@ -73,10 +73,10 @@ value() { # NAME: its value in the server's answer (shell text, quoted or plain;
 question() { # asks once for work; the answer is in $WORK/work
 	if [ -n "$ORDER" ]; then
 		persist 3 "$WORK/work" --max-time 120 --data-urlencode "action=$ORDER" --data-urlencode "image=$ORDER_IMAGE" \
-			--data-urlencode "disk=$ORDER_DISK" --data-urlencode "overwrite=$ORDER_OVERWRITE" -d client=2 \
+			--data-urlencode "disk=$ORDER_DISK" --data-urlencode "overwrite=$ORDER_OVERWRITE" -d client=2 -d follow=1 \
 			"$URL/client/v1/jobs/${PB_JOB:-0}/order" || die "$ERROR"
 	else
-		persist 6 "$WORK/work" --max-time 120 -K "$WORK/machine" --data-urlencode "mac=$MAC" -d client=2 \
+		persist 6 "$WORK/work" --max-time 120 -K "$WORK/machine" --data-urlencode "mac=$MAC" -d client=2 -d follow=1 \
 			--data-urlencode "cache=$(cat "$WORK/cache.facts")" --data-urlencode "disks@$WORK/disks" \
 			"$URL/client/v1/work" || die "no work: $ERROR"
 	fi
@@ -106,6 +106,7 @@ ask_for_work() {
 	*) JOB='' && die "the server asks for '$ACTION', which is unknown here" ;;
 	esac
 	say "work: $ACTION $(value IMAGE)${JOB:+ (job $JOB)}"
+	choose_transport
 }
 
 stay() { # in the shell of maintenance the person goes on

@@ -18,7 +18,7 @@ read_manifest() { # fetches it and checks that this script understands every lin
 		partclone.*) command -v partclone.restore >/dev/null || die 'partclone is not installed here' ;;
 		ntfsclone) command -v ntfsclone >/dev/null || die 'ntfsclone is not installed here' ;;
 		disk) die "item $name is of kind $kind, which the client cannot write: convert the image on the server (pbserv image convert)" ;;
-		partimage | fsarchiver) die "item $name is of kind $kind, which this client cannot write: restore it with $kind itself and capture it here" ;;
+		partimage | fsarchiver) check_foreign "$name" "$kind" ;;
 		file | tree | kernel | initrd) die "item $name is of kind $kind: this image cannot be restored to a disk" ;;
 		*) die "item $name is of unknown kind $kind" ;;
 		esac
@@ -86,6 +86,7 @@ plan_restore() { # everything that can be known before the disk is touched
 		plan "$name ($kind, $stored bytes) to partition $number"
 	done <"$WORK/chosen"
 	plan_addons
+	planned_cache || check_archives
 	[ "$(value VERIFY)" != read ] || plan 'what was written is read back'
 }
 
@@ -122,6 +123,8 @@ restore_item() { # NAME KIND NUMBER STORED SHA256
 	case "$2" in
 	partclone.*) stream_in "$1" "$2" "$4" "$5" partclone.restore -q -f 1 -L "$WORK/partclone.log" -s - -o "$NODE" ;;
 	ntfsclone) stream_in "$1" "$2" "$4" "$5" ntfsclone --restore-image --overwrite "$NODE" - ;;
+	partimage) stream_in "$1" "$2" "$4" "$5" write_partimage ;;
+	fsarchiver) restore_archive "$1" "$2" "$4" "$5" ;;
 	raw) stream_in "$1" "$2" "$4" "$5" dd of="$NODE" bs=1048576 iflag=fullblock conv=fsync,notrunc ;;
 	swap)
 		# Escaped, as blkid does for its export: a space is "\ ".
@@ -146,6 +149,7 @@ restore() {
 	! flag DRY_RUN || { say 'dry run: nothing is written'; return 0; }
 	script_around before
 	use_cache
+	check_archives
 	write_table
 	# The loop bodies must not read the list as their own input.
 	while read -r name kind number stored sum _ <&3; do

@@ -25,6 +25,26 @@ join() { # TOOL PID ...: waits for every member of a stream; ERROR names each th
 	[ -z "$ERROR" ]
 }
 
+# ---------------------------------------------------------------- transports
+
+# The one place that knows them. A transport NAME is a function transport_NAME ITEM STORED_BYTES [START]: it writes the item's
+# stored bytes from START on to stdout, all of them or false, and says why in $WORK/download.err. What it writes is
+# checked by who reads it. Small items (table, boot area, swap) always come by unicast.
+
+choose_transport() { # sets TRANSPORT, that of the job; refuses one that is not known here, before anything else is done
+	TRANSPORT=$(value TRANSPORT)
+	case "${TRANSPORT:=unicast}" in # a server that does not say has no other
+	unicast) ;;
+	*) die "refused: the server sends this image by $TRANSPORT, which this client does not know: pbserv client build --force" ;;
+	esac
+}
+
+transport() { # ITEM STORED_BYTES [START]
+	case "$TRANSPORT" in unicast) transport_unicast "$@" ;; *) return 1 ;; esac
+}
+
+transport_unicast() { download "$@"; }
+
 download() { # ITEM STORED_BYTES [START]: writes the item to stdout; a broken transfer goes on where it stopped
 	at=${3:-0} tries=0
 	while [ "$at" -lt "$2" ]; do
@@ -74,7 +94,7 @@ stream_in() { # ITEM KIND STORED_BYTES SHA256 WRITER...: cache or server -> hash
 
 fetch() {
 	[ "$from" = server ] || exec cat "$CACHED/$item"
-	download "$item" "$stored"
+	transport "$item" "$stored"
 }
 
 stream_once() { # WRITER...
@@ -114,7 +134,7 @@ stream_out() { # ITEM READER...: reader -> count + zstd -> hash + server; sets S
 	p5=$!
 	sha256sum <"$WORK/f5" >"$WORK/sum" 2>"$WORK/sha256sum.err" &
 	p6=$!
-	curl -sS -T - -H 'Expect:' -H "@$WORK/auth" --connect-timeout 10 -o "$WORK/answer" -w '%{http_code}' \
+	curl -sS -T - -K "$WORK/put.way" -H "@$WORK/auth" --connect-timeout 10 -o "$WORK/answer" -w '%{http_code}' \
 		"$URL/client/v1/jobs/$JOB/items/$item" <"$WORK/f6" >"$WORK/code" 2>"$WORK/curl.err" &
 	p7=$!
 	printf '%s\n' $p1 $p2 $p3 $p4 $p5 $p6 $p7 >>"$WORK/pids"

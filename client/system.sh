@@ -42,16 +42,20 @@ open_system() { # mounts the partition with a Linux or a Windows; sets SYSTEM an
 	mkdir -p "$WORK/mnt"
 	while read -r _ kind number _ <&4; do
 		case "$kind" in
-		partclone.ext[234] | partclone.extfs | partclone.xfs | partclone.btrfs)
-			target_node "$number"
-			mount -t "$(blkid -p -o value -s TYPE "$NODE")" "$NODE" "$WORK/mnt" 2>"$WORK/mount.err" || { ERROR=$(last_line "$WORK/mount.err"); continue; }
+		partclone.ext[234] | partclone.extfs | partclone.xfs | partclone.btrfs | partclone.ntfs | partimage | fsarchiver) ;;
+		*) continue ;;
+		esac
+		target_node "$number"
+		system_type=$(blkid -p -o value -s TYPE "$NODE")
+		case "$system_type" in
+		ext[234] | xfs | btrfs)
+			mount -t "$system_type" "$NODE" "$WORK/mnt" 2>"$WORK/mount.err" || { ERROR=$(last_line "$WORK/mount.err"); continue; }
 			SYSTEM=linux
 			for ROOT in "$WORK/mnt" "$WORK/mnt/@" "$WORK/mnt/@rootfs" "$WORK/mnt/root"; do
 				[ ! -d "$ROOT/etc" ] || return 0
 			done
 			;;
-		partclone.ntfs)
-			target_node "$number"
+		ntfs)
 			ntfs-3g -o windows_names "$NODE" "$WORK/mnt" 2>"$WORK/mount.err" || { ERROR=$(last_line "$WORK/mount.err"); continue; }
 			SYSTEM=windows ROOT=$WORK/mnt
 			[ ! -d "$ROOT/Windows" ] && [ ! -d "$ROOT/WINDOWS" ] || return 0

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from typing import Final
 
 from pbserv.imaging.states import ImageKind
+from pbserv.imaging.transports import transport_of
 from pbserv.registry.options import NO_OPTIONS, WorkOptions
 from pbserv.registry.records import BundleKind, Finish, Job, Work
 
@@ -45,13 +46,14 @@ def beyond(kind: BundleKind, options: WorkOptions, scripts: Collection[str] = ()
 
 def work_answer(
     protocol: int, work: Work, job: Job, *, kind: ImageKind | None = None, part_bytes: int = 0, identity: bool = False,
-    scripts: Collection[str] = (),
+    scripts: Collection[str] = (), follow: bool = False,
 ) -> dict[str, str]:  # fmt: skip
     """The answer to the question for work. ``kind``: of the image; ``part_bytes``: of an upload, 0: whole items;
-    ``identity``: there is image-safe data for the device; ``scripts``: ``before`` and ``after``, where there are."""
+    ``identity``: there is image-safe data for the device; ``scripts``: ``before`` and ``after``, where there are;
+    ``follow``: the image is another server's."""
     answer = _first(work.kind, job.id, work.image, work.target_disk, work.finish)
     answer["BUNDLE"] = work.bundle
-    answer |= _second(protocol, job, work.options, kind, part_bytes)
+    answer |= _second(protocol, job, work.options, kind, part_bytes, follow=follow)
     if protocol >= PROTOCOL:
         answer |= {
             "IDENTITY": _flag(identity),
@@ -62,11 +64,17 @@ def work_answer(
 
 
 def order_answer(
-    protocol: int, job: Job, target_disk: str, *, kind: ImageKind | None = None, part_bytes: int = 0
+    protocol: int,
+    job: Job,
+    target_disk: str,
+    *,
+    kind: ImageKind | None = None,
+    part_bytes: int = 0,
+    follow: bool = False,
 ) -> dict[str, str]:
     """The answer to an order of somebody in imaging maintenance: the machine goes on afterwards."""
     answer = _first(job.kind, job.id, job.image, target_disk, Finish.NONE)
-    return answer | _second(protocol, job, NO_OPTIONS, kind, part_bytes)
+    return answer | _second(protocol, job, NO_OPTIONS, kind, part_bytes, follow=follow)
 
 
 def _first(kind: BundleKind, job: int, image: str, target_disk: str, finish: Finish) -> dict[str, str]:
@@ -77,7 +85,9 @@ def _first(kind: BundleKind, job: int, image: str, target_disk: str, finish: Fin
     }  # fmt: skip
 
 
-def _second(protocol: int, job: Job, options: WorkOptions, kind: ImageKind | None, part_bytes: int) -> dict[str, str]:
+def _second(
+    protocol: int, job: Job, options: WorkOptions, kind: ImageKind | None, part_bytes: int, *, follow: bool
+) -> dict[str, str]:
     if protocol < PROTOCOL:
         return {}
     answer = {
@@ -93,8 +103,12 @@ def _second(protocol: int, job: Job, options: WorkOptions, kind: ImageKind | Non
         "ADDONS": " ".join(options.addons),
         "CACHE": options.cache,
     }
+    if transport := transport_of(job.kind):
+        answer["TRANSPORT"] = transport.value
     if part_bytes and job.kind is BundleKind.CAPTURE:
         answer["PART_BYTES"] = str(part_bytes)
+        if follow:
+            answer["FOLLOW"] = "1"
     return answer
 
 

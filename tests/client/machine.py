@@ -86,10 +86,10 @@ def restored(job: Job, *devices: str) -> str:
     return output
 
 
-def refused(job: Job, *devices: str) -> str:
+def refused(job: Job, *devices: str, shell: list[str] | None = None) -> str:
     """Why a restore did not go well."""
     with StandIn(job) as server:
-        output = client(server, *devices)
+        output = client(server, *devices, shell=shell)
     ok, reason = job.outcome()
     assert ok == "0", output
     return reason

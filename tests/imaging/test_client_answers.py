@@ -39,10 +39,11 @@ def test_a_client_of_today_is_told_all() -> None:
         "ACTION": "restore", "JOB": "7", "IMAGE": "image", "TARGET_DISK": "/dev/sda", "FINISH": "reboot", "BUNDLE": "",
         "PROTOCOL": "2", "VERSION": "3", "KIND": "disk", "PARTITIONS": "1 3", "TARGET_PARTITION": "", "VERIFY": "read",
         "RESIZE": "0", "DRY_RUN": "1", "EFI_ENTRY": "0", "ADDONS": "a b", "CACHE": "",
-        "IDENTITY": "1", "BEFORE": "0", "AFTER": "1",
+        "TRANSPORT": "unicast", "IDENTITY": "1", "BEFORE": "0", "AFTER": "1",
     }  # fmt: skip
     capture = work_answer(2, _work(BundleKind.CAPTURE, WorkOptions()), _job(BundleKind.CAPTURE, None), part_bytes=64)
     assert (capture["PART_BYTES"], capture["VERSION"], capture["KIND"]) == ("64", "", "")
+    assert "TRANSPORT" not in capture  # no image goes to the device
     ordered = order_answer(2, _job(BundleKind.RESTORE), "")
     assert (ordered["FINISH"], ordered["PROTOCOL"], "PART_BYTES" in ordered) == ("none", "2", False)
 
