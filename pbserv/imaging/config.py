@@ -257,8 +257,8 @@ class PbservConf(ConfModel):
             "HookDirectory",
             Directory(),
             "Programs that are told of jobs and images by their names (job-started, job-done, job-failed,"
-            " image-committed), or asked first (before-job, before-commit). Only root, or the server's own user, may be"
-            " able to write them.",
+            " image-committed, image-retired), or asked first (before-job, before-commit). Only root, or the server's"
+            " own user, may be able to write them.",
             extension=True,
             unset="nobody is told or asked",
         ),

@@ -19,7 +19,7 @@ from typing import Final
 
 from pbserv.log import ServiceLog
 
-TOLD: Final = ("job-started", "job-done", "job-failed", "image-committed")
+TOLD: Final = ("job-started", "job-done", "job-failed", "image-committed", "image-retired")
 """Events after which a program of that name is started; how it ends changes nothing."""
 ASKED: Final = ("before-job", "before-commit")
 """Events before which a program of that name is asked; only its exit code 0 lets it happen."""
@@ -77,6 +77,10 @@ class Hooks:
             self._waiting.put_nowait((event, dict(facts)))
         except asyncio.QueueFull:
             self._log.warning("hook left out", hook=event, reason=f"{WAITING} wait already", **facts)
+
+    def retired(self, image: str, version: int, by: str) -> None:
+        """Nobody gets this version any more; ``by``: who retired it, or ``keep``: newer ones took its place."""
+        self.tell("image-retired", {"image": image, "version": str(version), "source": by})
 
     async def run(self) -> None:
         """Tell what waits, a few at a time, until cancelled."""

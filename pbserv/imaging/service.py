@@ -186,6 +186,7 @@ class ImagingService:
         )
         if isinstance(backend, Stores):
             self._keeper.wire(backend)
+            backend.retired = self.hooks.retired
             backend.elsewhere = Refetch(self._referring, self._from_thread(asyncio.get_running_loop()))
         await self._store.put(backend)
         await self._keeper.started()

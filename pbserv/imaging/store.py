@@ -42,6 +42,7 @@ from pbserv.imaging.objects import ImageObject, StoreFacts
 from pbserv.imaging.opened import OpenItem, open_index, read_header
 from pbserv.imaging.reconcile import Keep, Remove, Tell, plan
 from pbserv.imaging.reframe import Reframer
+from pbserv.imaging.retiring import Retirements
 from pbserv.imaging.states import VersionState, served
 from pbserv.imaging.store_rules import DEFAULT_FREE_FLOOR, RunningJobs, StoreRules, Users, no_jobs, nobody
 from pbserv.imaging.uploads import Uploads
@@ -77,6 +78,7 @@ class Store(Catalog):
         self.leftovers: tuple[Remove, ...] = ()
         self.untold: tuple[Tell, ...] = ()
         self.locks = Locks()
+        self.retirements = Retirements(self.layout.abouts)
         self._rules = rules or StoreRules(allow_overwrite=allow_overwrite, floor_bytes=free_floor_bytes)
         self._idle_timeout_s = idle_timeout_s
         self._shared = reframer
@@ -117,10 +119,11 @@ class Store(Catalog):
             missing = VersionState.ENABLED if self._rules.auto_enable else VersionState.VALIDATED
             found = await self._work(self._writers, partial(self.layout.scan, missing))
             self._fill(found.images, found.damages)
+            self.retirements.start()
             self._reframer = self._shared or Reframer(idle_timeout_s=self._idle_timeout_s)
             self._uploads = Uploads(
                 self.name, self.layout, self._reframer, self._writers,
-                newest=self._newest, signing=self._signing, committed=self._add,
+                newest=self._newest, signing=self._signing, committed=self._committed,
             )  # fmt: skip
             await self._reconcile(self._writers, self._uploads)
         except BaseException:
@@ -326,7 +329,7 @@ class Store(Catalog):
         work = partial(link_in, self.layout, file, name, manifest, self._signing("drop"), index)
         with self.locks.taken(name, None, "is being made of a file"):
             made = await asyncio.shield(self._work(self._running(self._writers), work))
-            self._add(made)
+            self._committed(made)
         return made
 
     async def verified(self, name: str, version: int, damage: str) -> None:
@@ -393,6 +396,11 @@ class Store(Catalog):
             raise StoreClosed(f"image {name}: {self._leaving}; try again when that is done")
         work = partial(self.layout.change_about, name, change, make=make)
         await asyncio.shield(self._work(self._running(self._writers), work))
+        self.retirements.look(name)
+
+    def _committed(self, made: StoredImage) -> None:
+        self._add(made)
+        self.retirements.look(made.name)
 
     async def _remove(self, name: str, version: int | None = None) -> None:
         if self.uploading(name) and version is None:
@@ -418,6 +426,7 @@ class Store(Catalog):
         if done.cancelled() or not (done.exception() is None or isinstance(done.exception(), UnknownImage)):
             return
         self._forget(name, version)
+        self.retirements.look(name)
 
     def uploading(self, name: str) -> bool:
         """Whether a version of the image is on its way."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pbserv.conf.places import StorePlace
 from pbserv.errors import StartError
+from pbserv.imaging import retiring
 from pbserv.imaging.about import About, AboutChange
 from pbserv.imaging.changes import retired_before
 from pbserv.imaging.draft import IDLE_TIMEOUT_S, Draft
@@ -102,6 +103,7 @@ class Stores:
         self._reframer: Reframer | None = None
         self._stores: tuple[Store, ...] = ()
         self.inform: Inform = _nobody_informed
+        self.retired: retiring.Tell = retiring.to_nobody
         self.elsewhere: Elsewhere | None = None  # who finds what is damaged here on other servers
 
     @property
@@ -158,13 +160,17 @@ class Stores:
         try:
             for place in settings.places:
                 store = settings.store(place, self._reframer)
-                store.users, store.jobs = self._users, self._jobs
+                self._wire(store)
                 self._stores += (store,)
                 await store.start()
         except BaseException:
             await self.close()
             raise
         self._hide_doubles()
+
+    def _wire(self, store: Store) -> None:
+        store.users, store.jobs = self._users, self._jobs
+        store.retirements.tell = lambda image, version, by: self.retired(image, version, by)
 
     async def close(self) -> None:
         """Close all stores. Idempotent."""
@@ -212,7 +218,7 @@ class Stores:
                 raise StartError(f"ImageStores: {place.directory} is store {known.name}; names change with a restart")
             if known is None:
                 known = settings.store(place, self._running)
-                known.users, known.jobs = self._users, self._jobs
+                self._wire(known)
                 await known.start()
                 opened.append(known)
             stores.append(known)

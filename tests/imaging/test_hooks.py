@@ -209,3 +209,20 @@ async def test_a_place_is_free_when_nothing_begins(tmp_path: Path) -> None:
 def _squeezed(path: Path) -> str:
     lines = path.read_text().splitlines() if path.exists() else ()
     return "\n".join(" ".join(line.split()) for line in lines)
+
+
+async def test_a_version_that_is_retired_is_told_once(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    put(tmp_path, "image-retired", f'echo "$PB_IMAGE $PB_VERSION $PB_SOURCE" >>{told}')
+    async with working(tmp_path) as site, asyncio.TaskGroup() as group:
+        site.imaging.hooks.adopt(tmp_path / "hooks")
+        telling = group.create_task(site.imaging.hooks.run())
+        await site.image()
+        for verb in ("disable", "retire", "restore", "retire"):
+            await site.api("POST", f"/images/classroom/versions/1/{verb}")
+        await until(lambda: told.exists() and len(told.read_text().splitlines()) == 2)
+        first, again = told.read_text().splitlines()
+        assert first == again
+        assert first.startswith("classroom 1 ")
+        assert first != "classroom 1 ", "who did it"
+        telling.cancel()

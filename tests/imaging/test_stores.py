@@ -23,6 +23,7 @@ from pbserv.imaging.faults import (
     UploadRunning,
 )
 from pbserv.imaging.slot import BackendSlot
+from pbserv.imaging.states import VersionState
 from pbserv.imaging.stores import Stores, StoresSettings
 from tests.imaging.test_store import put, read_all
 
@@ -253,3 +254,26 @@ async def test_what_an_own_backend_cannot_do_is_said():
     assert (slot.list(), slot.damages, await slot.prepare(settings_of(Path("/nowhere"), "main"))) == ((), (), None)
     with pytest.raises(NotSupported, match="LIBRARY_NAME"):
         slot.all()
+
+
+async def test_each_retirement_is_told_once(tmp_path):
+    told = []
+    settings = settings_of(tmp_path, "main")
+    settings = replace(settings, places=tuple(replace(place, keep=2) for place in settings.places))
+    async with running(settings) as stores:
+        stores.retired = lambda *one: told.append(one)
+        for _ in range(4):
+            await put(stores, "win")
+        assert told == [("win", 1, "keep"), ("win", 2, "keep")]
+        await stores.move("win", 2, VersionState.DISABLED, "ann")
+        await stores.move("win", 2, VersionState.RETIRED, "ann")
+        assert told[2:] == [("win", 2, "ann")]
+    async with running(settings) as stores:
+        told.clear()
+        stores.retired = lambda *one: told.append(one)
+        await stores.verified("win", 1, "")
+        assert told == [], "told before the restart"
+        await stores.delete("win")
+        for _ in range(3):
+            await put(stores, "win")
+        assert told == [("win", 1, "keep")], "of another image of that name"
