@@ -138,6 +138,7 @@ class Process:
         self._supervisor.spawn_forever("sightings", self._parts.policy.run)
         self._supervisor.spawn_forever("hooks", self._parts.imaging.hooks.run)
         self._supervisor.spawn_forever("progress of jobs", self._parts.imaging.run)
+        self._supervisor.spawn_forever("captures elsewhere", self._parts.imaging.away.run)
         self._supervisor.spawn_forever("tasks on images", self._parts.imaging.tasks.own)
         self._supervisor.spawn_forever("files in stores", self._parts.imaging.watcher.run)
         self._supervisor.spawn_forever("expiry", Expiry(registry, journal, self._logs.policy).run)

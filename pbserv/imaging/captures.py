@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from pbserv.imaging.away import Away
 from pbserv.imaging.backend import ImageDraft, Session, VersionedBackend
+from pbserv.imaging.checks import limits_of
 from pbserv.imaging.faults import DraftGone, NotSupported
 from pbserv.imaging.layout import StoredImage
 from pbserv.imaging.part_bodies import PART_BYTES
@@ -31,8 +33,10 @@ class _Capture:
 class Captures:
     """Used from the event loop only."""
 
-    def __init__(self, store: VersionedBackend) -> None:
+    def __init__(self, store: VersionedBackend, away: Away) -> None:
+        """``away``: those that go into stores of other servers."""
         self._store = store
+        self.away = away
         self._captures: dict[int, _Capture] = {}
 
     @property
@@ -44,15 +48,22 @@ class Captures:
             return 0
         return PART_BYTES
 
-    def begin(self, job: Job, *, overwrite: bool, store: str = "") -> None:
+    def begin(self, job: Job, *, overwrite: bool, store: str = "", far: str = "") -> None:
         """A device begins; whatever an earlier job of it had uploaded is given up. ``store``: where a new image goes;
-        empty: into the first."""
+        empty: into the first. ``far``: the store of another server that it goes into."""
         self._drop(lambda capture: capture.mac == job.mac)
+        self.away.of_device(job.mac)
+        if far:
+            self.away.begin(job, far, store, overwrite=overwrite)
+            return
         self._captures[job.id] = _Capture(job.mac, job.work_id, overwrite, store=store)
 
     def resume(self, jobs: Sequence[Job]) -> None:
         """At the start: go on with what the jobs that still run had uploaded, or even committed, before it."""
+        self.away.resume(jobs, limits_of(self._store).stores.__contains__)
         for job in jobs:
+            if job in self.away:
+                continue
             try:
                 session, image = self._store.session_of_job(job.id), self._store.made_by_job(job.id)
             except NotSupported:
@@ -95,17 +106,20 @@ class Captures:
 
     def end(self, job_id: int) -> None:
         """The job is over: what it uploaded and did not commit is given up."""
+        self.away.end(job_id)
         capture = self._captures.pop(job_id, None)
         if capture is not None and capture.draft is not None:
             capture.draft.discard()
 
     def device_changed(self, device: Device) -> None:
         """Work that was cancelled, failed or done frees the name that its upload held."""
+        self.away.device_changed(device)
         active = device.work.id if device.work is not None and device.work.active else None
         self._drop(lambda capture: capture.mac == device.mac and capture.work_id != active)
 
     async def close(self) -> None:
         """The service stops: what a later start cannot go on with is given up."""
+        self.away.close()
         captures, self._captures = self._captures, {}
         for capture in captures.values():
             if capture.draft is not None and capture.session is None:

@@ -6,27 +6,28 @@ One rule: the token of a piece of work opens the jobs of that work and nothing e
 from __future__ import annotations
 
 import shlex
-from collections.abc import Awaitable, Callable, Coroutine
-from http import HTTPStatus
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final, Literal  # Any: FastAPI's own signature of a route handler
 
 from fastapi import APIRouter, Depends, Form, Path, Request
 from fastapi.responses import PlainTextResponse, Response
-from fastapi.routing import APIRoute
 
 from pbserv.httpapi import ApiError, bearer, peer_address
 from pbserv.imaging import client_uploads
 from pbserv.imaging.captures import Captures
 from pbserv.imaging.checks import check_disk, check_order, store_of
 from pbserv.imaging.client_answers import PROTOCOL, REMEDY, beyond, order_answer, protocol_of, work_answer
+from pbserv.imaging.client_faults import Busy, FaultRoute
 from pbserv.imaging.client_uploads import work_of
 from pbserv.imaging.coverage import Recipient
-from pbserv.imaging.elsewhere import Elsewhere, NoAnswer
-from pbserv.imaging.faults import ImagingFault, WrongPart
+from pbserv.imaging.elsewhere import Elsewhere
+from pbserv.imaging.faults import ImagingFault
 from pbserv.imaging.inventory import read_machine
 from pbserv.imaging.jobs import Jobs, Report, scripts_of
 from pbserv.imaging.layout import StoredImage
 from pbserv.imaging.manifest import print_manifest
+from pbserv.imaging.part_bodies import PART_BYTES
+from pbserv.imaging.peer import NoAnswer
 from pbserv.imaging.ports import Policy
 from pbserv.imaging.queue import Waiting
 from pbserv.imaging.reports import image_list, image_report
@@ -50,35 +51,6 @@ Prepare = Callable[[str], Awaitable[tuple[bool, str]]]
 """Fills the image-safe data of a device: whether there is any, and why it cannot be filled, or an empty text."""
 
 
-class Busy(ImagingFault):
-    """All places are taken; the device is to ask again after ``retry_s`` seconds."""
-
-    status = HTTPStatus.SERVICE_UNAVAILABLE
-
-    def __init__(self, message: str, retry_s: int) -> None:
-        super().__init__(message)
-        self.retry_s = retry_s
-
-
-class _FaultRoute(APIRoute):
-    """Answers faults of the store as one text line with their status."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-
-        async def answer(request: Request) -> Response:
-            try:
-                return await handle(request)
-            except Busy as fault:
-                return PlainTextResponse(f"error: {fault}\n", fault.status, {"Retry-After": str(fault.retry_s)})
-            except WrongPart as fault:
-                return PlainTextResponse(f"error: {fault}; next={fault.next_part}\n", fault.status)
-            except ImagingFault as fault:
-                return PlainTextResponse(f"error: {fault}\n", fault.status)
-
-        return answer
-
-
 def router(
     jobs: Jobs, captures: Captures, transfers: Transfers, access: Access, policy: Policy,
     token_of: Callable[[int], str], prepare: Prepare, elsewhere: Elsewhere,
@@ -91,14 +63,14 @@ def router(
             raise ApiError(401, "the token of this device's work is needed (pb.token on the kernel command line)")
         return caller
 
-    routes = APIRouter(prefix="/client/v1", tags=["imaging client"], route_class=_FaultRoute,
+    routes = APIRouter(prefix="/client/v1", tags=["imaging client"], route_class=FaultRoute,
                        default_response_class=PlainTextResponse)  # fmt: skip
     caller = Depends(device)
     _work_routes(routes, jobs, captures, transfers, policy, prepare, elsewhere, caller)
     _report_routes(routes, jobs, captures, caller)
     _maintenance_routes(routes, jobs, captures, transfers, token_of, elsewhere, caller)
     _image_routes(routes, jobs, transfers, elsewhere, caller)
-    client_uploads.add(routes, jobs, captures, transfers, caller)
+    client_uploads.add(routes, jobs, captures, transfers, elsewhere, caller)
     return routes
 
 
@@ -107,16 +79,16 @@ def _work_routes(
     prepare: Prepare, elsewhere: Elsewhere, caller: Any,
 ) -> None:  # fmt: skip
     @routes.post("/work")
-    async def work(request: Request, who: Caller = caller, mac: Text = "", client: Text = "") -> str:
+    async def work(request: Request, who: Caller = caller, mac: Text = "", client: Text = "", follow: Text = "") -> str:
         """What to do. Shell lines; ACTION is restore, capture, script, maintenance or local.
 
         What the client tells of its machine besides ``mac`` becomes labels of the device. ``client``: the protocol that
-        it speaks; nothing: the first one.
+        it speaks; nothing: the first one. ``follow`` 1: it sends items where it is referred to.
         """
         order = await jobs.work(work_of(who))
         protocol = protocol_of(client)
-        far = elsewhere.owner(order.image)
-        image, refusal = await _find_image(order, elsewhere, protocol)
+        far = elsewhere.far(order.kind, order.image, order.options.store)
+        image, refusal = await _find_image(order, elsewhere, protocol, follows=follow == "1")
         identity, refusal = await _identity(order, protocol, refusal, prepare)
         version = None if image is None else image.version
         store = ""
@@ -132,12 +104,13 @@ def _work_routes(
         machine = read_machine(await _told(request))
         policy.learn(order.mac, machine.labels, serial=machine.serial, asset=machine.asset, uuid=machine.uuid)
         if order.kind is BundleKind.CAPTURE:
-            captures.begin(given.job, overwrite=order.overwrite, store=order.options.store)
+            store = "" if elsewhere.owner(order.image) else order.options.store
+            captures.begin(given.job, overwrite=order.overwrite, store=store, far=far)
         kind = None if image is None else kind_of(image.manifest)
         return _shell(
             **work_answer(
-                protocol, order, given.job, kind=kind, part_bytes=captures.part_bytes, identity=identity,
-                scripts=_around(order),
+                protocol, order, given.job, kind=kind, part_bytes=PART_BYTES if far else captures.part_bytes,
+                identity=identity, scripts=_around(order), follow=bool(far),
             )
         )  # fmt: skip
 
@@ -169,7 +142,9 @@ async def _told(request: Request) -> dict[str, str]:
     return {name: value[:MAX_TOLD] for name, value in form.items() if isinstance(value, str)}
 
 
-async def _find_image(order: Work, elsewhere: Elsewhere, protocol: int) -> tuple[StoredImage | None, str]:
+async def _find_image(
+    order: Work, elsewhere: Elsewhere, protocol: int, *, follows: bool
+) -> tuple[StoredImage | None, str]:
     """The image to restore, or why the work cannot be done: by this server now, or by a client this old.
 
     Raises Busy when the server that has the image does not answer."""
@@ -182,8 +157,13 @@ async def _find_image(order: Work, elsewhere: Elsewhere, protocol: int) -> tuple
         refusal = beyond(order.kind, order.options, _around(order))
         if refusal or (far and order.kind in FETCHES):
             return None, refusal or f"image {order.image} belongs to another server: {REMEDY}"
+    captures = order.kind is BundleKind.CAPTURE
+    if captures and not follows and elsewhere.far(order.kind, order.image, order.options.store):
+        return None, f"image {order.image} belongs to another server: {REMEDY}"
     try:
         elsewhere.check(order.kind, order.image, order.options)
+        if captures:
+            await elsewhere.to_capture(order.image, order.options, overwrite=order.overwrite)
         return (await elsewhere.to_restore(order.image, order.options) if order.kind in FETCHES else None), ""
     except NoAnswer as fault:
         raise Busy(f"{fault}; the client asks again", _ASK_AGAIN_S) from None
@@ -230,7 +210,7 @@ def _maintenance_routes(
     @routes.post("/jobs/{job_id}/order")
     async def order(
         request: Request, job_id: Number, who: Caller = caller, action: Text = "", image: Text = "", disk: Text = "",
-        overwrite: Text = "0", client: Text = "",
+        overwrite: Text = "0", client: Text = "", follow: Text = "",
     ) -> str:  # fmt: skip
         """What somebody in imaging maintenance wants done: restore or capture, answered like ``/work`` with a job of
         its own; or auto, which ends the maintenance and answers the TOKEN of the work that is assigned."""
@@ -249,10 +229,11 @@ def _maintenance_routes(
         check_disk(disk)
         elsewhere.check(kind, image, NO_OPTIONS)
         far = elsewhere.owner(image)
+        again = overwrite == "1"
         if far:
-            version: int | None = (await elsewhere.to_restore(image, NO_OPTIONS)).version
+            version = await _version_elsewhere(elsewhere, kind, image, overwrite=again, follows=follow == "1")
         else:
-            version = check_order(transfers.store, kind, image, overwrite=overwrite == "1")
+            version = check_order(transfers.store, kind, image, overwrite=again)
         store = far or store_of(transfers.store, image, "")
         given = await jobs.order(within, kind, image, version, peer_address(request), store, referred=bool(far))
         if given.waiting is not None:
@@ -261,10 +242,14 @@ def _maintenance_routes(
         if job is None:
             raise ApiError(409, given.reason)
         if kind is BundleKind.CAPTURE:
-            captures.begin(job, overwrite=overwrite == "1")
+            captures.begin(job, overwrite=again, far=far)
         restores = kind is BundleKind.RESTORE
         of_image = kind_of((await elsewhere.find(image, version)).manifest) if restores else None
-        return _shell(**order_answer(protocol_of(client), job, disk, kind=of_image, part_bytes=captures.part_bytes))
+        part_bytes = PART_BYTES if far else captures.part_bytes
+        answer = order_answer(
+            protocol_of(client), job, disk, kind=of_image, part_bytes=part_bytes, follow=bool(far)
+        )  # fmt: skip
+        return _shell(**answer)
 
     @routes.get("/jobs/{job_id}/images")
     async def images(job_id: Number, who: Caller = caller) -> str:
@@ -277,6 +262,19 @@ def _maintenance_routes(
         """For imaging maintenance: what is known of an image, in lines for people."""
         await jobs.with_images(job_id, work_of(who))
         return image_report(await elsewhere.find(name))
+
+
+async def _version_elsewhere(
+    elsewhere: Elsewhere, kind: BundleKind, image: str, *, overwrite: bool, follows: bool
+) -> int | None:
+    """The version of an image of another server that is to be restored, None for a capture; raises an ImagingFault or
+    ApiError with the reason why not."""
+    if kind is not BundleKind.CAPTURE:
+        return (await elsewhere.to_restore(image, NO_OPTIONS)).version
+    if not follows:
+        raise ApiError(409, f"image {image} belongs to another server: {REMEDY}")
+    await elsewhere.to_capture(image, NO_OPTIONS, overwrite=overwrite)
+    return None
 
 
 def _check_assigned(transfers: Transfers, elsewhere: Elsewhere, order: WorkOrder) -> None:

@@ -10,9 +10,11 @@ from contextlib import aclosing
 from typing import Annotated, Any, Final  # Any: a dependency of FastAPI
 
 from fastapi import APIRouter, Form, Path, Query, Request
+from fastapi.responses import Response
 
 from pbserv.httpapi import ApiError
 from pbserv.imaging.captures import Captures
+from pbserv.imaging.elsewhere import Elsewhere
 from pbserv.imaging.faults import InvalidRequest
 from pbserv.imaging.jobs import Jobs
 from pbserv.imaging.manifest import MAX_BYTES
@@ -26,26 +28,31 @@ PartNumber = Annotated[int, Path(ge=1, le=_MOST, description="1 for the first pa
 ItemKind = Annotated[str, Query(max_length=64, description="of the item, as in the manifest")]
 
 
-def add(routes: APIRouter, jobs: Jobs, captures: Captures, transfers: Transfers, caller: Any) -> None:
+def add(
+    routes: APIRouter, jobs: Jobs, captures: Captures, transfers: Transfers, elsewhere: Elsewhere, caller: Any
+) -> None:
     """``caller``: the dependency that gives the device with its work."""
+    away = captures.away
 
-    @routes.put("/jobs/{job_id}/items/{name}")
-    async def upload(request: Request, job_id: JobNumber, name: str, who: Caller = caller) -> str:
-        """A whole item; the answer is its size and SHA-256."""
+    @routes.put("/jobs/{job_id}/items/{name}", response_model=None)
+    async def upload(request: Request, job_id: JobNumber, name: str, who: Caller = caller) -> str | Response:
+        """A whole item; the answer is its size and SHA-256, or where it is to be sent (307)."""
         job = await jobs.uploading(job_id, work_of(who))
+        if job in away:
+            return await away.item(job, name)
         stored = await receive_item(request, captures.draft(job), name)
         return f"{stored.size_bytes} {stored.sha256}\n"
 
-    @routes.put("/jobs/{job_id}/items/{name}/parts/{number}")
+    @routes.put("/jobs/{job_id}/items/{name}/parts/{number}", response_model=None)
     async def part(
         request: Request, job_id: JobNumber, name: str, number: PartNumber, kind: ItemKind, who: Caller = caller
-    ) -> str:
+    ) -> str | Response:
         """A part of an item; the answer is the number of the next one, the bytes so far, and what the part's SHA-256
         is. X-Checksum-SHA256 is needed. The same part again is fine; 409 names the one that is wanted: ``next=N``."""
         job = await jobs.uploading(job_id, work_of(who))
-        digest = announced_checksum(request)
-        if digest is None:
-            raise InvalidRequest(f"item {name[:64]!r} part {number}: X-Checksum-SHA256 is needed")
+        if job in away:
+            return await away.item(job, name, number, kind)
+        digest = part_digest(request, name, number)
         check_length(content_length(request))
         async with aclosing(bounded(request, job.image)) as chunks:
             done = await captures.session(job).part(name, kind, number, chunks, digest)
@@ -59,6 +66,9 @@ def add(routes: APIRouter, jobs: Jobs, captures: Captures, transfers: Transfers,
         """All parts of an item came, of so many uncompressed ``bytes``; the answer is what its line of the manifest
         says: its size, and the SHA-256 of the parts' digests in a row."""
         job = await jobs.uploading(job_id, work_of(who))
+        if job in away:
+            done = await away.complete(job, name, parts, plain)
+            return f"{done.stored_bytes} {done.sha256}\n"
         stored = await captures.session(job).complete(name, parts, plain)
         return f"{stored.size_bytes} {stored.sha256}\n"
 
@@ -71,11 +81,24 @@ def add(routes: APIRouter, jobs: Jobs, captures: Captures, transfers: Transfers,
         if job.version is not None:  # the first answer was lost on its way
             return "COMMITTED\n"
         await transfers.check_commit(job.image, job.mac)
+        if job in away:
+            version = await away.commit(job, text, elsewhere.title(job.image))
+            await elsewhere.captured(job.image, job.store, f"job:{job.id}")
+            await jobs.committed(job, version)
+            return "COMMITTED\n"
         image, now = await captures.commit(job, text)
         if now:
             transfers.received(image, job.mac, began)
         await jobs.committed(job, image.version)
         return "COMMITTED\n"
+
+
+def part_digest(request: Request, name: str, number: int) -> str:
+    """The SHA-256 that is announced for a part; raises InvalidRequest where none is."""
+    digest = announced_checksum(request)
+    if digest is None:
+        raise InvalidRequest(f"item {name[:64]!r} part {number}: X-Checksum-SHA256 is needed")
+    return digest
 
 
 def work_of(who: Caller) -> int:

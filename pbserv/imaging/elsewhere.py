@@ -1,25 +1,23 @@
 """Images of other servers for devices that work with this one.
 
 One rule: what an image consists of is asked for there; its bytes never pass through here: a device gets the address of
-each item, with a ticket for this image.
+each item, with a ticket for this image. What captures are while they run is in away.py.
 """
 
 from __future__ import annotations
 
-import asyncio
-import ssl
 from collections import OrderedDict
-from functools import cache
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Final
 
-import httpx
 from pydantic import ValidationError
 from starlette.responses import Response
 
+from pbserv.imaging.about import About, AboutChange
 from pbserv.imaging.backend import VersionedBackend
 from pbserv.imaging.checks import check_addon, check_found, check_order, limits_of
-from pbserv.imaging.faults import ImagingFault, InvalidRequest, UnknownImage
+from pbserv.imaging.faults import ImageExists, ImagingFault, InvalidRequest, UnknownImage
 from pbserv.imaging.image_views import VersionDetails
 from pbserv.imaging.layout import StoredImage
 from pbserv.imaging.manifest import (
@@ -28,32 +26,18 @@ from pbserv.imaging.manifest import (
     Fact,
     Manifest,
     ManifestItem,
+    check_image_name,
     check_item_name,
     parse,
     print_manifest,
 )
+from pbserv.imaging.peer import NotReferred, Refused, asked
 from pbserv.imaging.referral import Scope
 from pbserv.imaging.referring import Referring
 from pbserv.registry.options import WorkOptions
 from pbserv.registry.records import FETCHES, BundleKind
 
-ANSWER_S: Final = 10.0
-"""For the whole answer of another server."""
-_CONNECT_S: Final = 5.0
-_MOST_BYTES: Final = 4 * 1024 * 1024
 _MOST_KNOWN: Final = 256
-
-
-class NotReferred(ImagingFault):
-    """An image of another server that a device of this one cannot be referred to."""
-
-    status = HTTPStatus.CONFLICT
-
-
-class NoAnswer(ImagingFault):
-    """The server that an image belongs to does not answer now."""
-
-    status = HTTPStatus.SERVICE_UNAVAILABLE
 
 
 class Elsewhere:
@@ -88,14 +72,11 @@ class Elsewhere:
     def check(self, kind: BundleKind, image: str, options: WorkOptions) -> None:
         """What of an order for a device can be said without asking anybody; raises NotReferred."""
         remotes = self._referring.remotes
-        if kind is BundleKind.CAPTURE:
-            store = self.owner(image) or self._far_store(options.store)
-            if store:
-                raise NotReferred(
-                    f"image {image} would go to store {store} of another server ({remotes.urls[store]}), and a device "
-                    "brings images to the server that it boots from alone: order the capture there, or take a name "
-                    "that belongs to this server"
-                )
+        if kind is BundleKind.CAPTURE and (store := self.target(image, options.store)) and not remotes.token_digest:
+            raise NotReferred(
+                f"image {image} would go to store {store} of another server, where a device needs a ticket: set "
+                "RemoteStoreToken in pbserv.conf"
+            )
         if kind in FETCHES and not remotes.token_digest:
             for name in (image, *options.addons):
                 if owner := self.owner(name):
@@ -104,20 +85,83 @@ class Elsewhere:
                         "RemoteStoreToken in pbserv.conf"
                     )
 
-    def _far_store(self, name: str) -> str:
-        """The same name where it is one of another server's alone, else nothing."""
-        if name not in self._referring.remotes.urls:
+    def target(self, image: str, wanted: str) -> str:
+        """The store of another server that a capture of ``image`` goes into, empty: one of this server. ``wanted``: the
+        store that is asked for, or empty. Raises NotReferred where the two disagree."""
+        owner = self.owner(image)
+        if owner:
+            if wanted not in ("", owner):
+                raise NotReferred(f"image {image} belongs to store {owner} of another server: it cannot go to {wanted}")
+            return owner
+        if wanted not in self._referring.remotes.urls or wanted in limits_of(self._store).stores:
             return ""
-        return "" if name in limits_of(self._store).stores else name
+        if self._versions(image):
+            raise NotReferred(
+                f"image {image} is on this server, and would go to store {wanted} of another one: take another name"
+            )
+        return wanted
+
+    def far(self, kind: BundleKind, image: str, wanted: str) -> str:
+        """The store of another server that work of this kind has to do with; empty: none."""
+        if kind is not BundleKind.CAPTURE:
+            return self.owner(image)
+        try:
+            return self.target(image, wanted)
+        except NotReferred:
+            return ""
+
+    def _versions(self, image: str) -> tuple[int, ...]:
+        try:
+            return self._store.versions(image)
+        except ImagingFault:
+            return ()
+
+    async def to_capture(self, image: str, options: WorkOptions, *, overwrite: bool) -> None:
+        """What can be said of a capture into a store of another server before it begins. Raises as :meth:`find`, and
+        ImageExists; nothing where it goes into one of this server."""
+        store = self.target(image, options.store)
+        if not store:
+            return
+        try:
+            await self._ask(store, image, None)
+        except UnknownImage:
+            return
+        if not overwrite:
+            url = self._referring.remotes.urls[store]
+            raise ImageExists(
+                f"image {image} exists in store {store} of {url}; take another name, or make a new version with "
+                "--overwrite"
+            )
+
+    async def captured(self, image: str, store: str, creator: str) -> None:
+        """A capture into ``store`` of another server is complete: from now on this one refers to it. A backend that
+        keeps no such facts goes without."""
+        with suppress(ImagingFault):
+            try:
+                known = self._store.object(image)
+            except UnknownImage:
+                await self._store.register(image, About(owner=store, creator=creator))
+                return
+            if not known.about.owner and not known.versions:
+                await self._store.change(image, AboutChange(owner=store))
+
+    def title(self, image: str) -> str:
+        """What an image is called here; empty: nothing is said."""
+        try:
+            return self._store.object(image).about.title
+        except ImagingFault:
+            return ""
 
     def check_order(self, kind: BundleKind, image: str, *, overwrite: bool, options: WorkOptions) -> None:
         """What can be said at once of an order for a device; of an image of another server the rest is said when the
         device begins. Raises an ImagingFault with the reason."""
         self.check(kind, image, options)
-        if kind not in FETCHES or not self.owner(image):
+        if not self.far(kind, image, options.store):
             check_order(self._store, kind, image, overwrite=overwrite, options=options, owner=self.owner)
         elif options.unreadable:
             raise InvalidRequest(options.unreadable)
+        else:
+            check_image_name(image)
 
     async def find(self, image: str, version: int | None = None) -> StoredImage:
         """The served or the named version, here or where it belongs. Raises UnknownImage, NotReferred, NoAnswer."""
@@ -168,41 +212,12 @@ class Elsewhere:
         path = f"/api/v1/images/{image}/versions/{version or 0}"
         location = self._referring.location(store, path, Scope("get", image, version))
         try:
-            async with asyncio.timeout(ANSWER_S):
-                status, body = await _get(location)
-        except (httpx.HTTPError, TimeoutError) as fault:
-            raise NoAnswer(f"{what}: {url} does not answer: {str(fault) or type(fault).__name__}") from None
-        if status == HTTPStatus.OK:
-            return _read(body, image, what, url)
-        if status == HTTPStatus.NOT_FOUND:
-            raise UnknownImage(f"{what}: {url} has no such version, or serves none")
-        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise NoAnswer(f"{what}: {url} answers {status}")
-        raise NotReferred(
-            f"{what}: {url} answers {status}; RemoteStoreToken must hold a token of role images of that server, and "
-            "the clocks of both must be right"
-        )
-
-
-async def _get(location: str) -> tuple[int, bytes]:
-    """Status and body, not more than the longest manifest makes; redirects are not followed."""
-    trust = await asyncio.to_thread(_trust) if location.startswith("https:") else False
-    async with (
-        httpx.AsyncClient(verify=trust, trust_env=False, timeout=httpx.Timeout(ANSWER_S, connect=_CONNECT_S)) as client,
-        client.stream("GET", location, headers={"Accept-Encoding": "identity"}) as answer,
-    ):
-        body = bytearray()
-        async for chunk in answer.aiter_raw():
-            body += chunk
-            if len(body) > _MOST_BYTES:
-                raise httpx.DecodingError(f"more than {_MOST_BYTES} bytes")
-        return answer.status_code, bytes(body)
-
-
-@cache
-def _trust() -> ssl.SSLContext:
-    """The certificates of this host, so that those of a site can be added to them."""
-    return ssl.create_default_context()
+            body = await asked("GET", location, what, url)
+        except Refused as fault:
+            if fault.status is HTTPStatus.NOT_FOUND:
+                raise UnknownImage(f"{what}: {url} has no such version, or serves none") from None
+            raise NotReferred(str(fault)) from None
+        return _read(body, image, what, url)
 
 
 def _read(body: bytes, image: str, what: str, url: str) -> StoredImage:

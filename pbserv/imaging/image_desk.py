@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 
 from fastapi import APIRouter, Depends, Request
@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from pbserv import httpetags as etags
 from pbserv.errors import PbservError
 from pbserv.httpapi import BEARER, ApiError, bearer, faults, peer_address
-from pbserv.imaging.about import About, VersionAbout
+from pbserv.imaging.about import About, AboutChange, VersionAbout
 from pbserv.imaging.backend import VersionedBackend
 from pbserv.imaging.coverage import Recipient
 from pbserv.imaging.faults import Forbidden, ImagingFault, NotSupported, Unauthorized, UnknownImage, UploadBroken
@@ -218,7 +218,15 @@ class Desk:
     def refer_upload(self, request: Request, name: str, store: str) -> None:
         """Raise Referred where ``store``, or that of the image, is another server's."""
         if self.referring.remotes.urls:
-            self.referring.refer(request, "put", name, store or self._owner(name))
+            found = self.image_or_none(name)
+            title = "" if found is None or request.method != "PUT" else found.about.title
+            self.referring.refer(request, "put", name, store or self._owner(name), title=title)
+
+    async def entitle(self, name: str, title: str) -> None:
+        """Call an image so that has no title; it is there already, whether that can be written down or not."""
+        with suppress(ImagingFault):
+            if title and not self.store.object(name).about.title:
+                await self.store.change(name, AboutChange(title=title))
 
     def _owner(self, name: str) -> str:
         """The store of another server that the image belongs to; empty: none."""
@@ -240,6 +248,13 @@ class Desk:
             return self.store.object(name)
         except NotSupported:
             return self._plain(name)
+
+    def image_or_none(self, name: str) -> ImageObject | None:
+        """The same, None where there is none."""
+        try:
+            return self.image(name)
+        except UnknownImage:
+            return None
 
     async def purge(self, name: str, version: int | None) -> None:
         """For ever; a backend that keeps no states cannot demand that it is retired."""

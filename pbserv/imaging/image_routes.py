@@ -30,6 +30,7 @@ from pbserv.imaging.states import REGISTERED, ImageKind, VersionState
 from pbserv.imaging.statistics import Statistics
 from pbserv.imaging.tasks import Tasks
 from pbserv.imaging.transfer import EventLog, Transfers
+from pbserv.imaging.upload_bodies import Title
 
 TAG: Final = "images"
 ImageState = StrEnum("ImageState", {state.upper(): state for state in (REGISTERED, *VersionState)})  # type: ignore[misc]
@@ -126,12 +127,14 @@ def _operations(desk: Desk) -> APIRouter:
 
     @routes.put("/images/{name}", status_code=201, summary="Upload one file as an image; X-Checksum-SHA256 is verified",
                 responses=faults(307, 408, 410, 507))  # fmt: skip
-    async def upload(request: Request, name: str, overwrite: str = "0") -> ImageModel:
+    async def upload(request: Request, name: str, overwrite: str = "0", title: Title = "") -> ImageModel:
         """``overwrite=1`` makes a new version of an existing image where AllowImageOverwrite = YES."""
         if overwrite not in ("0", "1"):
             raise InvalidRequest(f"overwrite={overwrite[:20]!r}: write 0 or 1")
         desk.refer_upload(request, name, "")
-        return image_model(await desk.upload(request, name, overwrite == "1"))
+        made = await desk.upload(request, name, overwrite == "1")
+        await desk.entitle(made.name, title)
+        return image_model(desk.image(made.name))
 
     @routes.delete("/images/{name}", status_code=204, summary="Purge an image, or one of its versions, for ever")
     async def purge(name: str, version: OneVersion = None) -> None:

@@ -2,14 +2,15 @@
 
 One rule: a ticket opens one image, for one purpose, for a time; whoever made it knows a token of role images of the
 other server, which knows no more of that token than its digest. Form: ``EXPIRES.SCOPE.MAC``, SCOPE is ``get:IMAGE`` or
-``put:IMAGE``, or ``get:IMAGE:VERSION``; MAC is HMAC-SHA256 over what stands before it, its key the SHA-256 of that
-token.
+``put:IMAGE``, ``get:IMAGE:VERSION``, or ``send:IMAGE:UPLOAD``; MAC is HMAC-SHA256 over what stands before it, its key
+the SHA-256 of that token.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -17,22 +18,28 @@ from typing import Final, Literal
 LONGEST_S: Final = 24 * 3600
 """No ticket is good for longer, whatever it says."""
 MAX_LENGTH: Final = 256
-_WHATS: Final[tuple[Literal["get", "put"], ...]] = ("get", "put")
+What = Literal["get", "put", "send"]
+_WHATS: Final[tuple[What, ...]] = ("get", "put", "send")
+_UPLOAD: Final = re.compile(r"[0-9a-f]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a ticket opens; ``version`` None: any version of the image."""
+    """What a ticket opens; ``version`` None: any version of the image. ``upload``: of ``send`` alone, the one upload
+    whose items may be sent; it can neither be committed nor given up with that."""
 
-    what: Literal["get", "put"]
+    what: What
     image: str
     version: int | None = None
+    upload: str = ""
 
     def opens(self, what: str, image: str, version: int | None) -> bool:
         """Whether it is for this; a ticket for one version does not open the image without one."""
         return self.what == what and self.image == image and self.version in (None, version)
 
     def __str__(self) -> str:
+        if self.what == "send":
+            return f"send:{self.image}:{self.upload}"
         return f"{self.what}:{self.image}" + ("" if self.version is None else f":{self.version}")
 
 
@@ -60,6 +67,8 @@ def _scope(text: str) -> Scope | None:
     known = next((each for each in _WHATS if each == what), None)
     if known is None or not names or not names[0] or len(names) > 2:
         return None
+    if known == "send":
+        return Scope(known, names[0], upload=names[1]) if len(names) == 2 and _UPLOAD.fullmatch(names[1]) else None
     if len(names) == 1:
         return Scope(known, names[0])
     return Scope(known, names[0], int(names[1])) if _is_number(names[1]) else None

@@ -33,6 +33,8 @@ _VERSION = re.compile(r"/api/v1/images/[^/]+/versions/([0-9]{1,9})")
 _IMAGE = re.compile(r"/api/v1/images/[^/]+")
 _BEGIN = re.compile(r"/api/v1/images/[^/]+/uploads")
 _UPLOAD = re.compile(r"/api/v1/uploads/[^/]+(/.*)?")
+_OF_JOB = re.compile(r"/api/v1/images/[^/]+/uploads/[0-9a-f]{32}")
+_SENDS = re.compile(r"/client/v1/uploads/[^/]+/items/.+")
 
 
 class Referred(ImagingFault):
@@ -85,11 +87,15 @@ class Referring:
         self._clock = clock
         self.remotes = NO_REMOTES
 
-    def refer(self, request: Request, what: str, image: str, store: str, version: int | None = None) -> None:
-        """Raise Referred when ``store`` is another server's."""
+    def refer(
+        self, request: Request, what: str, image: str, store: str, version: int | None = None, *, title: str = ""
+    ) -> None:
+        """Raise Referred when ``store`` is another server's. ``title``: what the image is called here."""
         if store not in self.remotes.urls:
             return
         query = [(key, value) for key, value in request.query_params.multi_items() if key != "ticket"]
+        if title and "title" not in request.query_params:
+            query.append(("title", title))
         location = self.location(
             store, request.scope["path"], Scope("get" if what == "get" else "put", image, version), query
         )
@@ -119,10 +125,15 @@ class Referring:
             if not found and not _ITEM.fullmatch(path):
                 return False
             return scope.opens("get", name, _number(found[1] if found else request.query_params.get("version")))
+        if scope.what == "send":
+            upload = str(request.path_params.get("upload", ""))
+            sends = method == "PUT" and _SENDS.fullmatch(path) and upload == scope.upload
+            return bool(sends) and self._image_of(upload) == scope.image
         if _UPLOAD.fullmatch(path):
             return self._image_of(str(request.path_params.get("upload", ""))) == scope.image
         begins = (method == "PUT" and _IMAGE.fullmatch(path)) or (method == "POST" and _BEGIN.fullmatch(path))
-        return bool(begins) and name == scope.image
+        looks = method == "GET" and _OF_JOB.fullmatch(path)
+        return bool(begins or looks) and name == scope.image
 
 
 def no_referring() -> Referring:

@@ -13,8 +13,9 @@ from typing import Final
 from fastapi import APIRouter
 
 from pbserv.errors import StartError
-from pbserv.imaging import addon_routes, client_routes, identity_routes, image_routes, job_routes
+from pbserv.imaging import addon_routes, client_routes, identity_routes, image_routes, job_routes, referred_uploads
 from pbserv.imaging.adopt import Adopter
+from pbserv.imaging.away import Away
 from pbserv.imaging.backend import load_backend
 from pbserv.imaging.board import Sight
 from pbserv.imaging.captures import Captures
@@ -83,7 +84,9 @@ class ImagingService:
         self.statistics = Statistics(self._log_request)
         self._coverage = Coverage()
         self._transfers = Transfers(self._store, self.statistics, self._coverage, log)
-        self._captures = Captures(self._store)
+        self._referring = Referring(partial(access.digests, Role.IMAGES), partial(image_of_upload, self._store))
+        self.away = Away(self._referring, tokens.key("uploads"), log)
+        self._captures = Captures(self._store, self.away)
         self.hooks = self._transfers.hooks = Hooks(log)
         self._jobs = Jobs(registry, history, self.statistics, policy, log, self.hooks)
         self._identities = IdentityDesk(registry, history, tokens.key("identity"))
@@ -91,7 +94,6 @@ class ImagingService:
         self._registry = registry
         self._keeper = Keeper(registry, policy, self._captures, log)
         self.tasks = Tasks(log)
-        self._referring = Referring(partial(access.digests, Role.IMAGES), partial(image_of_upload, self._store))
         self._elsewhere = Elsewhere(self._store, self._referring)
         self.watcher = Watcher(Adopter(self._store, log, self.scrub_rate), log)
         registry.subscribe(self._captures.device_changed)
@@ -169,6 +171,7 @@ class ImagingService:
                 self._elsewhere,
             )
         )
+        routes.include_router(referred_uploads.router(self._store, self._referring))
         routes.include_router(job_routes.router(self._jobs, self._captures, self._waker, self._registry, self._access))
         routes.include_router(identity_routes.router(self._identities, self._jobs, self._access))
         routes.include_router(addon_routes.router(self._jobs, self._transfers, self._access, self._elsewhere))
@@ -187,10 +190,11 @@ class ImagingService:
         if isinstance(backend, Stores):
             self._keeper.wire(backend)
             backend.retired = self.hooks.retired
+            self._jobs.running_now.closed, self._keeper.placed = backend.leaving, self._jobs.running_now.placed
             backend.elsewhere = Refetch(self._referring, self._from_thread(asyncio.get_running_loop()))
         await self._store.put(backend)
-        await self._keeper.started()
         self._referring.remotes = remotes
+        await self._keeper.started()
         self._keeper.retired_days = conf.retired_days
         self._settings = settings
         self.hooks.adopt(conf.hook_directory)

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 from fastapi import Header, Path, Query
 from pydantic import BaseModel, Field
 
+from pbserv.imaging.about import MAX_LINE
 from pbserv.imaging.backend import Session
 from pbserv.imaging.image_bodies import Body, StoreName
 
@@ -15,6 +16,8 @@ MAX_SIZE: Final = 2**63 - 1
 MAX_PARTS: Final = 2**31 - 1
 Bytes = Annotated[int, Field(ge=0, le=MAX_SIZE)]
 UploadNumber = Annotated[str, Path(max_length=200, description="what POST .../uploads gave out")]
+JobKey = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="by which another server names a job of its own")]
+Title = Annotated[str, Query(max_length=MAX_LINE, description="of the image, where it has none yet")]
 PartNumber = Annotated[int, Path(ge=1, le=MAX_PARTS, description="1 for the first part of each item")]
 Kind = Annotated[
     str,
@@ -28,13 +31,15 @@ Checksum = Annotated[
 class UploadBody(Body):
     """``bytes``: as much as will come, as far as it is known; 507 at once where it has no room.
 
-    ``asis``: what comes is kept as it is, and never cut into frames.
+    ``asis``: what comes is kept as it is, and never cut into frames. ``referred``: the key of a job of another server;
+    the upload that was begun with it is answered again.
     """
 
     store: StoreName = ""
     overwrite: bool = False
     bytes: Bytes = 0
     asis: bool = False
+    referred: Annotated[str, Field(pattern="^([0-9a-f]{32})?$")] = ""
 
 
 class CompleteBody(Body):
@@ -55,7 +60,7 @@ class UploadModel(BaseModel):
     upload: str = Field(description="names it in all that follows")
     image: str
     store: str
-    owner: str = Field(description="token:NAME or job:NUMBER")
+    owner: str = Field(description="token:NAME, job:NUMBER, or referred:KEY: a job of another server")
     created: datetime
     part_bytes: int = Field(description="the most that a part may have before it is compressed")
     items: dict[str, UploadItemModel]
@@ -63,6 +68,13 @@ class UploadModel(BaseModel):
 
 class UploadsModel(BaseModel):
     uploads: list[UploadModel]
+
+
+class ReferredModel(BaseModel):
+    """What became of the upload of another server's job."""
+
+    upload: UploadModel | None = Field(description="null: it was committed or given up, or never begun")
+    version: int | None = Field(description="the version of the image that it made")
 
 
 class PartModel(BaseModel):

@@ -26,9 +26,12 @@ from pbserv.imaging.upload_bodies import (
     Checksum,
     CompleteBody,
     CompleteModel,
+    JobKey,
     Kind,
     PartModel,
     PartNumber,
+    ReferredModel,
+    Title,
     UploadBody,
     UploadModel,
     UploadNumber,
@@ -61,6 +64,15 @@ def _questions(desk: Desk) -> APIRouter:
     async def uploads() -> UploadsModel:
         return UploadsModel(uploads=[upload_model(each, PART_BYTES) for each in desk.store.sessions()])
 
+    @routes.get("/images/{name}/uploads/{key}", summary="What became of the upload of another server's job")
+    async def of_job(name: str, key: JobKey) -> ReferredModel:
+        owner, image = referred(key), desk.image_or_none(name)
+        made = [] if image is None else [each.number for each in image.versions if each.image.facts.creator == owner]
+        going = _going(desk, name, owner)
+        return ReferredModel(
+            upload=None if going is None else upload_model(going, PART_BYTES), version=max(made, default=None)
+        )
+
     @routes.get("/uploads/{upload}", summary="How far an upload is: go on with next_part", responses=faults(410))
     async def upload(upload: UploadNumber) -> UploadModel:
         return upload_model(desk.store.session(upload), PART_BYTES)
@@ -76,10 +88,11 @@ def _beginning(desk: Desk) -> APIRouter:
     async def begin(request: Request, name: str, body: UploadBody, response: Response) -> UploadModel:
         """Then PUT the parts of each item, complete each item, and commit with the manifest."""
         desk.refer_upload(request, name, body.store)
-        session = desk.store.open_session(
-            name, store=body.store, overwrite=body.overwrite, size_bytes=body.bytes,
-            owner=who(desk.allow(request, CHANGE)), asis=body.asis,
-        )  # fmt: skip
+        owner = referred(body.referred) if body.referred else who(desk.allow(request, CHANGE))
+        session = _going(desk, name, owner) if body.referred else None
+        session = session or desk.store.open_session(
+            name, store=body.store, overwrite=body.overwrite, size_bytes=body.bytes, owner=owner, asis=body.asis
+        )
         request.state.result, request.state.detail = "started", f"upload {session.number}"
         response.headers["Location"] = f"/api/v1/uploads/{session.number}"
         return upload_model(session, PART_BYTES)
@@ -117,7 +130,7 @@ def _ends(desk: Desk) -> APIRouter:
 
     @routes.post("/uploads/{upload}/commit", status_code=201, summary="Make the image visible by its manifest",
                  responses=faults(413, 507), openapi_extra=_MANIFEST)  # fmt: skip
-    async def commit(request: Request, upload: UploadNumber) -> ImageModel:
+    async def commit(request: Request, upload: UploadNumber, title: Title = "") -> ImageModel:
         """A manifest that does not fit changes nothing and may be sent again; so may one that was committed already."""
         known = committed.get(upload)
         if known is not None:
@@ -128,6 +141,7 @@ def _ends(desk: Desk) -> APIRouter:
         await desk.transfers.check_commit(session.image, peer_address(request))
         image = await session.commit(text)
         committed.add(upload, image.name)
+        await desk.entitle(image.name, title)
         desk.transfers.received(image, peer_address(request), began)
         return image_model(desk.image(image.name))
 
@@ -151,6 +165,16 @@ class _Committed:
         self._images[upload] = image
         if len(self._images) > _MAX_COMMITTED:
             self._images.popitem(last=False)
+
+
+def referred(key: str) -> str:
+    """The owner of an upload of another server's job."""
+    return f"referred:{key}"
+
+
+def _going(desk: Desk, image: str, owner: str) -> Session | None:
+    """The upload of this image and owner, None where there is none."""
+    return next((each for each in desk.store.sessions() if (each.image, each.owner) == (image, owner)), None)
 
 
 def _own(desk: Desk, upload: str) -> Session:
