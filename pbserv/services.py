@@ -7,6 +7,8 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from prometheus_client.registry import Collector
+
 from pbserv.imaging import ranges
 from pbserv.imaging.config import PbservConf
 from pbserv.imaging.exposition import ImagingCollector
@@ -112,13 +114,7 @@ def wire(
     services: tuple[Service[Any], ...] = (imaging, policy, tftp, proxydhcp)
     running = {service.name: service for service in services}
     figures, requests = PolicyCollector(policy, registry), Requests()
-    collectors = (
-        TftpCollector(tftp.metrics),
-        ProxyDhcpCollector(proxydhcp.counters),
-        ImagingCollector(imaging.statistics),
-        figures,
-        requests,
-    )
+    collectors = (*_counted(tftp, proxydhcp, imaging), figures, requests)
     is_running: Callable[[str], bool] = lambda name: not name or running[name].running  # noqa: E731
     tftp_runs: Callable[[], bool] = lambda: tftp.running  # noqa: E731
     shortcut = Shortcut(tftp, policy, ranges.plan, logs.pbserv, tftp_runs, requests, virtual.path_of)
@@ -148,6 +144,11 @@ def wire(
         return web.fault or "the HTTP server is not running"
 
     return Parts(web, policy, imaging, tftp, proxydhcp, services)
+
+
+def _counted(tftp: TftpService, proxydhcp: ProxyDhcpService, imaging: ImagingService) -> tuple[Collector, ...]:
+    """What the services count, for Prometheus."""
+    return TftpCollector(tftp.metrics), ProxyDhcpCollector(proxydhcp.counters), ImagingCollector(imaging.statistics)
 
 
 def settings_of(settings: Settings) -> Mapping[str, Any]:
