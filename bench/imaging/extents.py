@@ -148,9 +148,12 @@ def result(rows: Sequence[Row], packages: Mapping[str, Sequence[str]]) -> dict[s
 
 
 def measured(
-    folder: Path, file_systems: Sequence[str], sizes: Sequence[int]
+    folder: Path, file_systems: Sequence[str], sizes: Sequence[int], steps: Sequence[str] = ()
 ) -> tuple[list[Row], dict[str, Sequence[str]]]:
-    """The rows of these, and the packages of each upgrade. What ``folder`` has of them is not measured again."""
+    """The rows of these (no ``steps``: of every upgrade), and the packages of each upgrade.
+
+    What ``folder`` has of them is not measured again.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     state = folder / "extents.json"
     rows, packages = _before(state)
@@ -159,7 +162,7 @@ def measured(
             packages[f"{file_system}, {upgrade.step}"] = upgrade.packages
             done = {row.extent_bytes for row in rows if (row.file_system, row.upgrade) == (file_system, upgrade.step)}
             missed = [size for size in sizes if size not in done]
-            if not missed:
+            if not missed or (steps and upgrade.step not in steps):
                 continue
             whole, changed = whole_stream(upgrade.new), changed_bytes(upgrade)
             for size in missed:
@@ -168,6 +171,7 @@ def measured(
                 print(table(rows[-1:]), flush=True)
                 state.write_text(json.dumps(result(rows, packages)))
     wanted = [row for row in rows if row.file_system in file_systems and row.extent_bytes in sizes]
+    wanted = [row for row in wanted if not steps or row.upgrade in steps]
     wanted.sort(key=lambda row: (file_systems.index(row.file_system), row.upgrade == STEPS[-1], row.extent_bytes))
     return wanted, {name: of for name, of in packages.items() if name.partition(",")[0] in file_systems}
 
@@ -178,6 +182,7 @@ def main() -> int:
         "--folder", type=Path, default=FOLDER, help="keeps captures and rows; empty it to measure again (%(default)s)"
     )
     parser.add_argument("--file-systems", default="ext4,xfs", help=f"of {', '.join(MAKE)}; separated by commas")
+    parser.add_argument("--upgrades", default=[], nargs="*", help=f"of {', '.join(map(repr, STEPS))}; all of them")
     parser.add_argument("--sizes", default=",".join(str(size >> 10) for size in SIZES), help="in KiB (%(default)s)")
     parser.add_argument("--json", type=Path, default=Path("bench/results/extents.json"))
     options = parser.parse_args()
@@ -186,7 +191,7 @@ def main() -> int:
         return 2
     private_mounts()
     sizes = [int(size) << 10 for size in options.sizes.split(",")]
-    rows, packages = measured(options.folder, options.file_systems.split(","), sizes)
+    rows, packages = measured(options.folder, options.file_systems.split(","), sizes, options.upgrades)
     print(table(rows))
     options.json.write_text(json.dumps(result(rows, packages), indent=1) + "\n")
     return 0
