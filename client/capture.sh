@@ -188,6 +188,17 @@ note_facts() { # ITEM "KEY VALUE"...: lines for the manifest, behind its items; 
 	done
 }
 
+note_origin() { # what the image is taken of
+	note_facts - "origin_mac $(quoted "$MAC")" "origin_disk $(quoted "$DISK")" \
+		"origin_model $(quoted "$(property "${DISK##*/}" MODEL)")" "origin_serial $(quoted "$(property "${DISK##*/}" SERIAL)")"
+}
+
+quoted() { # TEXT: percent-encoded as the manifest wants it, its first 200 printable characters of ASCII
+	printf %s "$1" | tr -cd '[:print:]' | cut -c 1-200 | tr -d '\n' | od -An -v -tu1 | tr -s ' \n' '\n\n' | grep . |
+		awk '{ c = sprintf("%c", $1 + 0)
+			if (c ~ /[A-Za-z0-9_.~\/:+,=@-]/) printf "%s", c; else printf "%%%02X", $1 }'
+}
+
 partclone_version() { "$1" -v 2>&1 | sed -n 's/.*v\([0-9][0-9.]*\).*/\1/p' | head -n 1; }
 
 at_byte() { # NODE OFFSET COUNT big|little: the number that stands there
@@ -251,6 +262,7 @@ capture() {
 	choose_disk 1
 	! flag DRY_RUN || { plan_capture; say 'dry run: nothing is taken'; return 0; }
 	: >"$WORK/facts"
+	note_origin
 	put_way
 	script_around before
 	stage partition "$DISK"

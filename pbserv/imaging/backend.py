@@ -106,8 +106,9 @@ class Session(ImageDraft, Protocol):
     async def complete(self, item: str, parts: int | None, plain_bytes: int | None) -> StoredItem:
         """All parts are there; the answer is what arrived, with the SHA-256 of their digests (hex) in a row."""
 
-    async def commit(self, manifest_text: str, *, made_of: int | None = None) -> StoredImage:
-        """As an ImageDraft's; one that is ``made_of`` a version is enabled only where that one is served."""
+    async def commit(self, manifest_text: str, *, made_of: int | None = None, mac: str = "") -> StoredImage:
+        """As an ImageDraft's; one that is ``made_of`` a version is enabled only where that one is served. ``mac``:
+        the device that was captured."""
 
 
 class ImagingBackend(Protocol):

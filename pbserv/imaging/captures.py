@@ -101,7 +101,8 @@ class Captures:
             return capture.image, False
         if capture.draft is None:
             raise DraftGone(f"image {job.image}: nothing was uploaded in this job")
-        capture.image = await capture.draft.commit(manifest)
+        session = capture.session
+        capture.image = await (session.commit(manifest, mac=job.mac) if session else capture.draft.commit(manifest))
         return capture.image, True
 
     def end(self, job_id: int) -> None:

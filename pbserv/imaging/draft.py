@@ -36,7 +36,7 @@ from pbserv.imaging.layout import StoredImage
 from pbserv.imaging.manifest import MAX_ITEMS, Fact, Manifest, ManifestItem, check_item_name, parse
 from pbserv.imaging.reframe import IDLE_TIMEOUT_S, ItemUpload, PartDone, Reframer, Reuse, kept, working_files
 from pbserv.imaging.session_file import SESSION_FILE, SessionFacts
-from pbserv.imaging.version_facts import Received, VersionFacts
+from pbserv.imaging.version_facts import Received, VersionFacts, with_origin
 
 __all__ = ["IDLE_TIMEOUT_S", "Draft", "ItemProgress", "PartDone", "StoredItem"]
 
@@ -247,9 +247,9 @@ class Draft:
             self._items[item] = stored
         return _told(stored)
 
-    async def commit(self, manifest_text: str, *, made_of: int | None = None) -> StoredImage:
+    async def commit(self, manifest_text: str, *, made_of: int | None = None, mac: str = "") -> StoredImage:
         """Make the image visible when the manifest and the items agree; returns the new version. ``made_of``: see
-        Signing.
+        Signing. ``mac``: the device that was captured, where it is known.
 
         Raises ManifestError or ManifestMismatch and changes nothing when they do not: the sender may correct it.
         """
@@ -259,7 +259,8 @@ class Draft:
         manifest = self._kept(parse(manifest_text))
         sizes = {name: item.size_bytes for name, item in self._items.items()}
         signing = replace(self._signing, made_of=made_of)
-        published = self._submit(self._publish, manifest, self._version_facts(), signing, sizes)
+        facts = with_origin(self._version_facts(), manifest, mac)
+        published = self._submit(self._publish, manifest, facts, signing, sizes)
         self._state, self._publishing = _State.COMMITTING, published
         published.add_done_callback(self._published)  # also when the caller is cancelled meanwhile
         return await asyncio.shield(published)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pbserv.imaging.formats import clonezilla, fog, sfdisk, slepos
 from pbserv.imaging.formats.model import FormatError, Found
 from pbserv.imaging.manifest import DiskFacts
+from pbserv.imaging.version_facts import ORIGIN_DISK, ORIGIN_PARTITION
 
 MAX_SIDECAR = 4 << 20
 """So much of a file beside the images is read at most."""
@@ -178,6 +179,8 @@ class _Disk:
     swaps: Mapping[int, Mapping[str, str]]
     images: tuple[tuple[int, Seen], ...]
     """Partition and image."""
+    node: str = ""
+    """The disk that it was, such as /dev/sda; empty where nothing tells."""
 
 
 def _fog_disk(number: int, seen: Sequence[Seen], small: Mapping[str, bytes]) -> _Disk:
@@ -194,6 +197,7 @@ def _fog_disk(number: int, seen: Sequence[Seen], small: Mapping[str, bytes]) -> 
         fog.disk_bytes(small.get(f"{mark}.size", b"")),
         {part: {"UUID": uuid} for part, uuid in fog.swaps(small.get(swaps, b""), swaps).items()},
         tuple((at[1], one) for at, one in found if at is not None and at[0] == number),
+        table.device if table else "",
     )
 
 
@@ -213,6 +217,7 @@ def _clonezilla_disk(name: str, seen: Sequence[Seen], small: Mapping[str, bytes]
         clonezilla.geometry(small.get(f"{name}-pt.parted", b""))[0],
         swaps,
         tuple((number, one) for number, one in numbered if number is not None),
+        f"/dev/{name}",
     )
 
 
@@ -269,7 +274,8 @@ def _disk_plan(disk: _Disk, system: str, label: str, *, several: bool) -> Plan:
             raise FormatError(f"{one.name}: needs {one.found.device_bytes} bytes, and partition {number} has {room}")
         if 0 < one.found.device_bytes < room - (room >> 4) and number == _growing(disk, parts):
             warnings.append(f"partition {number}: its file system is smaller than the partition; restore with a resize")
-        items.append(_item(_as_large(one, room), number, _said(one), False, (), 0))
+        planned = _item(_as_large(one, room), number, _said(one), False, (), 0)
+        items.append(replace(planned, facts=planned.facts + _origin(disk.node, number)))
     items += _swaps(disk, parts, taken)
     warnings += [
         f"partition {number} has no image; a restore makes it and leaves it empty"
@@ -280,6 +286,12 @@ def _disk_plan(disk: _Disk, system: str, label: str, *, several: bool) -> Plan:
     facts = DiskFacts(size, table.sector_bytes, table.label, table.firmware)
     name = proposal(f"{label}-{disk.mark}" if several else label)
     return Plan(name, _title(label, system), system, facts, tuple(items), tuple(warnings))
+
+
+def _origin(node: str, number: int) -> tuple[tuple[str, str], ...]:
+    """Facts on where a partition was: /dev/sda and /dev/sda3."""
+    between = "p" if node[-1:].isdigit() else ""
+    return ((ORIGIN_DISK, node), (ORIGIN_PARTITION, f"{node}{between}{number}")) if node else ()
 
 
 def _growing(disk: _Disk, parts: Mapping[int, sfdisk.Entry]) -> int:
@@ -327,10 +339,11 @@ def _item(seen: Seen, number: int, said: str, whole: bool, checks: tuple[Check, 
         raise FormatError(f"{seen.name}: uncompress it first ({seen.compressor}): qemu-img reads files from any place")
     ending = "" if virtual else ENDINGS[seen.compressor]
     name = ".".join(word for word in (stem, middle.replace("+", ""), ending) if word)
+    taken = "" if number else dict(found.facts).get("Taken from", "")
     facts = (
         ("tool", found.tool), ("compressor", "none" if virtual else seen.compressor), ("fs", "" if whole else system),
         ("device_bytes", str(found.device_bytes or "")), ("used_bytes", str(found.used_bytes or "")),
-        ("serves_as", seen.name),
+        ("serves_as", seen.name), (ORIGIN_PARTITION, taken),
     )  # fmt: skip
     size = plain_bytes or (seen.stored_bytes if seen.compressor == "none" and not virtual else _plain(found))
     return PlannedItem(

@@ -19,7 +19,7 @@ from pbserv.imaging.durable import CREATE, filesystem_faults, write_durably
 from pbserv.imaging.faults import ChecksumMismatch, StoreFull
 from pbserv.imaging.layout import Layout, StoredImage, incoming_name
 from pbserv.imaging.manifest import INDEX_SUFFIX, Manifest, print_manifest
-from pbserv.imaging.version_facts import VersionFacts
+from pbserv.imaging.version_facts import VersionFacts, with_origin
 
 _BLOCK = 1 << 20
 _NO_LINK = (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.EACCES, errno.ENOTSUP)
@@ -58,7 +58,7 @@ def link_in(
             folder,
             image,
             manifest,
-            VersionFacts(creator=signing.creator, created=at),
+            with_origin(VersionFacts(creator=signing.creator, created=at), manifest),
             lambda about, number: signing.signed(about, number, digest, at),
         )
         layout.usage.count(layout.size_of(image, made.version) - counted)

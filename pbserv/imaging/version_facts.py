@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
-from pbserv.imaging.about import Record, dump_json, show_time
+from pbserv.imaging.about import MAX_LINE, Record, dump_json, show_time
 from pbserv.imaging.faults import DamagedImage
+from pbserv.imaging.manifest import Manifest
 
 MAX_FACTS_BYTES: Final = 256 * 1024
 FORMAT: Final = 1
+ORIGIN_MAC: Final = "origin_mac"
+ORIGIN_DISK: Final = "origin_disk"
+ORIGIN_PARTITION: Final = "origin_partition"
+ORIGIN_MODEL: Final = "origin_model"
+"""Facts of a manifest, of the whole image or of its items, by which its sender tells what it was taken of."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -40,6 +46,25 @@ class VersionFacts:
     partition: str = ""
     model: str = ""
     received: Mapping[str, Received] = field(default_factory=dict)
+
+
+def with_origin(facts: VersionFacts, manifest: Manifest, mac: str = "") -> VersionFacts:
+    """The same with what the manifest tells of the origin; ``mac``: of the device, where it is known better.
+
+    A disk or partition is named where all that tell of one mean the same.
+    """
+    return replace(
+        facts,
+        mac=mac or _origin(manifest, ORIGIN_MAC),
+        disk=_origin(manifest, ORIGIN_DISK),
+        partition=_origin(manifest, ORIGIN_PARTITION),
+        model=_origin(manifest, ORIGIN_MODEL),
+    )
+
+
+def _origin(manifest: Manifest, key: str) -> str:
+    told = {fact.value for fact in manifest.facts if fact.key == key}
+    return told.pop()[:MAX_LINE] if len(told) == 1 else ""
 
 
 def encode(facts: VersionFacts) -> bytes:

@@ -68,6 +68,10 @@ def test_five_file_systems_there_and_back(own: Site, loop: Fixture, tmp_path: Pa
     assert output.endswith("exit 0"), output
     job = own.work(number)["jobs"][0]
     assert (job["state"], job["version"]) == ("done", 1)
+    version = own.api("GET", "/images/five/versions/1")
+    origin = {"mac": MAC, "job": job["id"], "disk": source, "partition": "", "model": ""}
+    assert version["origin"] == origin
+    assert version["facts"]["origin_disk"] == source
 
     number = work(own, "restore", "five", verify="read", resize=True)
     target = loop("target", 560)

@@ -13,6 +13,7 @@ from pbserv.imaging.convert import plain_limit, refusal
 from pbserv.imaging.formats.model import FormatError, Found
 from pbserv.imaging.import_plan import ENDINGS, Plan, Seen, beside, plan_directory, plan_file, proposal, wanted
 from pbserv.imaging.manifest import Fact, Manifest, ManifestItem, check_new_name, parse, print_manifest
+from pbserv.imaging.version_facts import VersionFacts, with_origin
 from tests.imaging.formats.test_sidecars import NVME, OLD
 
 MIB = 1 << 20
@@ -56,6 +57,23 @@ def test_a_fog_directory_of_two_disks() -> None:
     assert "partition 1 has no image; a restore makes it and leaves it empty" in two.warnings
     assert (two.disk.table, two.disk.sector_bytes, two.disk.firmware) == ("gpt", 4096, "uefi")
     assert (whole(one).disk.table, whole(two).disk.table) == ("dos", "gpt")
+
+
+def origin(plan: Plan) -> tuple[str, str]:
+    """(disk, partition) that a version of it is said to be of."""
+    facts = with_origin(VersionFacts(), whole(plan))
+    return facts.disk, facts.partition
+
+
+def test_where_an_image_was_taken_is_kept() -> None:
+    images = [seen("sda1.ext4-ptcl-img.gz"), seen("sda2.ext4-ptcl-img.gz")]
+    (plan,) = plan_directory("Clonezilla", "lab", images[:1], {"sda-pt.sf": OLD})
+    assert origin(plan) == ("/dev/sda", "/dev/sda1")
+    (plan,) = plan_directory("FOG", "lab", [seen("d1p2.img")], {"d1.partitions": NVME})
+    assert origin(plan) == ("/dev/nvme0n1", "/dev/nvme0n1p2")
+    taken = Found("partimage", "ext3", MIB, facts=(("Taken from", "/dev/sdb 7"),))
+    assert origin(plan_file(seen("root.000", taken), {}, (), "")) == ("", "/dev/sdb 7")
+    assert origin(plan_file(seen("root.img"), {}, (), "")) == ("", "")
 
 
 def test_a_resize_is_advised_where_it_helps() -> None:
