@@ -55,8 +55,8 @@ else
 	@echo "and 'e2e' (virtual machines). Run them with: sudo make test"
 endif
 
-unit: venv packages ## the tests without virtual machines
-	$(BIN)/pytest -m "not e2e"
+unit: venv packages ## the tests without virtual machines, one process per core
+	$(BIN)/pytest -m "not e2e" --numprocesses auto --dist loadfile
 
 e2e: venv packages ## virtual machines with real firmware against the real server (root)
 ifeq ($(ROOT),yes)
