@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.marks import PATIENCE_S
 from tests.support import disks
 from tests.support.dhcp import plain_dhcp
 from tests.support.netns import Room, room
@@ -55,15 +56,15 @@ class Lab:
         """A disk with nothing on it."""
         return disks.blank_disk(self.directory / f"{name}.img")
 
-    def work(self, machine: Machine, *order: str, timeout_s: float = 240) -> float:
+    def work(self, machine: Machine, *order: str, timeout_s: float = 2 * PATIENCE_S) -> float:
         """Order work, power the machine on, wait until it has done it and restarts; seconds from power-on."""
         number = int(self.server.ok("work", *order).split()[1].rstrip(":"))
         try:
             console = machine.power_on()
-            first = console.wait_for("pbclient: ", timeout_s=120)
+            first = console.wait_for("pbclient: ", timeout_s=PATIENCE_S)
             note(f"{machine.firmware}: power-on to the imaging client's first line, s", first)
             console.wait_for(" done: ", timeout_s=timeout_s, never=("Kernel panic", "pbclient: FAILED"))
-            seconds = machine.wait_end(60)
+            seconds = machine.wait_end(PATIENCE_S)
         finally:
             machine.power_off()
         entry = next(work for work in self.server.json("work", "list", "--all") if work["id"] == number)
@@ -74,14 +75,14 @@ class Lab:
              job["bytes_total"] / 1e6 / busy.total_seconds())  # fmt: skip
         return seconds
 
-    def boots_own_disk(self, machine: Machine, guest: disks.GuestDisk, timeout_s: float = 120) -> str:
+    def boots_own_disk(self, machine: Machine, guest: disks.GuestDisk, timeout_s: float = PATIENCE_S) -> str:
         """Power on and wait for the disk's own system to say who it is, check its files and power off."""
         try:
             console = machine.power_on()
             console.wait_for(guest.announcement, timeout_s=timeout_s)
-            console.wait_for(guest.files_line, timeout_s=60)
-            console.wait_for(guest.farewell, timeout_s=30)
-            machine.wait_end(30)
+            console.wait_for(guest.files_line, timeout_s=PATIENCE_S)
+            console.wait_for(guest.farewell, timeout_s=PATIENCE_S)
+            machine.wait_end(PATIENCE_S)
             return console.text
         finally:
             machine.power_off()

@@ -6,6 +6,9 @@ import os
 
 import pytest
 
+# How long is waited for what comes: two processors share the work of all that runs, firmware is emulated. What never
+# comes costs the test its time, what comes costs none of it.
+PATIENCE_S = 180
 MARKS = [
     pytest.mark.root,
     pytest.mark.e2e,

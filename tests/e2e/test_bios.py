@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.e2e.conftest import Lab, note
-from tests.e2e.marks import MARKS
+from tests.e2e.marks import MARKS, PATIENCE_S
 from tests.e2e.story import Story, begin, same_disk, told
 from tests.support.netns import Room
 from tests.support.qemu import Machine, powered
@@ -80,6 +80,6 @@ def test_with_an_empty_nbpipxe_the_rom_is_handed_nbpx86_and_runs_it(lab: Lab, st
 def test_the_same_blank_machine_without_our_server_does_not_boot(lab: Lab, silent_room: Room) -> None:
     machine = Machine("bios-alone", "bios", silent_room, lab.directory, [lab.blank("bios-alone")])
     with powered(machine) as console:
-        console.wait_for("No bootable device", timeout_s=90)
+        console.wait_for("No bootable device", timeout_s=PATIENCE_S)
         assert "Nothing to boot" in console.text
         assert "pbclient" not in console.text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.e2e.conftest import Lab, note
-from tests.e2e.marks import MARKS
+from tests.e2e.marks import MARKS, PATIENCE_S
 from tests.e2e.story import Story, begin, same_disk, told
 from tests.support.netns import Room
 from tests.support.qemu import Machine, powered
@@ -62,6 +62,6 @@ def test_log_and_history_say_what_happened(lab: Lab, story: Story) -> None:
 def test_the_same_blank_machine_without_our_server_does_not_boot(lab: Lab, silent_room: Room) -> None:
     machine = Machine("uefi-alone", "uefi", silent_room, lab.directory, [lab.blank("uefi-alone")])
     with powered(machine) as console:
-        console.wait_for("PXE-E16: No valid offer received", timeout_s=180)
+        console.wait_for("PXE-E16: No valid offer received", timeout_s=PATIENCE_S)
         assert "iPXE" not in console.text
         assert "pbclient" not in console.text

@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.e2e.marks import PATIENCE_S
 from tests.support.dhcp import address_of
 from tests.support.disks import Firmware, Parts
 from tests.support.netns import Room, RoomError, run
@@ -132,17 +134,32 @@ class Site:
         return int(self._work(machine)["id"])
 
     def work_ended(self, machine: Machine) -> bool:
-        """Whether the machine's one-shot work is done."""
-        return str(self._work(machine)["state"]) == "done"
+        """Whether the machine's one-shot work is done, or is within 20 seconds: a report is noted after its answer."""
+        end = time.monotonic() + 20
+        while not (done := self._work(machine)["state"] == "done") and time.monotonic() < end:
+            time.sleep(0.2)
+        return done
 
     def _work(self, machine: Machine) -> Mapping[str, str]:
         return next(each for each in self.server.json("work", "list", "--all") if each["mac"] == machine.mac)
 
     def sent(self, machine: Machine, name: str) -> bool:
-        """Whether the TFTP server sent the machine the whole file ``name``, which may have a boot's token before it."""
+        """Whether the TFTP server sent the machine the whole file ``name``, which may have a boot's token before it.
+
+        The log is waited for; so False only after ten seconds.
+        """
+        return bool(self.server.logged("tftp", *self._whole(machine, name)))
+
+    def never_sent(self, machine: Machine, name: str) -> bool:
+        """Whether the TFTP server has not sent it, as far as the log goes now: ask when what it booted is long under
+        way."""
+        return not self.server.log_lines("tftp", *self._whole(machine, name))
+
+    def _whole(self, machine: Machine, name: str) -> tuple[str, str, str]:
+        """Words of the log's line."""
         address = address_of(self.directory, machine.mac)
-        lines = self.server.log_lines("tftp", f"client={address}:", "result=completed")
-        return any(line.split("file=", 1)[1].split()[0].endswith(name) for line in lines)
+        assert address is not None, f"{machine.name} has no address"
+        return f"client={address}:", f"{name} size=", "result=completed"
 
     def apply(self, policy: Mapping[str, Mapping[str, Fields]]) -> None:
         """Hand a policy file to the running server."""
@@ -160,7 +177,7 @@ def linux(words: str, **fields: object) -> Fields:
     return {"kind": "linux", "kernel": "vmlinuz", "initrd": ["initrd.img"], "arguments": f"{CONSOLE} {words}", **fields}
 
 
-def runs_linux(console: Console, words: str, timeout_s: float = 60) -> str:
+def runs_linux(console: Console, words: str, timeout_s: float = PATIENCE_S) -> str:
     """Wait until that Linux runs with these words in its arguments; all of its console's text."""
     console.wait_for(LINUX_END, timeout_s=timeout_s, never=DEAD_ENDS)
     line = next(line for line in console.text.splitlines() if LINUX in line)

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 
 from tests.client.site import until
-from tests.e2e.marks import MARKS
+from tests.e2e.marks import MARKS, PATIENCE_S
 from tests.e2e.policy.site import Site
 from tests.support.disks import blank_disk
 from tests.support.qemu import Console, Machine, powered
@@ -50,7 +50,7 @@ class Typed(Machine):
         self._process.stdin.write(f"{line}\r".encode())
         self._process.stdin.flush()
 
-    def says(self, line: str, answer: str, timeout_s: float = 60) -> str:
+    def says(self, line: str, answer: str, timeout_s: float = PATIENCE_S) -> str:
         """Type a line and wait for its answer, then for the next prompt; what was printed since."""
         before = len(self.console.text)
         self.type(line)
@@ -75,9 +75,9 @@ def test_a_script_runs_and_its_output_is_kept(site: Site) -> None:
     text = 'echo "sign: script on $(uname -s) for $PB_MAC"\nls /sys/class/net\necho "it went wrong" >&2\nexit 9\n'
     number = order(site, machine, "e2e script", kind="script", script=text, finish="poweroff")
     with powered(machine) as console:
-        console.wait_for(f"sign: script on Linux for {machine.mac}", timeout_s=120, never=NEVER)
-        console.wait_for("script ended with 9", timeout_s=30, never=NEVER)
-        until(lambda: site.server.json("work", "show", str(number))["state"] == "held")
+        console.wait_for(f"sign: script on Linux for {machine.mac}", timeout_s=PATIENCE_S, never=NEVER)
+        console.wait_for("script ended with 9", timeout_s=PATIENCE_S, never=NEVER)
+        until(lambda: site.server.json("work", "show", str(number))["state"] == "held", PATIENCE_S)
     work = site.server.json("work", "show", str(number))
     assert (work["state"], work["reason"]) == ("held", "script ended with 9: it went wrong")
     assert "| it went wrong" in work["jobs"][0]["log"]
@@ -102,24 +102,24 @@ def test_a_person_chooses_maintenance_takes_an_image_and_puts_it_back(site: Site
         "device": {machine.mac: {"state": "known", "name": machine.name, "menu": "of maintained"}},
     })  # fmt: skip
     with powered(machine) as console:
-        console.wait_for('"exit" ends it', timeout_s=120, never=NEVER)
-        console.wait_for(f"{machine.mac} #", timeout_s=30, never=NEVER)
+        console.wait_for('"exit" ends it', timeout_s=PATIENCE_S, never=NEVER)
+        console.wait_for(f"{machine.mac} #", timeout_s=PATIENCE_S, never=NEVER)
         machine.says("tty", "/dev/ttyS0")
         machine.says("img info", "manufacturer   QEMU")
         machine.type("img partition vda create linux 20M")
-        console.wait_for("Go on? [y/N]", timeout_s=30)
+        console.wait_for("Go on? [y/N]", timeout_s=PATIENCE_S)
         machine.says("y", "/dev/vda1")
         machine.says("mke2fs -L kept /dev/vda1", "Filesystem label=kept")
         machine.says("img make by-hand-e2e vda", "capture done:")
         machine.says("img partition -y vda delete 1", "Disklabel type: dos")
         machine.says("img restore -y by-hand-e2e vda", "restore done:")
         machine.says("img dump", "LABEL=kept")
-        machine.type("sleep 1000")
-        time.sleep(1)
+        machine.type("sh -c 'echo it sleeps $((1 + 1)); exec sleep 1000'")
+        console.wait_for("it sleeps 2", timeout_s=PATIENCE_S)
         machine.type("\x03")
         machine.says("echo $((6 * 7))", "42")
         machine.type("exit")
-        machine.wait_end(60)
+        machine.wait_end(PATIENCE_S)
     work = next(each for each in site.server.json("work", "list", "--all") if each["mac"] == machine.mac)
     assert (work["kind"], work["state"]) == ("maintenance", "done")
     jobs = site.server.json("work", "show", str(work["id"]))["jobs"]

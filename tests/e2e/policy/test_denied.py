@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from tests.e2e.marks import MARKS
+from tests.e2e.marks import MARKS, PATIENCE_S
 from tests.e2e.policy.site import SENT, Site, linux, runs_linux
 from tests.support.dhcp import address_of
 from tests.support.disks import Firmware
@@ -25,13 +25,13 @@ def gets_nothing(site: Site, machine: Machine) -> str:
     site.device(machine, linux("sign=denied"))
     site.server.ok("device", "deny", machine.mac)
     with powered(machine) as console:
-        console.wait_for(_REFUSED[machine.firmware], timeout_s=60, never=("SIGNPOST",))
+        console.wait_for(_REFUSED[machine.firmware], timeout_s=PATIENCE_S, never=("SIGNPOST",))
         text = console.text
     address = address_of(site.directory, machine.mac)
     assert address is not None
+    assert "refused, device is denied" in site.told(machine)
     assert not site.server.log_lines("tftp", f"client={address}:", "result=completed")
     assert not site.server.log_lines("proxydhcp", machine.mac, "boot file")
-    assert "refused, device is denied" in site.told(machine)
     return text
 
 

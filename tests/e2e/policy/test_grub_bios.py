@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.marks import MARKS
+from tests.e2e.marks import MARKS, PATIENCE_S
 from tests.e2e.policy.site import NOTHING_BOOTS, OWN_DISK, Site, grub_image, linux, runs_linux
 from tests.support.qemu import powered
 
@@ -42,7 +42,7 @@ def test_menu_that_says_local_disk_starts_it(site: Site) -> None:
         "device": {machine.mac: {"state": "known", "menu": "bios leaves"}},
     })  # fmt: skip
     with powered(machine) as console:
-        console.wait_for(OWN_DISK, timeout_s=60, never=("grub>",))
+        console.wait_for(OWN_DISK, timeout_s=PATIENCE_S, never=("grub>",))
         assert "No more network devices" not in console.text
 
 
@@ -50,5 +50,5 @@ def test_what_it_cannot_do_is_left_to_ipxe(site: Site) -> None:
     machine = site.machine("grub-bios-ipxe", "bios")
     site.device(machine, {"kind": "ipxe", "script": "echo SIGNPOST script of {{ mac }}\nsleep 30\n"})
     with powered(machine) as console:
-        console.wait_for(f"SIGNPOST script of {machine.mac}", timeout_s=60, never=NOTHING_BOOTS)
+        console.wait_for(f"SIGNPOST script of {machine.mac}", timeout_s=PATIENCE_S, never=NOTHING_BOOTS)
     assert site.sent(machine, "ipxe.lkrn")

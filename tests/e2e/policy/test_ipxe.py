@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.e2e.marks import MARKS
+from tests.e2e.marks import MARKS, PATIENCE_S
 from tests.e2e.policy.site import CONSOLE, Site, linux, runs_linux
 from tests.support.qemu import powered
 
@@ -63,5 +63,5 @@ def test_memory_test_of_the_rom(site: Site) -> None:
     machine = site.machine("memtest", "bios", screen=True)
     site.device(machine, {"kind": "memtest", "arguments": "console=ttyS0,115200"})
     with powered(machine) as console:
-        console.wait_for("Memtest86+", timeout_s=60)
+        console.wait_for("Memtest86+", timeout_s=PATIENCE_S)
         assert "/files/memtest86+x64.bin..." in console.text

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.marks import MARKS
+from tests.e2e.marks import MARKS, PATIENCE_S
 from tests.e2e.policy.site import NOTHING_BOOTS, OWN_DISK, Site, linux, runs_linux
 from tests.support.qemu import Machine, powered
 
@@ -87,7 +87,7 @@ def test_item_that_needs_work_waits_until_it_is_made(site: Site) -> None:
         "device": {machine.mac: {"state": "known", "menu": "pxelinux waits"}},
     })  # fmt: skip
     with powered(machine) as console:
-        console.wait_for("client/vmlinuz... ok", timeout_s=60, never=NOTHING_BOOTS)
+        console.wait_for("client/vmlinuz... ok", timeout_s=PATIENCE_S, never=NOTHING_BOOTS)
         assert "pbserv: the work is being made" in console.text
         assert "maintenance" in console.text.split("the work is being made")[1]
 
@@ -100,7 +100,7 @@ def test_menu_that_says_local_disk_leaves_to_it(site: Site) -> None:
         "device": {machine.mac: {"state": "known", "menu": "pxelinux leaves"}},
     })  # fmt: skip
     with powered(machine) as console:
-        console.wait_for(OWN_DISK, timeout_s=60)
+        console.wait_for(OWN_DISK, timeout_s=PATIENCE_S)
         assert "PXELINUX 6." in console.text
 
 
@@ -108,7 +108,7 @@ def test_memory_test(site: Site) -> None:
     machine = site.machine("pxelinux-memtest", "bios", screen=True)
     site.device(machine, {"kind": "memtest", "arguments": "console=ttyS0,115200"})
     with powered(machine) as console:
-        console.wait_for("Memtest86+", timeout_s=60, never=NOTHING_BOOTS)
+        console.wait_for("Memtest86+", timeout_s=PATIENCE_S, never=NOTHING_BOOTS)
     assert site.sent(machine, "memtest86+x64.bin")
 
 
@@ -116,6 +116,6 @@ def test_what_it_cannot_do_is_left_to_ipxe(site: Site) -> None:
     machine = site.machine("pxelinux-ipxe", "bios")
     site.device(machine, {"kind": "ipxe", "script": "echo SIGNPOST script of {{ mac }}\nsleep 30\n"})
     with powered(machine) as console:
-        console.wait_for(f"SIGNPOST script of {machine.mac}", timeout_s=60, never=NOTHING_BOOTS)
+        console.wait_for(f"SIGNPOST script of {machine.mac}", timeout_s=PATIENCE_S, never=NOTHING_BOOTS)
         assert "PXELINUX 6." in console.text
     assert site.sent(machine, "undionly.kpxe")

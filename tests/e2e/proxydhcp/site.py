@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from tests.e2e.marks import PATIENCE_S
 from tests.support.disks import Firmware
 from tests.support.netns import Room
 from tests.support.nvram import order_boot
@@ -90,7 +91,7 @@ class Site:
         """Power a machine on, wait until it has its own boot script from our address there; its console's text."""
         machine = self.machine(kind, where)
         with powered(machine) as console:
-            console.wait_for(self.script_of(machine, where), timeout_s=90, never=DEAD_ENDS)
+            console.wait_for(self.script_of(machine, where), timeout_s=PATIENCE_S, never=DEAD_ENDS)
             text = console.text
         assert any(what == "asked by http" for what, _detail in self.server.history(machine.mac))
         return machine, text
@@ -126,6 +127,6 @@ class Site:
         self.server.ok("force-reload")
 
 
-def boots_own_disk(console: Console, timeout_s: float = 60) -> float:
+def boots_own_disk(console: Console, timeout_s: float = PATIENCE_S) -> float:
     """Seconds from power-on to the first line of the machine's own disk."""
     return console.wait_for(OWN_DISK, timeout_s=timeout_s)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.marks import MARKS
+from tests.e2e.marks import MARKS, PATIENCE_S
 from tests.e2e.proxydhcp.environments import plain
 from tests.e2e.proxydhcp.site import UEFI, Firmwares, Site, boots_own_disk
 from tests.support.netns import run
@@ -32,8 +32,8 @@ def test_device_in_a_loop_gets_its_local_disk(site: Site) -> None:
     machine = site.machine(UEFI, disk=True)
     for _ in range(ROUNDS):
         with powered(machine) as console:
-            console.wait_for("NBP filename is restart.efi", timeout_s=60)
-            machine.wait_end(30)
+            console.wait_for("NBP filename is restart.efi", timeout_s=PATIENCE_S)
+            machine.wait_end(PATIENCE_S)
     with powered(machine) as console:
         boots_own_disk(console)
         assert "PXE-E21: Remote boot cancelled" in console.text

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.marks import MARKS
+from tests.e2e.marks import MARKS, PATIENCE_S
 from tests.e2e.proxydhcp.environments import plain
 from tests.e2e.proxydhcp.site import BIOS, BIOS_E1000, UEFI, UEFI_HTTP, Firmwares, Kind, Site
 from tests.support.qemu import powered
@@ -73,7 +73,7 @@ def test_journal_follows_a_machine_that_starts_again_at_once(site: Site) -> None
     machine = site.machine(BIOS)
     for _ in range(2):
         with powered(machine) as console:
-            console.wait_for(site.script_of(machine), timeout_s=30)
+            console.wait_for(site.script_of(machine), timeout_s=PATIENCE_S)
     told = site.journal(machine)
     assert told.count("asked by http") == 2, told
     assert "boot menu shown" in told, told
