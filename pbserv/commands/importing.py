@@ -15,6 +15,7 @@ from pbserv.commands.progress import Bar
 from pbserv.commands.tables import print_json, show_table, size, warn
 from pbserv.commands.uploading import Upload
 from pbserv.errors import UsageError
+from pbserv.imaging.about import MAX_LINE
 from pbserv.imaging.import_plan import Plan, bare, proposal
 from pbserv.imaging.importing import Source, as_it_is, natively, send, survey, survey_tree
 from pbserv.imaging.inspection import InspectionError
@@ -86,6 +87,7 @@ def _import(api: Api, source: Source, plan: Plan, wishes: Wishes, *, asis: bool,
         going = Upload.begin(
             api, plan.name, store=wishes.store, overwrite=wishes.overwrite, size_bytes=total, asis=asis
         )
+    going.title = (wishes.title or going.title or plan.title)[:MAX_LINE]
     try:
         with Bar(f"image {plan.name}", total) as bar:
             made = send(source, plan, going, convert=wishes.convert, advance=bar.add)
@@ -96,8 +98,8 @@ def _import(api: Api, source: Source, plan: Plan, wishes: Wishes, *, asis: bool,
         raise going.broken(str(fault), f"the same command with --resume (image {plan.name}, {path})") from None
     title = wishes.title or ("" if made.get("title") else plan.title)
     if going.elsewhere:
-        if wishes.title:
-            warn([f"image {plan.name} is on another server, and its title is set there: pbserv image set"])
+        if wishes.title and made.get("title") != wishes.title:
+            warn([f"image {plan.name} has a title on its own server already; it is changed there: pbserv image set"])
         return made
     return api.patch(named("images", plan.name), {"title": title}) if title else made
 

@@ -28,9 +28,11 @@ _TIMEOUT_S: Final = 600.0
 class Upload:
     """One upload of one image; an ``Uploader`` of ``pbserv.imaging.importing``."""
 
-    def __init__(self, api: Api, found: Row, *, elsewhere: bool = False) -> None:
+    def __init__(self, api: Api, found: Row, *, elsewhere: bool = False, title: str = "") -> None:
+        """``title``: what the image is called, for a server ``elsewhere`` that has no title for it."""
         self._api = api
         self.elsewhere = elsewhere
+        self.title = title
         self._items: Mapping[str, Any] = found["items"]
         self.number: str = found["upload"]
         self.image: str = found["image"]
@@ -54,7 +56,8 @@ class Upload:
                 f"{fault} (said at {fault.elsewhere}, where this server refers to; an upload that broke off there goes"
                 " on from there alone: pbserv image uploads on that server)"
             ) from None
-        return cls(there, found, elsewhere=there is not api)
+        far = there is not api
+        return cls(there, found, elsewhere=far, title=_title(api, image) if far else "")
 
     @classmethod
     def resume(cls, api: Api, image: str) -> Upload | None:
@@ -82,8 +85,10 @@ class Upload:
         return Received(done["stored_bytes"], done["sha256"])
 
     def commit(self, manifest: str) -> Mapping[str, Any]:
-        path = named("uploads", self.number, "commit")
-        made: Mapping[str, Any] = patiently(lambda: self._api.upload(path, manifest.encode(), "text/plain"))
+        path, title = named("uploads", self.number, "commit"), self.title or None
+        made: Mapping[str, Any] = patiently(
+            lambda: self._api.upload(path, manifest.encode(), "text/plain", title=title)
+        )  # fmt: skip
         return made
 
     def discard(self) -> None:
@@ -105,6 +110,14 @@ class Upload:
         except PbservError:
             left = f"upload {self.number} stays there for 48 hours, or until pbserv image uploads --discard there"
         return PbservError(f"{reason or 'interrupted'}; an upload to another server cannot go on: {left}; do it again")
+
+
+def _title(api: Api, image: str) -> str:
+    """What our server calls an image; empty where it does not know it."""
+    try:
+        return str(api.get(named("images", image))["title"])
+    except RefusedError:
+        return ""
 
 
 def parts_of(path: Path, part_bytes: int) -> Iterator[bytes]:

@@ -64,7 +64,8 @@ def _questions(desk: Desk) -> APIRouter:
     async def uploads() -> UploadsModel:
         return UploadsModel(uploads=[upload_model(each, PART_BYTES) for each in desk.store.sessions()])
 
-    @routes.get("/images/{name}/uploads/{key}", summary="What became of the upload of another server's job")
+    @routes.get("/images/{name}/uploads/{key}", summary="What became of the upload of another server's job",
+                responses=faults(400))  # fmt: skip
     async def of_job(name: str, key: JobKey) -> ReferredModel:
         owner, image = referred(key), desk.image_or_none(name)
         made = [] if image is None else [each.number for each in image.versions if each.image.facts.creator == owner]

@@ -46,12 +46,12 @@ def server(lab: Installed, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def test_an_image_of_another_server_is_stored_and_fetched_there(
     server: Installed, lab: Installed, tmp_path: Path
 ) -> None:
-    said = server.ok("image", "register", "room", "--owner", "lab")
+    said = server.ok("image", "register", "room", "--owner", "lab", "--title", "Class room")
     assert said == "image room registered; it belongs to store lab of another server\n"
     source = tmp_path / "disk"
     source.write_bytes(BODY)
     assert "image room version 1" in server.ok("image", "upload", "room", str(source))
-    assert [image["name"] for image in lab.json("image", "list")] == ["room"]
+    assert [(image["name"], image["title"]) for image in lab.json("image", "list")] == [("room", "Class room")]
     assert server.json("image", "show", "room")["versions"] == []
     server.ok("image", "download", "room", str(tmp_path / "back"))
     assert (tmp_path / "back/file").read_bytes() == BODY
@@ -82,12 +82,16 @@ def test_tickets_are_signed_by_tokens_of_one_role_alone(lab: Installed, tmp_path
 
 
 def test_an_import_goes_to_the_server_of_its_store(server: Installed, lab: Installed, tmp_path: Path) -> None:
-    """Its title stays there too, and one that broke off there cannot go on from here."""
+    """Its title goes with it, and one that broke off there cannot go on from here."""
     disk = trees.disk(tmp_path / "made", "dos", ("ext4",))
     told = server.call("image", "import", str(disk.path), "--name", "hall", "--store", "lab", "--title", "Hall")
-    assert (told.returncode, "its title is set there" in told.stderr) == (0, True)
+    assert (told.returncode, "title" in told.stderr) == (0, False)
     assert told.stdout == "image hall version 1: enabled\n"
-    assert lab.json("image", "show", "hall")["stored_bytes"] == disk.size
+    kept = lab.json("image", "show", "hall")
+    assert (kept["stored_bytes"], kept["title"]) == (disk.size, "Hall")
+    words = ("image", "import", str(disk.path), "--name", "hall", "--store", "lab", "--overwrite", "--title", "Another")
+    assert "is changed there" in server.call(*words).stderr
+    assert lab.json("image", "show", "hall")["title"] == "Hall"
     refused = server.call("image", "import", str(disk.path), "--name", "hall", "--store", "lab", "--resume")
     assert (refused.returncode, "goes on from there alone" in refused.stderr) == (1, True)
 

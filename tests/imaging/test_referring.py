@@ -55,9 +55,10 @@ async def test_bytes_are_fetched_from_the_server_that_has_them(server, branch, c
 
 
 async def test_uploads_go_to_the_server_that_owns_the_image(server, branch, client):
-    await client.post("/images", json={"name": "room", "owner": "main"})
+    await client.post("/images", json={"name": "room", "owner": "main", "title": "Class room"})
     whole = await client.put("/images/room", content=BODY)
     assert (whole.status_code, str(whole.url).startswith(branch.api)) == (201, True)
+    assert whole.json()["title"] == "Class room", "it has none there"
     begun = await client.post("/images/lab/uploads", json={"store": "main"})
     assert begun.status_code == 201
     ticket, upload = begun.url.params["ticket"], begun.json()["upload"]
