@@ -20,6 +20,8 @@ from pbserv.registry.records import CLIENT_KINDS
 Fields = dict[str, Any]
 _KEPT: Final = ("name", "revision", "changed", "warnings")
 """What an answer has beyond the fields."""
+_USUAL: Final = {"verify": "stream", "efi_entry": True}
+"""Values that a bundle has when nobody said another; of all other fields an empty one."""
 _NEEDED: Final = {"bundle": ("kind",), "rule": ("when", "bundle")}
 """What a new object cannot be made without; the server says what a kind of bundle needs."""
 ACTIONS: Final = ("decision", "imaging", "maintenance", "local", "shell", "reboot", "poweroff", "exit")
@@ -66,8 +68,8 @@ def show_object(kind: str, found: Row) -> None:
     for key, value in found.items():
         if _says_nothing(key, value, found):
             continue
-        if key == "enabled":
-            print("  enabled: no")
+        if isinstance(value, bool):
+            print(f"  {key}: {'yes' if value else 'no'}")
         elif key == "items":
             for item in value:
                 print(f"  item {_item_text(item)}")
@@ -76,7 +78,7 @@ def show_object(kind: str, found: Row) -> None:
             for line in value.splitlines():
                 print(f"    {plain(line)}")
         else:
-            print(f"  {key}: {plain(', '.join(value) if isinstance(value, list) else value)}")
+            print(f"  {key}: {plain(', '.join(map(str, value)) if isinstance(value, list) else value)}")
 
 
 def _says_nothing(key: str, value: object, found: Row) -> bool:
@@ -85,6 +87,8 @@ def _says_nothing(key: str, value: object, found: Row) -> bool:
         return bool(value)
     if key == "finish":
         return found["kind"] not in CLIENT_KINDS
+    if key in _USUAL:
+        return value == _USUAL[key]
     return key in _KEPT or value in ("", None, [], False) or (value == 0 and key != "timeout_s")
 
 

@@ -80,7 +80,7 @@ class Catalog:
     def object(self, name: str) -> ImageObject:
         """An image with all its versions; raises InvalidName or UnknownImage."""
         if not self.holds(check_image_name(name)):
-            raise UnknownImage(f"there is no image {name!r}")
+            raise UnknownImage(f"there is no image {name!r}; see: pbserv image list")
         return self._object(name)
 
     def versions(self, name: str) -> tuple[int, ...]:

@@ -76,9 +76,9 @@ def rollback(states: Mapping[int, VersionState], to: int | None = None) -> dict[
         to = served({number: state for number, state in states.items() if now is not None and number < now})
         if to is None:
             raise ValueError(
-                "there is no enabled version before the one that is served; name a version to go back to"
+                "there is no enabled version before the one that is served; name the version to serve: --to N"
                 if now is not None
-                else "no version is enabled; name a version to go back to"
+                else "no version is enabled; name the version to serve: --to N"
             )
     if to not in states:
         raise ValueError(f"there is no version {to}, but {', '.join(map(str, sorted(states)))}")

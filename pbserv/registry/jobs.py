@@ -263,7 +263,7 @@ def _begun(
 
 def _found(row: JobRow | None, job_id: int) -> JobRow:
     if row is None:
-        raise NotFoundError(f"no job {job_id}")
+        raise NotFoundError(f"no job {job_id}; see: pbserv job list")
     return row
 
 
