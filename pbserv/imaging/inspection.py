@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pbserv.errors import PbservError
+from pbserv.imaging.formats import fsarchiver, partimage
 from pbserv.imaging.formats.compressors import compressor
 from pbserv.imaging.formats.detect import detect, line
 from pbserv.imaging.formats.model import HEAD_BYTES, FormatError, Found
@@ -28,6 +29,7 @@ from pbserv.imaging.formats.volumes import Streams, streams, system_of, together
 _CHUNK = 256 * 1024
 _MAX_STORED = 16 << 20
 """So much of a compressed file is read at most; bzip2 needs a whole block of 900 kB before there is any output."""
+_TAIL_BYTES = 64 * 1024
 _XZ_MEMORY = 256 << 20
 _SECONDS = 20
 _PROGRAMS = {"lzop": ("lzop", "lzop"), "lz4": ("lz4", "lz4"), "zstd": ("zstd", "zstd")}
@@ -92,6 +94,8 @@ def _inspect(directory: Path, image: Streams, system: str) -> Report:
     try:
         kind, head = _head(files)
         found = _detected(head, image.name, system)
+        if not image.missing:
+            _check_volumes(found.tool, kind, files)
     except FormatError as fault:
         raise InspectionError(f"{path}: {fault}") from fault
     stored = sum(file.stat().st_size for file in files)
@@ -108,6 +112,44 @@ def _detected(head: bytes, name: str, system: str) -> Found:
         if head and system == "Clonezilla" and _BY_DD.search(name):
             return Found("raw", "unknown")
         raise
+
+
+def _check_volumes(tool: str, kind: str, files: list[Path]) -> None:
+    """Volumes that the program itself made are more than the bytes of one image in several files; raises FormatError.
+
+    What the end of a compressed image says is not known here; its neighbours' names are.
+    """
+    if tool == "partimage":
+        if len(files) > 1:
+            partimage.check_next(_begins(files[1]))
+        if kind == "none":
+            partimage.check_end(_tail(files))
+    elif tool == "fsarchiver":
+        if kind == "none":
+            fsarchiver.check_end(_tail(files))
+        else:
+            fsarchiver.check_names(files[0].name, _names(files[0].absolute().parent))
+
+
+def _begins(file: Path) -> bytes:
+    """Uncompressed where it is a whole stream, else as it is."""
+    try:
+        return _head([file])[1]
+    except FormatError:
+        return b""
+
+
+def _tail(files: list[Path]) -> bytes:
+    """The last bytes of the volumes together, _TAIL_BYTES at most."""
+    made = b""
+    for path in reversed(files):
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - (_TAIL_BYTES - len(made))))
+            made = file.read(_TAIL_BYTES - len(made)) + made
+        if len(made) >= _TAIL_BYTES:
+            break
+    return made
 
 
 def _head(files: list[Path]) -> tuple[str, bytes]:

@@ -6,12 +6,15 @@ a header holds is a number of items: type (1), section (1), key (2), length (2),
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
-from pbserv.imaging.formats.model import Found, Head
+from pbserv.imaging.formats.model import FormatError, Found, Head
 
 MAGIC = b"FsA0"
 _HEADER = 14
+_END = b"FsAE"
+"""The last header of every volume; it says whether another volume follows."""
+_AGAIN = "save it again by fsarchiver savefs without -s, in one file"
 _COMPRESSORS = {1: "none", 2: "lzo", 3: "gzip", 4: "bzip2", 5: "lzma", 6: "lz4", 7: "zstd"}
 _MAX_HEADERS = 64
 Items = dict[int, bytes]
@@ -25,6 +28,8 @@ def read(data: bytes) -> Found | None:
     main: Items = {}
     systems: list[Items] = []
     for magic, items in _headers(head):
+        if magic == MAGIC and _number(items, 0):
+            raise FormatError(f"volume {_number(items, 0)} of an archive of fsarchiver, and no image: {_AGAIN}")
         if magic == b"ArCh":
             main = items
         elif magic == b"FsIn":
@@ -41,6 +46,28 @@ def read(data: bytes) -> Found | None:
         "fsarchiver", name, _number(first, 3), _number(first, 4), checksum="fletcher32", version=_text(main, 2),
         label=_text(first, 5), facts=facts,
     )  # fmt: skip
+
+
+def check_end(tail: bytes) -> None:
+    """``tail`` is the end of the archive (all of it, or 64 KiB); raises FormatError where another volume follows.
+
+    Keys of that header by what 0.8.7 wrote with -s: 0 the volume, 1 the archive, 2 whether it is the last one.
+    """
+    at = tail.rfind(_END)
+    if at < 0:
+        raise FormatError("an archive of fsarchiver without its end: the file is cut off, copy it again")
+    head = Head(tail[at:], "end of fsarchiver's archive")
+    items = _items(Head(head.take(_HEADER, head.little(10, 4)), head.what))
+    if not _number(items, 2):
+        raise FormatError(f"the first of several volumes of fsarchiver, which it alone can join: {_AGAIN}")
+
+
+def check_names(name: str, beside: Collection[str]) -> None:
+    """Raises FormatError where ``name`` has a second volume in its directory: lab.f01 beside lab.fsa or lab.fsa.gz."""
+    stem, dot, _ = name.rpartition(".fsa")
+    second = sorted(other for other in beside if dot and other.startswith(f"{stem}.f01"))
+    if second:
+        raise FormatError(f"the first of several volumes of fsarchiver, with {second[0]} beside it: {_AGAIN}")
 
 
 def _headers(head: Head) -> Iterator[tuple[bytes, Items]]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from pbserv.imaging.formats.model import Found, Head
+from pbserv.imaging.formats.model import FormatError, Found, Head
 
 MAGIC = b"PaRtImAgE-VoLuMe"
 _MAIN = 512
 """The main header follows the volume's."""
 _LOCAL = b"MAGIC-BEGIN-LOCALHEADER"
+_TAIL = b"MAGIC-BEGIN-TAIL"
+"""16 KiB before the end of the last volume."""
+_AGAIN = "restore it by partimage and save it again in one file, with -V0"
 
 
 def read(data: bytes) -> Found | None:
@@ -29,3 +32,20 @@ def read(data: bytes) -> Found | None:
     block, used = head.little(at, 8), head.little(at + 8, 8)
     head.must(0 < block <= 1 << 20, at, f"a block size of {block} bytes")
     return Found("partimage", name, device, used * block, block, "crc", version, head.text(at + 40, 64), facts)
+
+
+def check_next(data: bytes) -> None:
+    """``data`` is the beginning of a file that follows the first one; raises FormatError where partimage split it.
+
+    Each of its own volumes has a header, so that the volumes one after the other are no image.
+    """
+    if data.startswith(MAGIC):
+        raise FormatError(f"volumes of partimage, which it alone can join: {_AGAIN}")
+
+
+def check_end(tail: bytes) -> None:
+    """``tail`` is the end of the uncompressed image (all of it, or 64 KiB); raises FormatError where more follows."""
+    if _TAIL not in tail:
+        raise FormatError(
+            f"an image of partimage without its end: it is cut off (copy it again), or more volumes follow ({_AGAIN})"
+        )

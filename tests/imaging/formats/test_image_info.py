@@ -133,6 +133,64 @@ def test_partimage(tmp_path: Path) -> None:
     assert 0 < report.found.used_bytes < len(stored)
 
 
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: fsarchiver reads block devices only")
+def test_volumes_of_fsarchiver_are_refused(tmp_path: Path) -> None:
+    """Each has its own headers: the first alone would be an image that ends too early."""
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "random").write_bytes(os.urandom(5 * MEBIBYTE))
+    with loop(tmp_path / "disk", 32 * MEBIBYTE, scan=False) as device:
+        run("mkfs.ext4", "-q", "-d", str(tmp_path / "files"), device)
+        run("fsarchiver", "savefs", "-Z1", "-s", "2", str(tmp_path / "lab.fsa"), device)
+        run("fsarchiver", "savefs", "-Z1", str(tmp_path / "one.fsa"), device)
+    assert (tmp_path / "lab.f02").exists()
+    assert inspect(tmp_path / "one.fsa")[0].found.tool == "fsarchiver"
+    (tmp_path / "one.f01").touch()  # of something else: the archive itself says that it is whole
+    inspect(tmp_path / "one.fsa")
+    with pytest.raises(InspectionError, match=r"lab\.fsa: the first of several volumes of fsarchiver, .*without -s"):
+        inspect(tmp_path / "lab.fsa")
+    with pytest.raises(InspectionError, match=r"lab\.f01: volume 1 of an archive of fsarchiver"):
+        inspect(tmp_path / "lab.f01")
+    (tmp_path / "lab.fsa.gz").write_bytes(gzip.compress((tmp_path / "lab.fsa").read_bytes(), 1))
+    with pytest.raises(InspectionError, match=r"with lab\.f01 beside it"):
+        inspect(tmp_path / "lab.fsa.gz")
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "lab.fsa").rename(tmp_path / "alone" / "lab.img")  # under any name, without its neighbours
+    with pytest.raises(InspectionError, match="first of several volumes"):
+        inspect(tmp_path / "alone" / "lab.img")
+    (tmp_path / "cut.fsa").write_bytes((tmp_path / "one.fsa").read_bytes()[:-100])
+    with pytest.raises(InspectionError, match="without its end"):
+        inspect(tmp_path / "cut.fsa")
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: partimage reads block devices only")
+@pytest.mark.parametrize("level", ["-z0", "-z1", "-z2"])
+def test_volumes_of_partimage_are_refused(tmp_path: Path, level: str) -> None:
+    """Each has its own header: one after the other they restore to a damaged file system."""
+    raw = empty(tmp_path / "fat.raw", 32)
+    run("mkfs.fat", "-F", "16", "-s", "4", str(raw))
+    (tmp_path / "random").write_bytes(os.urandom(3 * MEBIBYTE))
+    run("mcopy", "-i", str(raw), str(tmp_path / "random"), "::")
+    with loop(tmp_path / "disk", 32 * MEBIBYTE, scan=False) as device:
+        Path(device).write_bytes(raw.read_bytes())
+        options = ("-f3", "-o", "-d", "-B", "gui=no", "-c", level)
+        run("partimage", *options, "-V1", "save", device, str(tmp_path / "lab"))
+        stored = run("partimage", *options, "-V0", "save", device, "stdout")
+    assert (tmp_path / "lab.001").exists()
+    for name in ("lab", "lab.000", "lab.001"):
+        with pytest.raises(InspectionError, match=r"lab: volumes of partimage, .* with -V0"):
+            inspect(tmp_path / name)
+    (tmp_path / "one.000").write_bytes(stored[:MEBIBYTE])  # what `split` makes of one file is joined
+    (tmp_path / "one.001").write_bytes(stored[MEBIBYTE:])
+    (report,) = inspect(tmp_path / "one.000")
+    assert (report.found.tool, len(report.volumes)) == ("partimage", 2)
+    if level == "-z0":
+        (tmp_path / "lab.000").rename(tmp_path / "alone.img")
+        with pytest.raises(InspectionError, match=r"alone\.img: an image of partimage without its end"):
+            inspect(tmp_path / "alone.img")
+
+
 @pytest.mark.parametrize("label", ["dos", "gpt"])
 def test_raw_disks(tmp_path: Path, label: str) -> None:
     disk = empty(tmp_path / "disk.img", 32)
