@@ -6,6 +6,7 @@ One rule: only this host's own Debian package sources are used, and nothing is l
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import re
@@ -39,7 +40,8 @@ def build(output: Path, progress: Progress, *, force: bool = False) -> None:
     """Puts ``vmlinuz``, ``initrd.img`` and ``build-id`` into ``output``; each appears whole or not at all.
 
     Does nothing when the present files were built from the same recipe, unless ``force``.
-    Raises BuildError: no root rights, a missing program, no Debian package source, no room, a failed build.
+    Raises BuildError: no root rights, a missing program, no Debian package source, no room, a failed build, another
+    build in this folder.
     """
     recipe = find_recipe()
     wanted = recipe_id(recipe)
@@ -48,6 +50,13 @@ def build(output: Path, progress: Progress, *, force: bool = False) -> None:
         return
     _check_host()
     output.mkdir(parents=True, exist_ok=True)
+    with _alone(output):
+        _build(recipe, wanted, output, progress)
+    for name in RESULTS:
+        progress(f"{output / name}: {(output / name).stat().st_size / 1_000_000:.1f} MB")
+
+
+def _build(recipe: Path, wanted: str, output: Path, progress: Progress) -> None:
     _remove_leftovers(output)
     free = shutil.disk_usage(output).free
     if free < NEEDED_BYTES:
@@ -58,8 +67,6 @@ def build(output: Path, progress: Progress, *, force: bool = False) -> None:
         (output / BUILD_ID).unlink(missing_ok=True)
         for name in (*RESULTS, BUILD_ID):
             _publish(work / name, output / name)
-    for name in RESULTS:
-        progress(f"{output / name}: {(output / name).stat().st_size / 1_000_000:.1f} MB")
 
 
 def find_recipe() -> Path:
@@ -106,6 +113,23 @@ def _remove_leftovers(output: Path) -> None:
         if str(folder.resolve()) in mounts:
             raise BuildError(f"{folder}: file systems are still mounted there; unmount them and try again")
         shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """No second build works in this folder: it would take the first one's for a leftover.
+
+    The folder itself is locked, so nothing stays in it, and the lock ends with the process.
+    """
+    folder = os.open(output, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as fault:
+            raise BuildError(f"{output}: another pbserv client build works there: wait until it ends") from fault
+        yield
+    finally:
+        os.close(folder)
 
 
 @contextlib.contextmanager

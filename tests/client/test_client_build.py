@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -50,6 +51,20 @@ def test_same_recipe_is_not_built_twice(tmp_path: Path) -> None:
 def test_without_root_rights_it_says_so(tmp_path: Path) -> None:
     with pytest.raises(client_build.BuildError, match="root"):
         client_build.build(tmp_path, lambda _: None)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may build")
+def test_a_second_build_in_the_folder_leaves_the_first_alone(tmp_path: Path) -> None:
+    (tmp_path / ".build-first").mkdir()
+    folder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        with pytest.raises(client_build.BuildError, match="another pbserv client build works there"):
+            client_build.build(tmp_path, lambda _: None)
+    finally:
+        os.close(folder)
+    assert os.listdir(tmp_path) == [".build-first"]
 
 
 @pytest.mark.skipif(shutil.which("apt-get") is None, reason="not a Debian host")

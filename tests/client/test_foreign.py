@@ -80,7 +80,8 @@ def test_a_partition_of_partimage(site: Site, loop: Fixture, tmp_path: Path) -> 
     target = loop("target", 64, table=TABLE)
     before = everything(target)
     output = ordered(site, "fat16", target, target_partition=1)
-    assert "partition 1 of" in output and "is too small" in output
+    assert "refused: partition 1 of" in output
+    assert "is too small" in output
     assert output.endswith("exit 1")
     assert everything(target) == before
     output = ordered(site, "fat16", target, target_partition=2)
