@@ -43,6 +43,8 @@ __all__ = ["IDLE_TIMEOUT_S", "Draft", "ItemProgress", "PartDone", "StoredItem"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
+AT_ONCE = 16
+"""So many bodies of one upload arrive at once: nobody holds all connections, slots and buffers."""
 _SENT = ("tool", "fs", "fs_bytes")
 """Facts that the sender knows better than the bytes do."""
 
@@ -301,6 +303,12 @@ class Draft:
             await upload.close()
         self._folder.let_go()
 
+    def release(self) -> None:
+        """Let go of it as it is, at once; only where nothing arrives."""
+        self._state = _State.CLOSED
+        self._close_parts()
+        self._folder.let_go()
+
     def _publish(
         self, manifest: Manifest, facts: VersionFacts, signing: Signing, sizes: Mapping[str, int]
     ) -> StoredImage:
@@ -326,6 +334,8 @@ class Draft:
     @asynccontextmanager
     async def _arrival(self, name: str) -> AsyncGenerator[None, None]:
         self._check_open()
+        if sum(self._arriving.values()) >= AT_ONCE:
+            raise UploadRunning(f"image {self.image}: {AT_ONCE} parts arrive already; wait until one of them is there")
         self._arriving[name] = self._arriving.get(name, 0) + 1
         self._quiet.clear()
         try:

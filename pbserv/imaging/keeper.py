@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -42,6 +42,8 @@ class Keeper:
         self._stores: Stores | None = None
         self._swept = self._looked = float("-inf")
         self.retired_days = 0
+        self.placed: Callable[[str], Sequence[str]] = lambda _store: ()
+        """The devices that have a place to work with a store: their jobs may be just about to begin."""
 
     def wire(self, stores: Stores) -> None:
         """Before ``stores`` are started: let them ask."""
@@ -100,8 +102,10 @@ class Keeper:
     async def at_work(self, store: str, images: Collection[str]) -> Sequence[str]:
         """The jobs that run with a store: by its name, by their image, by an add-on of their work."""
         found = []
-        for job in await self._registry.running_jobs():
+        running = await self._registry.running_jobs()
+        for job in running:
             addons = (await self._registry.work(job.work_id)).options.addons
             if job.store == store or any(name in images for name in (job.image, *addons)):
                 found.append(f"job {job.id} of {job.mac}")
-        return found
+        known = {job.mac for job in running}
+        return [*found, *(f"device {device}" for device in self.placed(store) if device not in known)]

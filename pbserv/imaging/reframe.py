@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import os
 import threading
 from collections import Counter
@@ -50,6 +51,8 @@ _RECEIVING: Final = 128
 _WHOLES: Final = 16
 """So many bodies that are not small are worked on at once: each has zstd's window, 2 MiB as a rule."""
 _SMALL_BYTES: Final = 64 * 1024
+_PART_TIMES: Final = 8
+"""So many idle times all of a part may take: two hours for 64 MiB, whatever the line."""
 _NICE: Final = 10
 
 P = ParamSpec("P")
@@ -185,7 +188,7 @@ class ItemUpload:
         intake, reframer = self._intake, self._reframer
         await reframer.file(intake.begin_whole)
         working: asyncio.Future[None] | None = None
-        blocks = self._blocks(chunks, _WHOLE_BLOCK_BYTES, first=_SMALL_BYTES)
+        blocks = self._blocks(chunks, _WHOLE_BLOCK_BYTES, first=_SMALL_BYTES, part=False)
         async with aclosing(blocks), _Slot(reframer.wholes) as slot:
             async for block in blocks:
                 if len(block) >= _SMALL_BYTES:
@@ -267,15 +270,21 @@ class ItemUpload:
             )
 
     async def _blocks(
-        self, chunks: AsyncIterable[bytes], size: int, first: int | None = None
+        self, chunks: AsyncIterable[bytes], size: int, first: int | None = None, *, part: bool = True
     ) -> AsyncGenerator[bytearray, None]:
-        """Blocks of about ``size`` bytes; the first one of ``first`` where that is given."""
+        """Blocks of about ``size`` bytes; the first one of ``first`` where that is given.
+
+        Who sends a byte now and then is given up as who sends nothing: every _SMALL_BYTES have the idle time to come,
+        and where all of it is at most a part, all of it has _PART_TIMES that.
+        """
         enough = size if first is None else first
-        block = bytearray()
-        iterator = aiter(chunks)
+        block, progress = bytearray(), 0
+        iterator, loop, idle_s = aiter(chunks), asyncio.get_running_loop(), self._reframer.idle_timeout_s
+        end = loop.time() + _PART_TIMES * idle_s if part else math.inf
+        until = min(end, loop.time() + idle_s)
         while True:
             try:
-                async with asyncio.timeout(self._reframer.idle_timeout_s) as patience:
+                async with asyncio.timeout_at(until) as patience:
                     self._patience.add(patience)
                     try:
                         chunk = await anext(iterator, None)
@@ -284,15 +293,21 @@ class ItemUpload:
             except TimeoutError:
                 self._check_open()
                 raise UploadStalled(
-                    f"item {self.name}: nothing arrived for {self._reframer.idle_timeout_s:.0f} seconds"
+                    f"item {self.name}: the part took longer than {_PART_TIMES * idle_s:.0f} seconds"
+                    if until == end
+                    else f"item {self.name}: no more than {progress} bytes arrived in {idle_s:.0f} seconds"
                 ) from None
             self._check_open()
             if chunk is None:
                 break
             block += chunk
+            progress += len(chunk)
+            if progress >= _SMALL_BYTES:
+                progress, until = 0, min(end, loop.time() + idle_s)
             if len(block) >= enough:
                 yield block
                 block, enough = bytearray(), size
+                progress, until = 0, min(end, loop.time() + idle_s)
         if block:
             yield block
 

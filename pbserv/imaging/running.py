@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from pbserv.errors import PbservError
 from pbserv.imaging.board import Board, Sight
 from pbserv.imaging.ports import Policy
-from pbserv.imaging.queue import Admitted, Ask, Direction, Queue, Waiting
+from pbserv.imaging.queue import SHORTEST_WAIT_S, Admitted, Ask, Direction, Queue, Waiting
 from pbserv.log import ServiceLog
 from pbserv.registry.records import FETCHES, BundleKind, Device, Job, Work, WorkState
 from pbserv.registry.registry import ConflictError, Progress, Registry, first_line
@@ -60,6 +60,8 @@ class Running:
         self._of_device: dict[str, set[int]] = {}
         self._board = Board()
         self.queue = Queue()
+        self.closed: Callable[[str], str] = lambda _store: ""
+        """Why nothing begins with a store just now; '': it may."""
 
     @property
     def now(self) -> Instant:
@@ -78,7 +80,16 @@ class Running:
     def admit(self, work: Work, kind: BundleKind, image: str, store: str) -> Admitted | Waiting:
         """Whether a job of this ``kind`` may begin on the work's device, or waits."""
         ask = self._ask(work.mac, work.id, kind, image, store, work.priority)
-        return Admitted() if ask is None else self.queue.ask(ask, self.now)
+        if ask is None:
+            return Admitted()
+        closed = self.closed(store)
+        if closed and work.mac not in self.placed(store):
+            return Waiting(ask, 1, 1, SHORTEST_WAIT_S, closed, self.now)
+        return self.queue.ask(ask, self.now)
+
+    def placed(self, store: str) -> tuple[str, ...]:
+        """The devices that have a place to work with a store, also those whose job is about to begin."""
+        return tuple(ask.device for ask in self.queue.busy(self.now) if ask.store == store)
 
     def began(self, job: Job, *, within: bool = False) -> None:
         """A job of the device begins, ``within`` imaging maintenance or in the place of all that it had before."""

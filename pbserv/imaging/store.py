@@ -79,6 +79,7 @@ class Store(Catalog):
         self.untold: tuple[Tell, ...] = ()
         self.locks = Locks()
         self.retirements = Retirements(self.layout.abouts)
+        self.freed: Callable[[], None] = lambda: None  # called when a name is not taken here any more
         self._rules = rules or StoreRules(allow_overwrite=allow_overwrite, floor_bytes=free_floor_bytes)
         self._idle_timeout_s = idle_timeout_s
         self._shared = reframer
@@ -178,7 +179,10 @@ class Store(Catalog):
         self.layout.close()
 
     def release(self) -> None:
-        """Let go of the directory at once; who reads from an open item goes on. For a store that is not ``busy``."""
+        """Let go of the directory at once; who reads from an open item goes on. For a store that is not ``busy``, or
+        that nobody was shown yet: its uploads stay as they are."""
+        for draft in self.sessions():
+            draft.release()
         if self._writers is not None:
             self._writers.shutdown(wait=False)
         self._writers = self._readers = self._uploads = self._reframer = None
@@ -427,6 +431,8 @@ class Store(Catalog):
             return
         self._forget(name, version)
         self.retirements.look(name)
+        if not self.holds(name):
+            self.freed()
 
     def uploading(self, name: str) -> bool:
         """Whether a version of the image is on its way."""

@@ -171,6 +171,7 @@ class Stores:
     def _wire(self, store: Store) -> None:
         store.users, store.jobs = self._users, self._jobs
         store.retirements.tell = lambda image, version, by: self.retired(image, version, by)
+        store.freed = self._hide_doubles
 
     async def close(self) -> None:
         """Close all stores. Idempotent."""
@@ -207,6 +208,10 @@ class Stores:
         busy = ", ".join(filter(None, (store.busy, *jobs[:10])))
         if busy:
             raise StartError(f"ImageStores: store {store.name} cannot be taken away: {busy}; wait, or cancel that")
+
+    def leaving(self, name: str) -> str:
+        """Why nothing begins in a store just now: a reload takes it away; '': it may begin."""
+        return next((store.locks.closed for store in self._stores if store.name == name and store.leaving), "")
 
     async def _places(self, settings: StoresSettings, opened: list[Store]) -> tuple[Store, ...]:
         """The stores of ``settings``; those that are new are started and put into ``opened``. Raises StartError."""

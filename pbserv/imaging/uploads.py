@@ -22,6 +22,9 @@ from pbserv.imaging.opened import open_index
 from pbserv.imaging.reframe import Reframer, Reuse
 from pbserv.imaging.session_file import SessionFacts
 
+OF_ONE_OWNER = 64
+"""So many uploads of one device or person are open at once in a store."""
+
 
 class Uploads:
     """``newest``: the version that a new one of the image is most like; ``committed`` is told of new versions."""
@@ -57,6 +60,8 @@ class Uploads:
         """``durable``: it can go on after a restart of the server. Raises UploadRunning."""
         if image in self._drafts:
             raise UploadRunning(f"image {image} is being uploaded by somebody else; wait, or take another name")
+        if creator and sum(draft.owner == creator for draft in self._drafts.values()) >= OF_ONE_OWNER:
+            raise UploadRunning(f"image {image}: {creator} has {OF_ONE_OWNER} uploads open; commit or end some first")
         facts = SessionFacts(image, creator, datetime.now(UTC), asis)
         return self._draft(facts, incoming_name(image), durable=durable)
 

@@ -146,10 +146,28 @@ async def test_a_sender_that_falls_silent_is_given_up(tmp_path: Path) -> None:
 
     async with placed(tmp_path / "folder", idle_timeout_s=0.05) as place:
         upload = place.item("p1", "raw")
-        with pytest.raises(UploadStalled, match="nothing arrived for"):
+        with pytest.raises(UploadStalled, match="no more than 1 bytes arrived"):
             await upload.part(1, silent())
         with pytest.raises(UploadStalled):
             await upload.whole(silent())
+        await upload.abandon()
+        assert (place.files(), place.account.sum) == (set(), 0)
+
+
+async def test_a_sender_that_trickles_is_given_up(tmp_path: Path) -> None:
+    async def trickling(size: int) -> AsyncIterator[bytes]:
+        while True:
+            yield bytes(size)
+            await asyncio.sleep(0.01)
+
+    async with placed(tmp_path / "folder", idle_timeout_s=0.2) as place:
+        upload = place.item("p1", "raw")
+        with pytest.raises(UploadStalled, match="bytes arrived in"):
+            await upload.part(1, trickling(1))
+        with pytest.raises(UploadStalled, match=r"the part took longer than|bytes arrived in"):  # on a busy machine
+            await upload.part(1, trickling(70_000))
+        with pytest.raises(UploadStalled, match="bytes arrived in"):
+            await upload.whole(trickling(1))
         await upload.abandon()
         assert (place.files(), place.account.sum) == (set(), 0)
 
