@@ -11,9 +11,10 @@ from pbserv.conf.places import StorePlace
 from pbserv.errors import StartError
 from pbserv.imaging.config import PbservConf
 from pbserv.imaging.keeper import ORPHANED_AFTER
+from pbserv.imaging.queue import Admitted
 from pbserv.imaging.service import ImagingSettings
 from pbserv.imaging.stores import Stores
-from pbserv.registry.records import WorkState
+from pbserv.registry.records import BundleKind, WorkState
 from tests.imaging.working import Working, working
 
 MAC = "52:54:00:00:00:01"
@@ -59,6 +60,29 @@ async def test_a_reload_takes_no_store_away_while_devices_restore_from_it(tmp_pa
         await wire.result(ok=1)
         (await site.imaging.prepare(settings)).commit()
         assert [store.name for store in stores_of(site).stores()] == ["other"]
+
+
+async def test_a_device_waits_while_a_reload_takes_its_store_away(tmp_path: Path) -> None:
+    """Also one whose job is just about to begin keeps the store."""
+    elsewhere = StorePlace("other", tmp_path / "other")
+    settings = ImagingSettings(PbservConf(state_directory=tmp_path, image_stores=(elsewhere,)))
+    async with working(tmp_path) as site:
+        await site.image()
+        await site.device(MAC)
+        wire = await site.order(MAC, kind="restore", image="classroom")
+        reload = await site.imaging.prepare(settings)
+        assert (await wire.ask())["ACTION"] == "wait"
+        reload.abort()
+        [work] = [
+            work for work in await site.api("GET", "/work") if work["image"] == "classroom" and work["mac"] == MAC
+        ]
+        begun = site.imaging._jobs.running_now.admit(
+            await site.registry.work(work["id"]), BundleKind.RESTORE, "classroom", "main"
+        )
+        assert isinstance(begun, Admitted)
+        with pytest.raises(StartError, match=f"store main cannot be taken away: device {MAC}"):
+            await site.imaging.prepare(settings)
+        assert (await wire.ask())["ACTION"] == "restore"
 
 
 async def test_a_device_that_vanished_while_it_was_cancelled_pins_no_image(tmp_path: Path) -> None:
