@@ -105,7 +105,7 @@ class Scrub:
     peer: str
     command: str
     deep: bool = False
-    copies: int = 3
+    copies: int = 2
 
 
 SCRUBS = (
