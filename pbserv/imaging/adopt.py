@@ -74,12 +74,6 @@ class Adopter:
         fresh = not await asyncio.to_thread(stale, dropped.path)
         if known.linked and fresh:
             return
-        if not dropped.renamed and known.version is None:
-            self._log.warning(
-                "copied straight to its name",
-                file=str(dropped.path),
-                remedy="copy under another name and rename it then",
-            )
         item, disk = await asyncio.to_thread(_planned, dropped.path)
         with locked(dropped.path):
             made, index = await self._measured(dropped.path)
@@ -90,6 +84,12 @@ class Adopter:
             )
             await self._take(dropped, known, manifest, made, index)
             await asyncio.to_thread(write_sums, dropped.path, made)
+        if not dropped.renamed and known.version is None:  # not before: what is not taken is tried every minute
+            self._log.warning(
+                "copied straight to its name",
+                file=str(dropped.path),
+                remedy="copy under another name and rename it then",
+            )
 
     async def _measured(self, path: Path) -> tuple[Sums, bytes]:
         """With the index of its pieces. Read in a thread, which ends soon when nobody waits for it any more: the file

@@ -307,6 +307,33 @@ async def test_a_file_is_not_read_on_when_the_server_stops(tmp_path: Path) -> No
     await asyncio.wait_for(asyncio.get_running_loop().shutdown_default_executor(), 30)
 
 
+async def test_a_file_that_is_no_image_is_told_of_once(tmp_path: Path) -> None:
+    """It is tried again and again; what was copied straight to its name is told of when it is taken."""
+    async with opened(tmp_path) as store:
+        told, tries = Told(), 0
+        adopter = Adopter(store, told, lambda: 100_000)
+
+        async def found(dropped: Dropped) -> None:
+            nonlocal tries
+            tries += 1
+            await adopter(dropped)
+
+        watcher = Watcher(found, told, still_s=0.01, retry_s=0.01)
+        (tmp_path / "notes.img").write_bytes(b"no image at all" * 100)
+        watcher.watch({"main": tmp_path})
+        async with asyncio.TaskGroup() as tasks, asyncio.timeout(60):
+            running = tasks.create_task(watcher.run())
+            while tries < 5:
+                await asyncio.sleep(0.01)
+            running.cancel()
+        assert len(told.lines) == 1
+        assert told.lines[0].startswith("file not taken")
+
+
+def _straight(line: str) -> bool:
+    return line.startswith("copied straight to its name")
+
+
 async def test_from_the_rename_to_the_served_image(tmp_path: Path, image: bytes) -> None:
     """Watcher, adopter and store together; a raw file copied straight to its name comes later, with a warning."""
     async with opened(tmp_path) as store:
@@ -320,10 +347,12 @@ async def test_from_the_rename_to_the_served_image(tmp_path: Path, image: bytes)
             drop(tmp_path, image)
             (tmp_path / "straight.img").write_bytes(bytes(MIB))
             (tmp_path / "straight.img").write_bytes(image)
-            while told.lines.count("image appeared") < 2 or list(tmp_path.glob("*.lock")):
+            while told.lines.count("image appeared") < 2 or not any(map(_straight, told.lines)):
+                await asyncio.sleep(0.02)
+            while list(tmp_path.glob("*.lock")):
                 await asyncio.sleep(0.02)
             running.cancel()
         assert {one.name: one.served is not None for one in store.all()} == {"lab": True, "straight": True}
-        assert any(line.startswith("copied straight to its name") for line in told.lines)
+        assert sum(map(_straight, told.lines)) == 1
         await store.delete("lab")
         assert sorted(entry.name for entry in tmp_path.iterdir() if "lab" in entry.name) == []
