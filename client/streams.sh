@@ -17,7 +17,6 @@ join() { # TOOL PID ...: waits for every member of a stream; ERROR names each th
 		esac
 		shift 2
 	done
-	rm -f "$WORK/meter"
 	: >"$WORK/pids"
 	! cancelled || die cancelled
 	[ -n "$ERROR" ] || [ -z "${broken:-}" ] || ERROR='a stream broke'

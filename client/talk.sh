@@ -84,14 +84,34 @@ plan() { # TEXT: a line of what is about to be done; a dry run reports them all
 
 # ---------------------------------------------------------------- progress and cancel
 
-done_bytes() { cat "$WORK/done" 2>/dev/null || echo 0; }
+done_bytes() {
+	done_known=0
+	read -r done_known _ 2>/dev/null <"$WORK/done"
+	echo "$done_known"
+}
 
-add_done() { echo $(($(done_bytes) + $1)) >"$WORK/done.new" && mv "$WORK/done.new" "$WORK/done"; }
+add_done() { # BYTES: counted now, and not by the last stream's meter any more
+	add_meter=''
+	read -r add_meter _ 2>/dev/null <"$WORK/meter"
+	echo "$(($(done_bytes) + $1)) $add_meter" >"$WORK/done.new" && mv "$WORK/done.new" "$WORK/done"
+}
 
-metered_bytes() { # bytes that the running stream's meter has passed on; a tee writes each byte twice
-	read -r meter_pid meter_times _ 2>/dev/null <"$WORK/meter" || { echo 0; return; }
-	awk -v n="$meter_times" '/^wchar:/ { printf "%.0f\n", $2 / n; s = 1 } END { if (!s) print 0 }' "/proc/$meter_pid/io" 2>/dev/null ||
-		echo 0
+progress_bytes() { # what is done, and what the meter of the last stream has passed on; falls only when a stream begins again
+	meter_pid='' meter_times=1 told_done=0 told_meter=''
+	read -r meter_pid meter_times _ 2>/dev/null <"$WORK/meter"
+	read -r told_done told_meter 2>/dev/null <"$WORK/done"
+	[ "$meter_pid" = "$told_meter" ] || told_done=$((told_done + $(metered_bytes "$meter_pid" "$meter_times")))
+	echo "$told_done"
+}
+
+metered_bytes() { # PID TIMES: what a meter has passed on, also when it has ended; a tee writes each byte twice
+	last_meter='' last_metered=0
+	read -r last_meter last_metered 2>/dev/null <"$WORK/metered"
+	[ "$last_meter" = "$1" ] || last_metered=0
+	metered=$(awk -v n="$2" '/^wchar:/ { printf "%.0f\n", $2 / n }' "/proc/$1/io" 2>/dev/null)
+	[ "${metered:-0}" -lt "$last_metered" ] || last_metered=${metered:-0}
+	echo "$1 $last_metered" >"$WORK/metered"
+	echo "$last_metered"
 }
 
 waited_ms() { echo $(($(cat "$WORK/waited" 2>/dev/null || echo 0) + WAITED_MS)); }
@@ -130,7 +150,9 @@ progress_loop() {
 		if cancelled; then kill_workers; continue; fi
 		[ ! -e "$WORK/over" ] || continue # img auto: the server has closed this job
 		now=$(date +%s)
-		bytes=$(($(done_bytes) + $(metered_bytes)))
+		bytes=$(progress_bytes)
+		# A meter counts what a tool says of itself, too.
+		[ "$bytes" -ge "$last_bytes" ] || [ $((last_bytes - bytes)) -gt 1048576 ] || bytes=$last_bytes
 		rate=0
 		[ "$bytes" -le "$last_bytes" ] || [ "$now" -le "$last_time" ] || rate=$(((bytes - last_bytes) / (now - last_time)))
 		last_bytes=$bytes last_time=$now total=$(total_bytes)

@@ -71,7 +71,7 @@ class Job:
     # Misbehaviour
     damage: str = ""  # flip a byte in the middle of this item
     break_after: dict[str, list[int]] = field(default_factory=dict)  # item: bytes sent before each broken connection
-    pause: dict[str, float] = field(default_factory=dict)  # seconds in the middle of an item
+    pause: dict[str, float] = field(default_factory=dict)  # seconds in the middle of an item, before it is complete
     hold: str = ""  # this item stops half way until the job is over
     cancel: bool = False  # in the middle of the item that is held, if one is
     lie: str = ""  # answer the upload of this item with a wrong checksum
@@ -251,6 +251,7 @@ class Handler(BaseHTTPRequestHandler):
         """The stream is whole when there are as many parts and bytes as the client says."""
         parts = self.job.parts.get(name, [])
         data = b"".join(parts)
+        time.sleep(self.job.pause.get(name, 0))
         if len(parts) != int(fields["parts"]) or len(unpacked(data)) != int(fields["bytes"]):
             return self.answer(409, f"error: {name} is not whole")
         self.job.items[name] = data

@@ -60,6 +60,16 @@ def test_streams_go_up_in_parts_and_come_back(loop: Fixture, source: str, tmp_pa
     assert contents(target, 1, tmp_path / "m") == contents(source, 1, tmp_path / "m")
 
 
+def test_progress_never_falls_while_the_server_completes_an_item(source: str) -> None:
+    with StandIn(job := capture()) as server:
+        job.pause = dict.fromkeys(("p1.ext4.zst", "p2.raw.zst"), 5.0)
+        output = client(server, source)
+    assert job.outcome() == ("1", ""), output
+    counted = [int(said["bytes"]) for said in job.progress]
+    assert counted == sorted(counted)
+    assert counted[-1] >= 8 * MEBIBYTE
+
+
 def test_an_old_server_gets_whole_items_and_no_facts(source: str) -> None:
     with StandIn(job := Job("capture")) as server:
         output = client(server, source)

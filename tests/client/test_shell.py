@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 from tests.client.machine import SCRIPT
@@ -25,7 +26,22 @@ def test_more_than_two_gibibytes_are_counted(tmp_path: Path) -> None:
         for _ in range(40):
             nowhere.write(block)
     (tmp_path / "meter").write_text(f"{os.getpid()} 1 server\n")
-    assert int(shell("metered_bytes", tmp_path)) >= 40 << 26
+    assert int(shell("progress_bytes", tmp_path)) >= 40 << 26
+
+
+def test_progress_stays_when_the_meter_has_ended_and_counts_no_byte_twice(tmp_path: Path) -> None:
+    code = "import sys; open('/dev/null', 'wb').write(bytes(300_000)); print(); sys.stdout.flush(); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as meter:
+        assert meter.stdout is not None
+        meter.stdout.readline()
+        (tmp_path / "meter").write_text(f"{meter.pid} 1 server\n")
+        metered = int(shell("progress_bytes", tmp_path))
+        assert metered >= 300_000
+        meter.communicate()
+    assert int(shell("progress_bytes", tmp_path)) == metered
+    assert shell("add_done 500000; progress_bytes; done_bytes", tmp_path) == "500000\n500000\n"
+    (tmp_path / "meter").write_text(f"{os.getpid()} 2 server\n")
+    assert int(shell("progress_bytes", tmp_path)) > 500_000
 
 
 def test_quotes_in_the_answer_of_the_server_come_through(tmp_path: Path) -> None:
