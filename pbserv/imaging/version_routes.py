@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from pbserv.httpapi import faults
+from pbserv.imaging import index_routes
 from pbserv.imaging.faults import WrongState
 from pbserv.imaging.guard import CHANGE
 from pbserv.imaging.image_bodies import RollbackBody, ShownVersion, VersionNumber
@@ -30,9 +31,9 @@ _MOVES: Final = {
 """What a version can be told -> the state it comes to, and a line for the description."""
 
 
-def routers(desk: Desk) -> tuple[APIRouter, APIRouter]:
+def routers(desk: Desk) -> tuple[APIRouter, ...]:
     """Questions, and operations."""
-    return _questions(desk), _operations(desk)
+    return _questions(desk), index_routes.router(desk), _operations(desk)
 
 
 def _questions(desk: Desk) -> APIRouter:

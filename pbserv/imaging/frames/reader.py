@@ -39,6 +39,15 @@ class OpenIndex:
             self._view.release()
             raise
 
+    @property
+    def size_bytes(self) -> int:
+        """Of the whole index."""
+        return len(self._map)
+
+    def read(self, start: int, end: int) -> bytes:
+        """Its bytes as they are; may wait for the disk."""
+        return bytes(self._view[start:end])
+
     def close(self) -> None:
         """Give the memory back; it goes at the latest with the last view of it."""
         self.index.close()
