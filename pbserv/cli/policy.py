@@ -243,9 +243,11 @@ def policy_validate(file: PolicyPath, as_json: AsJson = False) -> None:
 def policy_export(
     context: typer.Context,
     form: Annotated[FormName, typer.Option("--format", help="What to write.")] = FormName.TOML,
-    devices: Annotated[bool, typer.Option("--devices", help="The devices too.")] = False,
+    devices: Annotated[
+        bool, typer.Option("--devices", help="The devices and what administrators said of them (image-safe data), too.")
+    ] = False,
 ) -> None:
-    """Write the server's policy to stdout, as apply reads it.
+    """Write the server's policy and its pools to stdout, as apply reads them.
 
     \b
     Example:

@@ -16,6 +16,7 @@ from typing import Any, Final  # Any: the values of objects, as JSON and TOML ha
 from rich.console import Console
 from rich.text import Text
 
+from pbserv.commands import policy_others
 from pbserv.commands.api import Api
 from pbserv.commands.policy_files import judged, load
 from pbserv.commands.tables import Row, console, plain, print_json, warn
@@ -56,7 +57,8 @@ def export(conf: Path, form: Form, devices: bool) -> None:
     found = api.get("/export")
     objects = [read_object(kind, name, values) for kind, named in found.items() for name, values in named.items()]
     entries = {each["mac"]: _entry(each) for each in api.pages("/devices")} if devices else None
-    sys.stdout.write(write_policy(objects, form, entries))
+    others = policy_others.exported(api, entries or {})
+    sys.stdout.write(write_policy(objects, form, entries, others=others))
 
 
 def _entry(device: Row) -> Entry:
@@ -78,20 +80,26 @@ def apply(conf: Path, file: Path, prune: bool, dry_run: bool, yes: bool, as_json
     api = Api(conf)
     body = _body(policy, prune)
     planned = api.post("/apply", {**body, "dry_run": True})
-    wanted = [change for change in planned["changes"] if change["action"] != "none"]
+    of_policy = [change for change in planned["changes"] if change["action"] != "none"]
+    others = policy_others.changes(api, policy)
+    wanted = [*of_policy, *(each.row for each in others)]
     if not as_json:
         show_changes(console(), wanted)
         warn([*planned["warnings"], *(_ZONED if policy.zoned else ())])
     if wanted and not dry_run and not _agreed(wanted, yes, as_json):
         print("nothing was changed", file=sys.stderr)
         return 1
-    done = api.post("/apply", {**body, "dry_run": False}) if wanted and not dry_run else planned
+    done = planned
+    if not dry_run:
+        done = api.post("/apply", {**body, "dry_run": False}) if of_policy else planned
+        policy_others.carry_out(api, others)
     if as_json:
-        print_json(done)
+        print_json({**done, "changes": [*done["changes"], *(each.row for each in others)],
+                    "applied": bool(wanted) and not dry_run})  # fmt: skip
     elif not wanted:
         print(f"{file}: the server's policy is like this already")
     else:
-        print(_summary(wanted, _DONE) if done["applied"] else f"nothing was changed yet: {_summary(wanted, _TO_DO)}")
+        print(_summary(wanted, _DONE) if not dry_run else f"nothing was changed yet: {_summary(wanted, _TO_DO)}")
     return 0
 
 
@@ -166,4 +174,5 @@ def _value(value: object) -> str:
 def _contents(policy: PolicyFile) -> str:
     counts = Counter(kind_of(each) for each in policy.objects)
     counts["device"] = len(policy.devices)
+    counts.update({table: len(things) for table, things in policy.others.items()})
     return ", ".join(f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in counts.items() if count) or "empty"

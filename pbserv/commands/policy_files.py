@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pbserv.commands.policy_others import CHECKS
 from pbserv.errors import PbservError, UsageError
 from pbserv.policy.files import Form, PolicyFile, read_policy
 from pbserv.policy.integrity import problems, warnings
@@ -31,7 +32,7 @@ def form_of(file: Path) -> Form:
 def load(file: Path) -> PolicyFile:
     """Raises PolicyFileError with all that is wrong in it, or PbservError when it cannot be read."""
     form = form_of(file)
-    return read_policy(_text(file, MOST), form, str(file), lambda path: _beside(file.parent, path))
+    return read_policy(_text(file, MOST), form, str(file), lambda path: _beside(file.parent, path), CHECKS)
 
 
 def judged(file: Path, policy: PolicyFile) -> tuple[Sequence[str], Sequence[str]]:

@@ -3,7 +3,8 @@
 One rule: everything that is wrong with a file is said at once, each with the table it stands in.
 
 Both forms have the same shape: tables ``bundle``, ``group``, ``folder``, ``assignment``, ``rule`` and ``menu`` of named
-objects with the fields of :mod:`pbserv.policy.model`; ``device`` of MAC addresses; ``zone``, for trying a policy out.
+objects with the fields of :mod:`pbserv.policy.model`; ``device`` of MAC addresses; ``zone``, for trying a policy out;
+and the tables of other services, which the caller brings with what checks them.
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ BESIDE: Final = {"script_file": "script", "answer_file": "answer", "meta_file": 
 """Keys of a bundle that name a file beside the policy file, and the field that has its text."""
 
 
+Named = Mapping[str, Mapping[str, Any]]
+Check = Callable[[str, Mapping[str, Any]], tuple[str, Mapping[str, Any]]]
+"""Name and fields of one thing, in their one spelling; raises ValueError."""
+
+
 class PolicyFileError(PolicyError):
     """``problems``: one sentence each, with file, line where it is known, and table."""
 
@@ -40,7 +46,8 @@ class PolicyFileError(PolicyError):
 class PolicyFile:
     """What a file holds. ``entries``: MAC -> what it says of the device, from which ``devices`` are made.
 
-    ``zone``: of the file, else the defaults of the configuration; ``zoned``: the file has one.
+    ``zone``: of the file, else the defaults of the configuration; ``zoned``: the file has one. ``others``: table ->
+    name -> fields, of other services.
     """
 
     objects: tuple[PolicyObject, ...]
@@ -48,15 +55,23 @@ class PolicyFile:
     zone: Zone
     zoned: bool
     entries: Mapping[str, Entry]
+    others: Mapping[str, Named]
 
 
-def read_policy(text: str, form: Form, name: str, beside: Callable[[str], str] | None = None) -> PolicyFile:
+def read_policy(
+    text: str,
+    form: Form,
+    name: str,
+    beside: Callable[[str], str] | None = None,
+    others: Mapping[str, Check] | None = None,
+) -> PolicyFile:
     """``name``: of the file, for messages. ``beside``: the text of a file that a bundle names, or ValueError.
+    ``others``: tables of other services, and what checks each thing in them.
 
     Raises PolicyFileError with all that is wrong. Whether what objects name exists is asked of
     :func:`pbserv.policy.integrity.problems`.
     """
-    reader = _Reader(name, _tables(text) if form == "toml" else {}, beside)
+    reader = _Reader(name, _tables(text) if form == "toml" else {}, beside, others or {})
     policy = reader.policy(_plain(text, form, name))
     if reader.problems:
         raise PolicyFileError(reader.problems)
@@ -64,7 +79,11 @@ def read_policy(text: str, form: Form, name: str, beside: Callable[[str], str] |
 
 
 def write_policy(
-    objects: Iterable[PolicyObject], form: Form, entries: Mapping[str, Entry] | None = None, zone: Zone | None = None
+    objects: Iterable[PolicyObject],
+    form: Form,
+    entries: Mapping[str, Entry] | None = None,
+    zone: Zone | None = None,
+    others: Mapping[str, Named] | None = None,
 ) -> str:
     """The text that :func:`read_policy` reads as the same objects; sorted, so that equal policies are equal files."""
     tables: dict[str, dict[str, Any]] = {}
@@ -77,6 +96,9 @@ def write_policy(
             tables[kind] = of_kind
     if entries:
         tables["device"] = {mac: dict(entries[mac]) for mac in sorted(entries)}
+    for table, things in (others or {}).items():
+        if things:
+            tables[table] = {each: dict(things[each]) for each in sorted(things)}
     if form == "json":
         return json.dumps(tables, indent=2, ensure_ascii=False) + "\n"
     return tomli_w.dumps(tables, multiline_strings=True)
@@ -97,22 +119,46 @@ def _plain(text: str, form: Form, name: str) -> dict[str, Any]:
 
 
 class _Reader:
-    def __init__(self, file: str, lines: Mapping[tuple[str, str], int], beside: Callable[[str], str] | None) -> None:
+    def __init__(
+        self,
+        file: str,
+        lines: Mapping[tuple[str, str], int],
+        beside: Callable[[str], str] | None,
+        others: Mapping[str, Check],
+    ) -> None:
         self._file = file
         self._lines = lines
         self._beside = beside
+        self._others = others
         self.problems: list[str] = []
 
     def policy(self, tables: Mapping[str, Any]) -> PolicyFile:
         objects: list[PolicyObject] = []
-        for table in tables.keys() - {"zone", "device", *KINDS}:
-            self._wrong(table, "", f"there is no such table; there are zone, device, {', '.join(KINDS)}")
+        known = ("zone", "device", *KINDS, *self._others)
+        for table in tables.keys() - set(known):
+            self._wrong(table, "", f"there is no such table; there are {', '.join(known)}")
         for kind in KINDS:
             for name, values in self._named(tables, kind):
                 objects += self._object(kind, name, values)
         entries = dict(filter(None, (self._entry(*each) for each in self._named(tables, "device"))))
         devices = tuple(device_of(*each) for each in entries.items())
-        return PolicyFile(tuple(objects), devices, self._zone(tables.get("zone", {})), "zone" in tables, entries)
+        others = {table: self._checked(tables, table, check) for table, check in self._others.items()}
+        return PolicyFile(
+            tuple(objects), devices, self._zone(tables.get("zone", {})), "zone" in tables, entries, others
+        )
+
+    def _checked(self, tables: Mapping[str, Any], table: str, check: Check) -> Named:
+        found: dict[str, Mapping[str, Any]] = {}
+        for name, values in self._named(tables, table):
+            try:
+                key, fields_ = check(name, values)
+            except ValueError as fault:
+                self._wrong(table, name, str(fault).removeprefix(f"{table} {name!r}: ").removeprefix(f"{table}: "))
+                continue
+            if key in found:
+                self._wrong(table, name, f"{key} stands here twice")
+            found[key] = fields_
+        return found
 
     def _named(self, tables: Mapping[str, Any], kind: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
         table = tables.get(kind, {})
