@@ -217,20 +217,21 @@ fs_bytes() { # NODE TYPE: bytes of the file system, which may be less than the p
 }
 
 plan_capture() { # a dry run: what each partition would be
-	sfdisk -d "$DISK" 2>/dev/null | table_parts >"$WORK/parts"
 	plan "disk $(describe "${DISK##*/}")"
+	read_table
 	while read -r number start size type <&3; do
 		is_extended "$type" && continue
 		part_node "$number" "$start" "$size"
 		type=$(blkid -p -o value -s TYPE "$NODE" 2>/dev/null)
 		[ "$type" != ntfs ] || check_ntfs "$NODE"
-		plan "partition $number: $((size * SECTOR)) bytes, ${type:-nothing that is known}"
+		plan_part="partition $number"
+		[ "$number" != 0 ] || plan_part='the whole disk'
+		plan "$plan_part: $((size * SECTOR)) bytes, ${type:-nothing that is known}"
 	done 3<"$WORK/parts"
 }
 
-capture_table() { # sets LABEL and writes $WORK/parts; uploads table and boot area
+read_table() { # sets LABEL, writes $WORK/table and $WORK/parts: what the image is to be made of; refuses what cannot be one
 	LABEL=$(blkid -p -o value -s PTTYPE "$DISK" 2>/dev/null)
-	printf 'pbserv-image 1\ndisk %s %s %s %s\n' "$(blockdev --getsize64 "$DISK")" "$SECTOR" "${LABEL:-none}" "$FIRMWARE" >"$WORK/manifest"
 	case "$LABEL" in
 	'')
 		[ -n "$(blkid -p -o value -s TYPE "$DISK" 2>/dev/null)" ] || die "refused: $DISK holds neither partitions nor a file system"
@@ -246,12 +247,17 @@ capture_table() { # sets LABEL and writes $WORK/parts; uploads table and boot ar
 		$(cache_on "${DISK##*/}")
 	END
 	if [ -n "$cache_number" ]; then
-		say "partition $cache_number is the cache of this device; it is left out"
+		plan "partition $cache_number is the cache of this device; it is left out"
 		grep -v "^[^ ]*[^0-9]$cache_number : start=" "$WORK/table" >"$WORK/table.new"
 		mv "$WORK/table.new" "$WORK/table"
 	fi
 	table_parts <"$WORK/table" >"$WORK/parts"
 	[ -s "$WORK/parts" ] || die "refused: the partition table of $DISK is empty"
+}
+
+capture_table() { # begins the manifest; uploads table and boot area
+	printf 'pbserv-image 1\ndisk %s %s %s %s\n' "$(blockdev --getsize64 "$DISK")" "$SECTOR" "${LABEL:-none}" "$FIRMWARE" >"$WORK/manifest"
+	[ -n "$LABEL" ] || return 0
 	put_small table.sfdisk sfdisk "$WORK/table"
 	boot_bytes=$(($(awk 'NR == 1 || $2 + 0 < m { m = $2 + 0 } END { printf "%.0f\n", m }' "$WORK/parts") * SECTOR))
 	[ "$boot_bytes" -le "$BOOT_CAP" ] || boot_bytes=$BOOT_CAP
@@ -266,6 +272,7 @@ capture() {
 	put_way
 	script_around before
 	stage partition "$DISK"
+	read_table
 	capture_table
 	awk -v s="$SECTOR" -v n="$(done_bytes)" '{ n += $3 * s } END { printf "%.0f\n", n }' "$WORK/parts" >"$WORK/total"
 	while read -r number start size type <&3; do

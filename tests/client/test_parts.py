@@ -167,3 +167,30 @@ def test_a_dry_run_takes_nothing(source: str) -> None:
     assert job.items == {}
     assert job.result is not None
     assert "partition 1: 41943040 bytes, ext4" in job.result["plan"]
+
+
+def planned(device: str) -> tuple[str, str, str]:
+    """(plan, ok, reason) of a dry run."""
+    with StandIn(job := capture(DRY_RUN="1")) as server:
+        client(server, device)
+    assert job.items == {}
+    assert job.result is not None
+    return job.result.get("plan", ""), *job.outcome()
+
+
+def test_a_dry_run_is_of_what_a_capture_would_take(loop: Fixture) -> None:
+    """A file system without a table; a cache, which is no part of an image; a table that is not supported."""
+    whole = loop("whole", 16)
+    disks.run("mkfs.ext4", "-q", whole)
+    assert f"the whole disk: {16 * MEBIBYTE} bytes, ext4" in planned(whole)[0]
+    cached = loop("cached", 64, table='label: gpt\nstart=2048, size=20MiB\nsize=30MiB, name="PBCACHE"\n')
+    for number in (1, 2):
+        with disks.partition(cached, number) as node:
+            disks.run("mkfs.ext4", "-q", node)
+    plan, ok, _ = planned(cached)
+    assert ok == "1"
+    assert "partition 1: " in plan
+    assert "partition 2 is the cache of this device; it is left out" in plan
+    assert "partition 2: " not in plan
+    assert planned(loop("empty", 16))[2].endswith("holds neither partitions nor a file system")
+    assert "of type sgi are not supported" in planned(loop("sgi", 16, table="label: sgi\nsize=8MiB\n"))[2]
