@@ -17,7 +17,7 @@ from pbserv.imaging import client_uploads
 from pbserv.imaging.captures import Captures
 from pbserv.imaging.checks import check_disk, check_order, store_of
 from pbserv.imaging.client_answers import PROTOCOL, REMEDY, beyond, order_answer, protocol_of, work_answer
-from pbserv.imaging.client_faults import Busy, FaultRoute
+from pbserv.imaging.client_faults import Busy, FaultRoute, count_refusal, refusals
 from pbserv.imaging.client_uploads import work_of
 from pbserv.imaging.coverage import Recipient
 from pbserv.imaging.elsewhere import Elsewhere
@@ -43,6 +43,7 @@ MAX_LOG_CHARACTERS = 64 * 1024
 MAX_TOLD: Final = 32 * 1024
 """Characters of one thing that a client tells of its machine; the list of its disks is the longest."""
 _AROUND: Final = ("before", "after")
+_ORDERS: Final = ("restore", "capture", "auto")
 _ASK_AGAIN_S: Final = 10
 Text = Annotated[str, Form()]
 Count = Annotated[int, Form(ge=0, le=2**63 - 1)]
@@ -63,12 +64,19 @@ def router(
             raise ApiError(401, "the token of this device's work is needed (pb.token on the kernel command line)")
         return caller
 
+    def asking(request: Request) -> Caller:
+        try:
+            return device(request)
+        except ApiError as fault:
+            count_refusal(transfers.statistics, peer_address(request), request.scope["route"].name, "", fault)
+            raise
+
     routes = APIRouter(prefix="/client/v1", tags=["imaging client"], route_class=FaultRoute,
                        default_response_class=PlainTextResponse)  # fmt: skip
-    caller = Depends(device)
-    _work_routes(routes, jobs, captures, transfers, policy, prepare, elsewhere, caller)
+    caller, asker = Depends(device), Depends(asking)
+    _work_routes(routes, jobs, captures, transfers, policy, prepare, elsewhere, caller, asker)
     _report_routes(routes, jobs, captures, caller)
-    _maintenance_routes(routes, jobs, captures, transfers, token_of, elsewhere, caller)
+    _maintenance_routes(routes, jobs, captures, transfers, token_of, elsewhere, caller, asker)
     _image_routes(routes, jobs, transfers, elsewhere, caller)
     client_uploads.add(routes, jobs, captures, transfers, elsewhere, caller)
     return routes
@@ -76,27 +84,28 @@ def router(
 
 def _work_routes(
     routes: APIRouter, jobs: Jobs, captures: Captures, transfers: Transfers, policy: Policy,
-    prepare: Prepare, elsewhere: Elsewhere, caller: Any,
+    prepare: Prepare, elsewhere: Elsewhere, caller: Any, asker: Any,
 ) -> None:  # fmt: skip
     @routes.post("/work")
-    async def work(request: Request, who: Caller = caller, mac: Text = "", client: Text = "", follow: Text = "") -> str:
+    async def work(request: Request, who: Caller = asker, mac: Text = "", client: Text = "", follow: Text = "") -> str:
         """What to do. Shell lines; ACTION is restore, capture, script, maintenance or local.
 
         What the client tells of its machine besides ``mac`` becomes labels of the device. ``client``: the protocol that
         it speaks; nothing: the first one. ``follow`` 1: it sends items where it is referred to.
         """
-        order = await jobs.work(work_of(who))
+        address, figures = peer_address(request), transfers.statistics
+        with refusals(figures, address, "work"):
+            order = await jobs.work(work_of(who))
         protocol = protocol_of(client)
-        far = elsewhere.far(order.kind, order.image, order.options.store)
-        image, refusal = await _find_image(order, elsewhere, protocol, follows=follow == "1")
-        identity, refusal = await _identity(order, protocol, refusal, prepare)
-        version = None if image is None else image.version
-        store = ""
-        if order.image and not refusal:
-            store = far or store_of(transfers.store, order.image, order.options.store)
-        given = await jobs.begin(
-            order, _mac(mac), peer_address(request), version, refusal, store, referred=bool(far)
-        )  # fmt: skip
+        with refusals(figures, order.mac, order.kind.value, order.image):
+            far = elsewhere.far(order.kind, order.image, order.options.store)
+            image, refusal = await _find_image(order, elsewhere, protocol, follows=follow == "1")
+            identity, refusal = await _identity(order, protocol, refusal, prepare)
+            version = None if image is None else image.version
+            store = ""
+            if order.image and not refusal:
+                store = far or store_of(transfers.store, order.image, order.options.store)
+            given = await jobs.begin(order, _mac(mac), address, version, refusal, store, referred=bool(far))
         if given.waiting is not None:
             return _waits(given.waiting, protocol)
         if given.job is None:
@@ -205,37 +214,41 @@ def _report_routes(routes: APIRouter, jobs: Jobs, captures: Captures, caller: An
 
 def _maintenance_routes(
     routes: APIRouter, jobs: Jobs, captures: Captures, transfers: Transfers, token_of: Callable[[int], str],
-    elsewhere: Elsewhere, caller: Any,
+    elsewhere: Elsewhere, caller: Any, asker: Any,
 ) -> None:  # fmt: skip
     @routes.post("/jobs/{job_id}/order")
     async def order(
-        request: Request, job_id: Number, who: Caller = caller, action: Text = "", image: Text = "", disk: Text = "",
+        request: Request, job_id: Number, who: Caller = asker, action: Text = "", image: Text = "", disk: Text = "",
         overwrite: Text = "0", client: Text = "", follow: Text = "",
     ) -> str:  # fmt: skip
         """What somebody in imaging maintenance wants done: restore or capture, answered like ``/work`` with a job of
         its own; or auto, which ends the maintenance and answers the TOKEN of the work that is assigned."""
-        within = await jobs.maintenance(job_id, work_of(who))
-        if action == "auto":
-            assigned = jobs.assigned(within)
-            if isinstance(assigned, str):
-                return _shell(ACTION="local", REASON=assigned)
-            _check_assigned(transfers, elsewhere, assigned)
-            made = await jobs.hand_over(within, assigned)
-            return _shell(ACTION="auto", TOKEN=token_of(made.id), BUNDLE=made.bundle)
-        if action not in ("restore", "capture"):
-            raise ApiError(422, "action is restore, capture or auto")
-        within = await jobs.with_images(job_id, work_of(who))
-        kind = BundleKind(action)
-        check_disk(disk)
-        elsewhere.check(kind, image, NO_OPTIONS)
-        far = elsewhere.owner(image)
-        again = overwrite == "1"
-        if far:
-            version = await _version_elsewhere(elsewhere, kind, image, overwrite=again, follows=follow == "1")
-        else:
-            version = check_order(transfers.store, kind, image, overwrite=again)
-        store = far or store_of(transfers.store, image, "")
-        given = await jobs.order(within, kind, image, version, peer_address(request), store, referred=bool(far))
+        address, figures = peer_address(request), transfers.statistics
+        with refusals(figures, address, _wanted(action), image):
+            within = await jobs.maintenance(job_id, work_of(who))
+        with refusals(figures, within.mac, _wanted(action), image):
+            if action == "auto":
+                assigned = jobs.assigned(within)
+                if isinstance(assigned, str):
+                    figures.request(within.mac, action, "failed", detail=assigned)
+                    return _shell(ACTION="local", REASON=assigned)
+                _check_assigned(transfers, elsewhere, assigned)
+                made = await jobs.hand_over(within, assigned)
+                return _shell(ACTION="auto", TOKEN=token_of(made.id), BUNDLE=made.bundle)
+            if action not in ("restore", "capture"):
+                raise ApiError(422, "action is restore, capture or auto")
+            within = await jobs.with_images(job_id, work_of(who))
+            kind = BundleKind(action)
+            check_disk(disk)
+            elsewhere.check(kind, image, NO_OPTIONS)
+            far = elsewhere.owner(image)
+            again = overwrite == "1"
+            if far:
+                version = await _version_elsewhere(elsewhere, kind, image, overwrite=again, follows=follow == "1")
+            else:
+                version = check_order(transfers.store, kind, image, overwrite=again)
+            store = far or store_of(transfers.store, image, "")
+            given = await jobs.order(within, kind, image, version, address, store, referred=bool(far))
         if given.waiting is not None:
             return _waits(given.waiting, protocol_of(client))
         job = given.job
@@ -262,6 +275,11 @@ def _maintenance_routes(
         """For imaging maintenance: what is known of an image, in lines for people."""
         await jobs.with_images(job_id, work_of(who))
         return image_report(await elsewhere.find(name))
+
+
+def _wanted(action: str) -> str:
+    """What the log calls a request of imaging maintenance."""
+    return action if action in _ORDERS else "order"
 
 
 async def _version_elsewhere(

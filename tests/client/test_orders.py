@@ -56,6 +56,24 @@ def wire(site: Site) -> Wire:
     return made
 
 
+def figures(site: Site) -> dict[str, int]:
+    """How many imaging requests there were, and how many of them ended so."""
+    told = site.server.json("statistics")
+    found = {"all": told["pxe_requests"], **told["imaging_results"]}
+    return {name: found.get(name, 0) for name in ("all", "started", "denied", "failed")}
+
+
+def more(site: Site, before: dict[str, int]) -> dict[str, int]:
+    """What came to the figures since then."""
+    return {name: count - before[name] for name, count in figures(site).items() if count != before[name]}
+
+
+def logged(site: Site, begins: str, result: str) -> bool:
+    """Whether a line of the request log begins and ends so."""
+    lines = [line for line in site.server.log().splitlines() if f"imaging request {begins}" in line]
+    return any(result in line for line in lines)
+
+
 @pytest.mark.parametrize(
     ("form", "status", "said"),
     [
@@ -68,10 +86,34 @@ def wire(site: Site) -> Wire:
     ],
 )
 def test_orders_that_are_refused_make_no_job(wire: Wire, form: dict[str, str], status: int, said: str) -> None:
+    before = figures(wire.site)
     answer = wire.order(**form)
     assert answer.status_code == status, answer.text
     assert said in answer.text
     assert [job["kind"] for job in wire.site.newest()["jobs"]] == ["maintenance"]
+    assert more(wire.site, before) == {"all": 1, "failed": 1}
+    kind = form.get("action", "order").replace("format", "order")
+    assert logged(wire.site, f"source={MAC} type={kind} ", "result=failed")
+
+
+def test_who_has_no_token_or_may_not_is_counted_and_logged_as_denied(wire: Wire) -> None:
+    before = figures(wire.site)
+    nobody = Wire(wire.site, "9.nobodys", wire.job)
+    assert nobody.call("POST", "/work", data={"mac": MAC}).status_code == 401
+    assert nobody.order(action="restore", image="x").status_code == 401
+    assert nobody.call("POST", f"/jobs/{wire.job}/progress").status_code == 401, "no request of imaging"
+    assert wire.call("POST", "/work", data={"mac": "52:54:00:00:cc:99"}).status_code == 200
+    assert wire.call("POST", "/jobs/999999/order", data={"action": "auto"}).status_code == 404
+    assert more(wire.site, before) == {"all": 4, "denied": 3, "failed": 1}
+
+
+def test_an_order_is_counted_once(wire: Wire) -> None:
+    before = figures(wire.site)
+    told = read(wire.order(action="capture", image="once"))
+    wire.call("POST", f"/jobs/{told['JOB']}/result", data={"ok": "0", "reason": "disk failed"})
+    assert more(wire.site, before) == {"all": 1, "started": 1}
+    assert read(wire.order(action="auto"))["ACTION"] == "local"
+    assert more(wire.site, before) == {"all": 2, "started": 1, "failed": 1}
 
 
 def test_an_order_is_a_job_of_the_same_work_with_the_same_token(wire: Wire) -> None:
