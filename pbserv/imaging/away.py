@@ -22,7 +22,7 @@ from starlette.responses import Response
 
 from pbserv.imaging.faults import DraftGone, ImagingFault
 from pbserv.imaging.manifest import check_item_name
-from pbserv.imaging.peer import ANSWER_S, NoAnswer, NotReferred, Refused, asked
+from pbserv.imaging.peer import ANSWER_S, NoAnswer, NotReferred, asked
 from pbserv.imaging.referral import Scope
 from pbserv.imaging.referring import Referring
 from pbserv.imaging.upload_bodies import CompleteModel, ReferredModel
@@ -59,6 +59,7 @@ class _Going:
     tried: bool = False
     upload: str = ""
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    ending: asyncio.Lock = field(default_factory=asyncio.Lock)
     ended: float = 0.0
     """When it was given up, by ``time.monotonic``."""
 
@@ -190,14 +191,15 @@ class Away:
         return _read(ReferredModel, await self._ask(going, "GET", f"{_uploads(going)}/{going.key}"), going.what)
 
     async def _give_up(self, going: _Going) -> None:
-        found = await self._look(going)
-        if found.upload is not None:
-            try:
+        async with going.ending:
+            if going not in self._pending:
+                return  # somebody else did it meanwhile
+            ended = going.ended
+            found = await self._look(going)
+            if found.upload is not None:
                 await self._ask(going, "DELETE", f"/uploads/{found.upload.upload}")
-            except Refused as fault:
-                if fault.status is not HTTPStatus.GONE:
-                    raise
-        self._forget(going)
+            if going.ended == ended:  # else it was begun meanwhile, and is to be given up once more
+                self._forget(going)
 
     def _forget(self, going: _Going) -> None:
         if going in self._pending:
