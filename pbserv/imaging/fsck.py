@@ -44,7 +44,7 @@ async def check(store: Store, report: Report, tell: Callable[[str], None], infor
         seen = await asyncio.to_thread(_look, store.layout, report)
         removed += await _strays(store, seen)
         damaged = await _damaged(store, seen)
-        strange = _strange(store, seen)
+        strange = [*_strange(store, seen), *(f"{name}: a folder that is no image" for name in store.foreign)]
     for line in (*removed, *damaged, *strange):
         tell(line)
     return (

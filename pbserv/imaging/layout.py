@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import secrets
 import stat
 import threading
@@ -35,7 +34,8 @@ from pbserv.imaging.durable import (
     replace_durably,
     write_durably,
 )
-from pbserv.imaging.faults import DamagedImage, ImagingFault, StoreFault, UnknownImage
+from pbserv.imaging.faults import DamagedImage, ImageExists, ImagingFault, StoreFault, UnknownImage
+from pbserv.imaging.folders import ABOUT_FILE, ABOUT_NEW, INCOMING, VERSION, foreign, incoming_name, numeric
 from pbserv.imaging.manifest import (
     FACTS_FILE,
     INDEX_SUFFIX,
@@ -57,20 +57,10 @@ from pbserv.imaging.version_facts import MAX_FACTS_BYTES, VersionFacts
 
 __all__ = ["Damage", "Layout", "Scan", "StoredImage", "incoming_name"]
 
-INCOMING = ".incoming"
-ABOUT_FILE = "about"
-_ABOUT_NEW = "about.new"
 _TRASH = ".deleted."
 _NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _WORKING = (".state", ".state.new", ".head", ".parts")
 """Ends of the names of files that ``frames.intake`` has beside an item while it arrives."""
-
-_VERSION = re.compile(r"[1-9][0-9]{0,8}")
-
-
-def incoming_name(image: str) -> str:
-    """A new name for an upload directory; the end after the last dot names the upload."""
-    return f"{image}.{secrets.token_hex(8)}"
 
 
 class Layout:
@@ -93,6 +83,7 @@ class Layout:
         self.number = ""
         self.usage = Usage(name, free_floor_bytes, lambda: self._root_fd)
         self.abouts: dict[str, About] = {}
+        self.foreign: tuple[str, ...] = ()  # folders that scan passed over: nothing in them is of an image
         self._nested = frozenset(nested)
         self.at_work: set[str] = set()  # the names in ``.incoming`` that this process has made and not yet removed
         self._root_fd = -1
@@ -131,19 +122,22 @@ class Layout:
         self._incoming_fd = self._root_fd = -1
 
     def scan(self, missing: VersionState = VersionState.ENABLED) -> Scan:
-        """Every committed version, and every directory that only looks like one; fills ``abouts``.
+        """Every committed version, and every directory that only looks like one; fills ``abouts`` and ``foreign``.
 
         ``missing``: the state of a version that its image's ``about`` does not know: a crash came between.
         """
         found = Scan([], [], 0)
         used = 0
         self.abouts.clear()
+        self.foreign = tuple(name for name in self._folders() if self._is_foreign(name))
         for name in self._folders():
+            if name in self.foreign:
+                continue
             try:
                 check_image_name(name)
                 with opened_directory(name, self._root_fd) as image_fd:
                     with suppress(FileNotFoundError):  # a crash came before it was renamed
-                        os.unlink(_ABOUT_NEW, dir_fd=image_fd)
+                        os.unlink(ABOUT_NEW, dir_fd=image_fd)
                     inside = os.listdir(image_fd)
                     about = self._read_about(image_fd)
                 if not inside:  # a crash came after it was made
@@ -152,8 +146,8 @@ class Layout:
             except (OSError, ImagingFault) as error:
                 found.damages.append(Damage(name, str(error)))
                 continue
-            versions = sorted((text for text in inside if text != ABOUT_FILE), key=_numeric)
-            numbers = [int(text) for text in versions if _VERSION.fullmatch(text)]
+            versions = sorted((text for text in inside if text != ABOUT_FILE), key=numeric)
+            numbers = [int(text) for text in versions if VERSION.fullmatch(text)]
             self.abouts[name] = completed(about, numbers, missing)
             for version in versions:
                 try:
@@ -167,7 +161,7 @@ class Layout:
 
     def load(self, name: str, version: str) -> StoredImage:
         """Read one version and check that every item is there in its full size."""
-        if not _VERSION.fullmatch(version):
+        if not VERSION.fullmatch(version):
             raise DamagedImage(f"{version!r} is not the number of a version")
         with self._inside(name, version) as version_fd:
             with open_file(RESERVED_ITEM, version_fd) as file:
@@ -207,6 +201,8 @@ class Layout:
             with suppress(FileExistsError):
                 os.mkdir(name, 0o750, dir_fd=self._root_fd)
                 made = True
+            if not made and name not in self.abouts:
+                self.check_free(name)
             with opened_directory(name, self._root_fd) as image_fd:
                 replace_durably(ABOUT_FILE, data, image_fd)
             if made:
@@ -218,8 +214,9 @@ class Layout:
         """Image and version of every directory that is one, or looks like one. Raises OSError."""
         for name in self._folders():
             with suppress(*_NO_FILE), opened_directory(name, self._root_fd) as image_fd:
-                for inside in sorted(os.listdir(image_fd), key=_numeric):
-                    if inside not in (ABOUT_FILE, _ABOUT_NEW):
+                names = os.listdir(image_fd)
+                for inside in sorted(names if not foreign(names) else (), key=numeric):
+                    if inside not in (ABOUT_FILE, ABOUT_NEW):
                         yield name, inside
 
     def _folders(self) -> list[str]:
@@ -227,6 +224,18 @@ class Layout:
         names = sorted(os.listdir(self._root_fd))
         other = {INCOMING, "lost+found", *self._nested}
         return [name for name in names if name not in other and not self._is_file(name)]
+
+    def check_free(self, name: str) -> None:
+        """Raises ImageExists where a folder of other things has the name: it would become an image's, and be purged."""
+        if self._is_foreign(name):
+            raise ImageExists(
+                f"{self.root / name} is a folder of other things, and no image: move it away, or take another name"
+            )
+
+    def _is_foreign(self, name: str) -> bool:
+        with suppress(OSError), opened_directory(name, self._root_fd) as folder_fd:
+            return foreign(os.listdir(folder_fd))
+        return False
 
     def tidy(self, image: StoredImage) -> tuple[str, ...]:
         """Remove what helped while the items arrived: a crash came between the rename and that; what it was."""
@@ -393,7 +402,7 @@ class Layout:
         with self._naming:
             size = self.size_of(image, str(version))
             with opened_directory(image, self._root_fd) as image_fd:
-                others = [name for name in os.listdir(image_fd) if _VERSION.fullmatch(name) and int(name) != version]
+                others = [name for name in os.listdir(image_fd) if VERSION.fullmatch(name) and int(name) != version]
                 if others:
                     os.rename(str(version), trash, src_dir_fd=image_fd, dst_dir_fd=self._incoming_fd)
                     os.fsync(image_fd)
@@ -427,8 +436,9 @@ class Layout:
         with suppress(FileExistsError):
             os.mkdir(image, 0o750, dir_fd=self._root_fd)
         try:
+            self.check_free(image)
             with opened_directory(image, self._root_fd) as image_fd:
-                numbers = [int(name) for name in os.listdir(image_fd) if _VERSION.fullmatch(name)]
+                numbers = [int(name) for name in os.listdir(image_fd) if VERSION.fullmatch(name)]
                 last = self.abouts[image].last if image in self.abouts else 0
                 version = max(max(numbers, default=0), last) + 1
                 os.rename(incoming, str(version), src_dir_fd=self._incoming_fd, dst_dir_fd=image_fd)
@@ -465,7 +475,7 @@ class Layout:
 
     def _versions_of(self, image: str) -> list[str]:
         with opened_directory(image, self._root_fd) as image_fd:
-            return [name for name in os.listdir(image_fd) if _VERSION.fullmatch(name)]
+            return [name for name in os.listdir(image_fd) if VERSION.fullmatch(name)]
 
     def _is_file(self, name: str) -> bool:
         """A file in the root is no image: it is the store's own, or was dropped there and waits to be adopted."""
@@ -477,7 +487,3 @@ class Layout:
     def _read(name: str, parent_fd: int, limit: int) -> bytes:
         with open_file(name, parent_fd) as file:
             return file.read(limit) or b""
-
-
-def _numeric(text: str) -> tuple[int, str]:
-    return len(text), text

@@ -202,6 +202,9 @@ class ImagingService:
         self._jobs.running_now.queue.adopt(limits_of(self._store))
         for damage in self._store.damages:
             self._log.critical("image damaged, not served", path=damage.path, reason=damage.reason)
+        for folder in self._store.foreign:
+            self._log.warning("folder passed over", path=folder, reason="no image: no version and no about in it",
+                              remedy="images are taken from the store's own directory: move them there")  # fmt: skip
         self._log.critical("imaging started", images=len(self._store.list()), client_ready=self.client_ready)
 
     def _from_thread(self, loop: asyncio.AbstractEventLoop) -> Callable[[str], None]:

@@ -73,6 +73,12 @@ class BackendSlot:
         found: tuple[Damage, ...] = getattr(self._now, "damages", ())
         return found
 
+    @property
+    def foreign(self) -> tuple[str, ...]:
+        """Folders that the built-in store passed over, for they are no images."""
+        found: tuple[str, ...] = getattr(self._now, "foreign", ())
+        return found
+
     def list(self) -> tuple[StoredImage, ...]:
         return self._now.list()
 

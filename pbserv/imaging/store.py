@@ -101,6 +101,11 @@ class Store(Catalog):
         self.layout.usage.quota_bytes, self.layout.usage.floor_bytes = rules.quota_bytes, rules.floor_bytes
 
     @property
+    def foreign(self) -> tuple[str, ...]:
+        """Folders in its directory, as paths, that the start passed over: they are no images."""
+        return tuple(str(self.root / name) for name in self.layout.foreign)
+
+    @property
     def allow_overwrite(self) -> bool:
         return self._rules.allow_overwrite
 
@@ -260,6 +265,8 @@ class Store(Catalog):
             raise Forbidden(f"image {name}: overwriting is not allowed here; set AllowImageOverwrite = YES to allow it")
         if not self.holds(name):
             check_new_name(name)
+            if name in self.layout.foreign:
+                self.layout.check_free(name)
         elif (self._images.get(name) or name in self._damaged_names) and not (overwrite or self._by_default(overwrite)):
             raise ImageExists(
                 f"image {name} exists{self._damage_of(name)}; delete it, take another name, or ask to overwrite it "

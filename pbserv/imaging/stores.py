@@ -153,6 +153,11 @@ class Stores:
         return tuple(Damage(f"{store.name}:{damage.path}", damage.reason)
                      for store in self._stores for damage in store.damages)  # fmt: skip
 
+    @property
+    def foreign(self) -> tuple[str, ...]:
+        """Folders that are no images; see :class:`Store`."""
+        return tuple(folder for store in self._stores for folder in store.foreign)
+
     async def start(self) -> None:
         """Start all stores; raises StartError and leaves none of them open."""
         settings = self._settings

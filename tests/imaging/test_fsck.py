@@ -51,6 +51,19 @@ async def test_a_store_in_order(stores: Stores, store: Store) -> None:
         await stores.check("b", Report(), print)
 
 
+async def test_a_folder_that_is_no_image_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a/groupx").mkdir(parents=True)
+    (tmp_path / "a/groupx/lab.img").write_bytes(b"an image")
+    made = Stores(settings_of(tmp_path, "a"))
+    await made.start()
+    try:
+        said, lines = await run(made)
+    finally:
+        await made.close()
+    assert said.endswith("none damaged, 1 that the server does not know")
+    assert lines == [f"{tmp_path}/a/groupx: a folder that is no image"]
+
+
 async def test_leftovers_go_and_what_is_at_work_stays(stores: Stores, store: Store) -> None:
     await put(store, "win")
     incoming = store.root / ".incoming"

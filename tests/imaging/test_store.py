@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pbserv.errors import StartError
+from pbserv.imaging.about import About
 from pbserv.imaging.faults import (
     ChecksumMismatch,
     DamagedImage,
@@ -342,6 +343,41 @@ async def test_what_a_crash_left_is_removed_and_damage_is_named(tmp_path):
             store.begin("short")
         await store.delete("short")
         await put(store, "short", {"a": b"x"})
+
+
+async def test_a_folder_of_other_things_is_no_image_and_stays_as_it_is(tmp_path):
+    """OpenGnSys has the images of an organizational unit in a folder of their own."""
+    root = tmp_path / "images"
+    async with opened(root) as store:
+        await put(store, "good", {"a": b"abc"})
+    for folder in ("groupx", "group y"):
+        (root / folder).mkdir()
+        (root / folder / "lab.img").write_bytes(b"an image")
+    before = files_below(root)
+    async with opened(root, allow_overwrite=True) as store:
+        assert [one.name for one in store.all()] == ["good"]
+        assert (store.damages, store.foreign) == ((), (f"{root}/group y", f"{root}/groupx"))
+        assert list(store.layout.entries()) == [("good", "1")]
+        with pytest.raises(ImageExists, match="groupx is a folder of other things"):
+            store.begin("groupx")
+        with pytest.raises(ImageExists, match="move it away"):
+            await store.register("groupx", About())
+        draft = store.begin("later")
+        await draft.receive("a", chunks_of(b"abc"))
+        (root / "later").mkdir()
+        (root / "later/notes").write_bytes(b"made meanwhile")
+        with pytest.raises(ImageExists, match="later is a folder of other things"):
+            await draft.commit(manifest_of({"a": b"abc"}))
+        await draft.discard()
+        (root / "groupx").rename(root / "groupz")
+        await put(store, "groupx", {"a": b"x"})
+        assert store.info("groupx").version == 1
+        (root / "later/notes").unlink()
+        (root / "groupz").rename(root / "later/groupx")
+        await store.delete("groupx")
+        (root / "later/groupx").rename(root / "groupx")
+        (root / "later").rmdir()
+    assert files_below(root) == before
 
 
 async def test_a_new_version_never_takes_the_number_of_a_damaged_one(tmp_path):
