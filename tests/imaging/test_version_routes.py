@@ -177,7 +177,7 @@ async def test_roll_back_is_one_request(server, client):
         "1": "enabled", "2": "disabled", "3": "disabled",
     }  # fmt: skip
     nowhere = await client.post("/images/x/rollback", json={})
-    assert (nowhere.status_code, "name a version" in nowhere.json()["error"]) == (409, True)
+    assert (nowhere.status_code, "name the version to serve" in nowhere.json()["error"]) == (409, True)
     assert (await client.post("/images/x/rollback", json={"to": 3})).json()["served"] == 3
     assert (await client.post("/images/x/rollback", json={"to": 12})).status_code in (404, 409)
     assert [(line.type, line.result) for line in server.requests if line.type == "rollback"] == [
