@@ -7,6 +7,8 @@ put_way() { # how items are sent: to this server at once, or (FOLLOW) where it s
 	else
 		echo 'header = "Expect:"'
 	fi >"$WORK/put.way"
+	# So that a store without the room refuses before the first byte.
+	echo "header = \"X-Expected-Bytes: $EXPECTED\"" >>"$WORK/put.way"
 }
 
 put_small() { # ITEM KIND FILE: uploads a small file as it is and adds it to the manifest
@@ -216,6 +218,27 @@ fs_bytes() { # NODE TYPE: bytes of the file system, which may be less than the p
 	esac
 }
 
+used_bytes() { # NODE TYPE: bytes of the file system that hold something; nothing where it does not tell
+	case "$2" in
+	ext[234]) dumpe2fs -h "$1" 2>/dev/null | awk '/^Block count:/ { n = $3 } /^Free blocks:/ { f = $3 }
+		/^Block size:/ { if (n) printf "%.0f\n", (n - f) * $3 }' ;;
+	xfs) echo $((($(at_byte "$1" 8 8 big) - $(at_byte "$1" 144 8 big) - $(at_byte "$1" 96 4 big)) * $(at_byte "$1" 4 4 big))) ;; # less its journal
+	btrfs) at_byte "$1" 65656 8 little ;;
+	ntfs) ntfsinfo -m "$1" 2>/dev/null | tr -s '\t ' ' ' | awk '/Cluster Size:/ { s = $3 } /Volume Size in Clusters:/ { n = $5 }
+		/Free Clusters:/ { if (n) printf "%.0f\n", (n - $3) * s }' ;;
+	esac
+}
+
+expect_bytes() { # sets EXPECTED, what the image will take, as far as it can be told: half of what file systems hold, for it is compressed
+	EXPECTED=0
+	while read -r number start size type <&3; do
+		is_extended "$type" && continue
+		part_node "$number" "$start" "$size"
+		used=$(number "$(used_bytes "$NODE" "$(blkid -p -o value -s TYPE "$NODE" 2>/dev/null)")")
+		[ "$used" -gt $((size * SECTOR)) ] || EXPECTED=$((EXPECTED + used / 2))
+	done 3<"$WORK/parts"
+}
+
 plan_capture() { # a dry run: what each partition would be
 	plan "disk $(describe "${DISK##*/}")"
 	read_table
@@ -269,10 +292,11 @@ capture() {
 	! flag DRY_RUN || { plan_capture; say 'dry run: nothing is taken'; return 0; }
 	: >"$WORK/facts"
 	note_origin
-	put_way
 	script_around before
 	stage partition "$DISK"
 	read_table
+	expect_bytes
+	put_way
 	capture_table
 	awk -v s="$SECTOR" -v n="$(done_bytes)" '{ n += $3 * s } END { printf "%.0f\n", n }' "$WORK/parts" >"$WORK/total"
 	while read -r number start size type <&3; do

@@ -58,7 +58,7 @@ persist() { # TRIES HTTP_ARGUMENTS...: http, again after a pause while the serve
 	shift
 	until http "$@"; do
 		persist_left=$((persist_left - 1))
-		case "$http_exit/$http_code" in 0/4??) return 1 ;; esac
+		case "$http_exit/$http_code" in 0/4?? | 0/507) return 1 ;; esac # 507: the store has no room
 		[ "$persist_left" -gt 0 ] || return 1
 		[ -z "$LOOP_PID" ] || ! cancelled || return 1 # the result itself is still told
 		say "$ERROR; trying again"

@@ -72,23 +72,24 @@ class Captures:
                 capture = _Capture(job.mac, job.work_id, False, session, image, session)
                 self._captures[job.id] = capture
 
-    def draft(self, job: Job) -> ImageDraft:
-        """Where the items of a running job go; raises DraftGone, ImageExists and their like."""
+    def draft(self, job: Job, size_bytes: int = 0) -> ImageDraft:
+        """Where the items of a running job go; raises DraftGone, ImageExists, StoreFull and their like. ``size_bytes``:
+        what the image will take, as far as the device can tell."""
         capture = self._of(job)
         if capture.draft is None:
             overwrite = capture.overwrite and bool(self._store.versions(job.image))
             try:
                 capture.session = self._store.open_session(
-                    job.image, store=capture.store, overwrite=overwrite, owner=f"job:{job.id}"
+                    job.image, store=capture.store, overwrite=overwrite, owner=f"job:{job.id}", size_bytes=size_bytes
                 )
                 capture.draft = capture.session
             except NotSupported:
-                capture.draft = self._store.begin(job.image, overwrite=overwrite)
+                capture.draft = self._store.begin(job.image, overwrite=overwrite, size_bytes=size_bytes)
         return capture.draft
 
-    def session(self, job: Job) -> Session:
+    def session(self, job: Job, size_bytes: int = 0) -> Session:
         """The same where items come in parts; raises NotSupported for a backend that cannot."""
-        self.draft(job)
+        self.draft(job, size_bytes)
         session = self._of(job).session
         if session is None:
             raise NotSupported("the backend that LIBRARY_NAME names takes no uploads in parts; send whole items")

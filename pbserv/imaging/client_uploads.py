@@ -23,6 +23,7 @@ from pbserv.imaging.transfer import Transfers, announced_checksum, content_lengt
 from pbserv.registry.access import Caller
 
 _MOST: Final = 2**31 - 1
+_EXPECTED: Final = "X-Expected-Bytes"
 JobNumber = Annotated[int, Path(ge=1, lt=2**63)]
 PartNumber = Annotated[int, Path(ge=1, le=_MOST, description="1 for the first part of each item")]
 ItemKind = Annotated[str, Query(max_length=64, description="of the item, as in the manifest")]
@@ -40,7 +41,7 @@ def add(
         job = await jobs.uploading(job_id, work_of(who))
         if job in away:
             return await away.item(job, name)
-        stored = await receive_item(request, captures.draft(job), name)
+        stored = await receive_item(request, captures.draft(job, expected_bytes(request)), name)
         return f"{stored.size_bytes} {stored.sha256}\n"
 
     @routes.put("/jobs/{job_id}/items/{name}/parts/{number}", response_model=None)
@@ -55,7 +56,7 @@ def add(
         digest = part_digest(request, name, number)
         check_length(content_length(request))
         async with aclosing(bounded(request, job.image)) as chunks:
-            done = await captures.session(job).part(name, kind, number, chunks, digest)
+            done = await captures.session(job, expected_bytes(request)).part(name, kind, number, chunks, digest)
         return f"{done.next_part} {done.received_bytes} {done.sha256}\n"
 
     @routes.post("/jobs/{job_id}/items/{name}/complete")
@@ -99,6 +100,14 @@ def part_digest(request: Request, name: str, number: int) -> str:
     if digest is None:
         raise InvalidRequest(f"item {name[:64]!r} part {number}: X-Checksum-SHA256 is needed")
     return digest
+
+
+def expected_bytes(request: Request) -> int:
+    """What the whole image is going to take, by X-Expected-Bytes; 0: nobody can tell. Raises InvalidRequest."""
+    text = request.headers.get(_EXPECTED, "0")
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise InvalidRequest(f"{_EXPECTED} {text[:40]!r} is not a number of bytes")
+    return int(text)
 
 
 def work_of(who: Caller) -> int:

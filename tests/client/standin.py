@@ -68,6 +68,8 @@ class Job:
     progress: list[dict[str, str]] = field(default_factory=list)
     result: dict[str, str] | None = None
     finished: threading.Event = field(default_factory=threading.Event)
+    expected: int = 0  # bytes that a capture was announced with
+    room: int | None = None  # bytes that the store has left; None: enough
     # Misbehaviour
     damage: str = ""  # flip a byte in the middle of this item
     break_after: dict[str, list[int]] = field(default_factory=dict)  # item: bytes sent before each broken connection
@@ -206,6 +208,9 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(400, "error: bad item name")
         if self.trouble(match[2]):
             return None
+        self.job.expected = int(self.headers.get("X-Expected-Bytes", "0"))
+        if self.job.room is not None and self.job.expected > self.job.room:
+            return self.answer(507, "error: no room for that")
         self.job.items[match[2]] = body
         digest = hashlib.sha256(b"lie" if self.job.lie == match[2] else body).hexdigest()
         return self.answer(200, f"{len(body)} {digest}\n")

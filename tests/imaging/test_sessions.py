@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from pbserv.conf.places import StorePlace
+from pbserv.imaging.away import Away
 from pbserv.imaging.captures import Captures
 from pbserv.imaging.faults import (
     ChecksumMismatch,
@@ -23,9 +25,11 @@ from pbserv.imaging.faults import (
 )
 from pbserv.imaging.frames.delta import unshared
 from pbserv.imaging.manifest import DiskFacts, Manifest, ManifestItem, print_manifest
+from pbserv.imaging.referring import Referring
 from pbserv.imaging.slot import BackendSlot
 from pbserv.imaging.store_rules import StoreRules
-from pbserv.imaging.stores import Stores
+from pbserv.imaging.stores import Stores, StoresSettings
+from pbserv.log import ServiceLog
 from pbserv.registry.records import BundleKind, Job, WorkState
 from tests.imaging.image_server import files_below, sha256
 from tests.imaging.making import partclone
@@ -248,6 +252,24 @@ async def test_a_part_that_does_not_fit_is_refused_and_the_upload_goes_on(tmp_pa
         await session.part("p1", "raw", 1, chunks_of(stream), None)
 
 
+def captures_of(slot: BackendSlot) -> Captures:
+    return Captures(slot, Away(Referring(tuple, lambda _upload: None), bytes(32), ServiceLog("imaging")))
+
+
+async def test_a_capture_that_cannot_fit_is_refused_before_its_first_byte(tmp_path, registry_job):
+    place = StorePlace("main", tmp_path, quota=1 << 20, floor=0)
+    slot = BackendSlot()
+    await slot.put(Stores(StoresSettings((place,))))
+    captures = captures_of(slot)
+    captures.begin(job := registry_job(17, "win"), overwrite=False)
+    with pytest.raises(StoreFull, match="has a quota of 1 MiB and uses 0 MiB; 2 MiB more do not fit"):
+        captures.session(job, 2 << 20)
+    assert slot.sessions() == ()
+    assert captures.session(job, 1000).image == "win"
+    await captures.close()
+    await slot.close()
+
+
 async def test_a_capture_goes_on_after_a_restart(tmp_path, registry_job):
     settings = settings_of(tmp_path, "main")
     job = registry_job(17, "win")
@@ -259,7 +281,7 @@ async def test_a_capture_goes_on_after_a_restart(tmp_path, registry_job):
         stores = Stores(settings)
         stores.jobs = jobs
         await slot.put(stores)
-        return Captures(slot)
+        return captures_of(slot)
 
     slot = BackendSlot()
     captures = await start(slot)
