@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
@@ -13,7 +14,9 @@ import pytest
 
 from pbserv.commands import client_build
 from tests.client import disks
+from tests.client.machine import boot_bytes
 from tests.client.standin import TOKEN, Job, StandIn
+from tests.client.test_foreign import by_fsarchiver, by_partimage
 from tests.support.qemu import accelerator
 from tests.support.wheel import build_wheel, install_wheel
 
@@ -188,6 +191,44 @@ class TestBuilt:
                     with disks.mounted(node, tmp_path / "m") as mount:
                         assert disks.hashes(mount) == files[number]
                         assert number == 1 or os.statvfs(mount).f_blocks * os.statvfs(mount).f_frsize > 380 << 20
+
+    def test_machine_restores_what_partimage_and_fsarchiver_wrote(self, built: Path, tmp_path: Path) -> None:
+        image, plain = by_partimage(tmp_path)
+        archive, hashes = by_fsarchiver(tmp_path)
+        with disks.loop(tmp_path / "a.img", 64 << 20, table="label: dos\nsize=16MiB, type=6\nsize=24MiB\n") as device:
+            table = disks.run("sfdisk", "-d", device)
+        items = {
+            "table.sfdisk": ("sfdisk", 0, table.encode()),
+            "p1.fat16.partimage": ("partimage", 1, image),
+            "p2.ext4.fsarchiver": ("fsarchiver", 2, archive.read_bytes()),
+        }
+        lines = ["pbserv-image 1", f"disk {64 << 20} 512 dos bios"]
+        for name, (kind, number, data) in items.items():
+            lines.append(
+                f"item {name} {kind} {number} {len(data)} {hashlib.sha256(data).hexdigest()} {len(data)}\n"
+                f"fact {name} compressor none"
+            )
+        lines.append("fact p2.ext4.fsarchiver fs ext4\n")
+        job = Job(
+            "restore", finish="poweroff", manifest="\n".join(lines), options={"PROTOCOL": "2"},
+            items={name: data for name, (_, _, data) in items.items()},
+        )  # fmt: skip
+        with (tmp_path / "b.img").open("wb") as file:
+            file.truncate(64 << 20)
+        drive = ("-drive", f"if=none,id=d,format=raw,file={tmp_path / 'b.img'}", "-device", "virtio-blk-pci,drive=d")
+        with StandIn(job) as server:
+            console = boot(built, server, "-device", f"virtio-net-pci,netdev=net,mac={MAC}", *drive)
+        assert job.result is not None, console
+        assert job.outcome() == ("1", ""), console
+        with disks.loop(tmp_path / "b.img", 0) as device:
+            start, size = disks.extent(device, 1)
+            restored = bytearray(boot_bytes(device, start * 512, size * 512))
+            restored[28:32] = plain[28:32]  # the partition's start, which the client writes
+            assert restored == plain
+            with disks.partition(device, 2) as node:
+                disks.run("e2fsck", "-fn", node)
+                with disks.mounted(node, tmp_path / "m") as mount:
+                    assert disks.hashes(mount) == hashes
 
     def test_machine_without_a_server_says_why_and_asks_again(self, built: Path) -> None:
         with StandIn(Job("local")) as server:
