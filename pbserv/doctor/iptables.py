@@ -66,7 +66,7 @@ def _chains(table: str, lines: list[str]) -> dict[str, Chain]:
     chains: dict[str, Chain] = {}
     for line in lines:
         if line.startswith(":"):
-            name, policy = [*line[1:].split(), ""][:2]
+            name, policy = [*line[1:].split(), "", ""][:2]
             verdict = Action.DROP if policy == "DROP" else Action.ACCEPT
             chains[name] = Chain(name, tuple(rules.get(name, ())), _HOOKS.get(name, ""), _PRIORITIES[table], verdict)
     return chains

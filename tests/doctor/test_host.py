@@ -42,8 +42,7 @@ def host(lan: Room) -> Host:
 
 @pytest.fixture
 def server(host: Host, tmp_path: Path) -> Server:
-    for closed in (tmp_path, *tmp_path.parents[:2]):
-        closed.chmod(0o755)
+    tmp_path.chmod(0o755)
     return Server(host, tmp_path / "pbserv")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.process import Installed, command
+from tests.support.process import Installed, command, free_port
 from tests.web import test_jobs as jobs
 
 
@@ -168,7 +168,7 @@ def test_a_good_reload_moves_listeners_and_follows_services(server: Installed) -
     server.ok("start")
     pid = server.pid
     old_port = server.http_port
-    server.http_port = old_port + 1 if old_port < 65000 else old_port - 1
+    server.http_port = free_port()
     server.set("pbserv.conf", HTTPPort=str(server.http_port), Services="imaging tftp policy")
     server.set("tftp.conf", TFTPInterface="127.0.0.2")
     server.ok("force-reload")
@@ -350,7 +350,7 @@ def test_devices_at_work_keep_the_address_that_they_know(server: Installed) -> N
     try:
         client.begin()
         old_port = server.http_port
-        server.http_port = old_port + 1 if old_port < 65000 else old_port - 1
+        server.http_port = free_port()
         server.set("pbserv.conf", HTTPPort=str(server.http_port))
         server.ok("force-reload")
         assert server.json("work", "list")[0]["state"] == "running"

@@ -18,6 +18,7 @@ from pbserv.proxydhcp.settings import ProxyDhcpSettings
 from pbserv.types import Decision, Sighting, Verdict
 from tests.proxydhcp.samples import Book, asks
 from tests.proxydhcp.wires import Wires
+from tests.support import process
 
 WAIT_S = 10.0
 LOOPBACK = bytes((127, 0, 0, 1))
@@ -106,7 +107,4 @@ class Caller:
 
 
 def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as raw:
-        raw.bind(("127.0.0.1", 0))
-        port: int = raw.getsockname()[1]
-        return port
+    return process.free_port(socket.SOCK_DGRAM)

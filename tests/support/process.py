@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,26 @@ ALL = "imaging tftp policy proxydhcp"
 
 
 def free_port(kind: int = socket.SOCK_STREAM) -> int:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of loopback that nobody has and that nobody is given by chance until the caller binds it.
+
+    Linux gives away 32768 and above (ip_local_port_range); each test process goes through a part of what is below.
+    """
+    for port in _PORTS:
+        with socket.socket(socket.AF_INET, kind) as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("the ports never end")
+
+
+def _ports() -> Iterator[int]:
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    share = 1000
+    first = 12000 + worker % 20 * share
+    for turn in itertools.count(os.getpid()):  # not where another run of the tests begins
+        yield first + turn % share
+
+
+_PORTS = _ports()
 
 
 @dataclass

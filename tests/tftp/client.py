@@ -34,10 +34,10 @@ class Client:
     def ack(self, block: int) -> None:
         self.send(encode_ack(block))
 
-    async def receive(self, timeout_s: float = 5.0) -> Packet:
+    async def receive(self, timeout_s: float = 60.0) -> Packet:
         return decode(await self.receive_bytes(timeout_s))
 
-    async def receive_bytes(self, timeout_s: float = 5.0) -> bytes:
+    async def receive_bytes(self, timeout_s: float = 60.0) -> bytes:
         async with asyncio.timeout(timeout_s):
             data, self.server = await asyncio.get_running_loop().sock_recvfrom(self.raw, 65536)
         return data

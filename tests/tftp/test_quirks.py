@@ -31,7 +31,7 @@ QUIET_S = 0.15
 """Below the floor of 200 ms under which nothing is sent again."""
 
 
-async def until(condition, timeout_s: float = 5.0) -> None:
+async def until(condition, timeout_s: float = 60.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():
             await asyncio.sleep(0.005)

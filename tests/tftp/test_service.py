@@ -19,7 +19,7 @@ from tests.tftp.vectors import firmware_requests
 noise = random.Random(1).randbytes
 
 
-async def until(condition, timeout_s: float = 5.0) -> None:
+async def until(condition, timeout_s: float = 60.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():
             await asyncio.sleep(0.005)

@@ -56,7 +56,11 @@ async def go_on(made: Client, data: bytes, first: int, last: int) -> None:
     """Acknowledge the block before ``first`` and take those up to ``last``, which stays unacknowledged."""
     for block in range(first, last + 1):
         made.ack(block - 1)
-        assert await made.receive() == Data(block, data[(block - 1) * 1000 : block * 1000])
+        expected = Data(block, data[(block - 1) * 1000 : block * 1000])
+        got = await made.receive()
+        while isinstance(got, Data) and got.block < block:  # sent again while nobody listened
+            got = await made.receive()
+        assert got == expected
 
 
 @BOTH_WAYS

@@ -224,10 +224,8 @@ def test_a_follower_does_not_hold_up_the_stop(tmp_path_factory: pytest.TempPathF
         ):
             lines = live.iter_lines()
             assert next(lines) == ""
-            began = time.monotonic()
             stopping = pool.submit(installed.ok, "stop")
-            assert [line for line in lines if line] == [], "the stream ends by itself"
-            stopping.result(30)
-            assert time.monotonic() - began < 4.5, "the grace for answers was not needed"
+            assert [line for line in lines if line] == [], "the stream ends by itself: one that is cut off raises"
+            stopping.result(60)
     finally:
         installed.finish()

@@ -112,7 +112,7 @@ def blocks(data: bytes, size: int = 512) -> list[Data]:
     return [Data((n + 1) & 0xFFFF, data[n * size : (n + 1) * size]) for n in range(count)]
 
 
-async def until(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
+async def until(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
     """Wait for what the service does after its last packet."""
     async with asyncio.timeout(timeout_s):
         while not condition():
