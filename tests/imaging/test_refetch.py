@@ -93,6 +93,17 @@ async def test_a_copy_that_is_not_served_and_a_file_that_was_cut_short(store, br
     assert path.read_bytes() == before
 
 
+async def test_an_item_of_one_piece_comes_whole(store, branch, tmp_path):
+    for place in (store, branch.store):
+        await put(place, "small", {"a": b"abcdef"})
+    path = tmp_path / "here/small/1/a"
+    path.write_bytes(b"abXdef and more")
+    result, lines = await Asked(store, url_of(branch)).scrub()
+    assert result == "1 versions verified, none damaged, 1 frames repaired"
+    assert lines[0].endswith(f"(repaired from image small version 1 item a at {url_of(branch)})")
+    assert path.read_bytes() == b"abcdef"
+
+
 async def test_another_item_of_that_name_is_no_copy(store, branch, tmp_path):
     await native(store, "win")
     await native(branch.store, "win", CHANGED)
