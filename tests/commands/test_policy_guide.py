@@ -109,7 +109,7 @@ def test_what_is_exported_applies_as_it_is(server: Installed, place: Path) -> No
         assert "is like this already" in done.stdout
         answer = json.loads(call(server, place, f"pbserv apply again.{form} --prune --json").stdout)
         assert answer["applied"] is False
-        assert {change["action"] for change in answer["changes"]} == {"none"}
+        assert {change["action"] for change in answer["changes"]} <= {"none"}
 
 
 def test_live_and_offline_answers_are_the_same(server: Installed, place: Path) -> None:
