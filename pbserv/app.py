@@ -121,7 +121,6 @@ class Process:
             self._logs.defer(None)
 
     async def _run(self, registry: Registry) -> int:
-        await registry.close_orphans()
         access = await self._known_tokens(registry)
         conf = self._settings.pbserv
         self._journal = Journal(registry, text_of, days=conf.journal_days, packets=conf.journal_packets)
@@ -133,6 +132,7 @@ class Process:
             lambda: self._supervisor.status(self._wanted()),
         )  # fmt: skip
         self._supervisor.adopt(self._parts.services)
+        await registry.close_orphans()
         self._parts.proxydhcp.remember(await registry.strategies())
         self._supervisor.spawn_forever("journal", journal.run)
         self._supervisor.spawn_forever("sightings", self._parts.policy.run)

@@ -32,6 +32,9 @@ def _lines(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if data.get("imaging_results"):
         found = sorted(data["imaging_results"].items())
         yield "  requests", ", ".join(f"{count} {result}" for result, count in found)
+    ended = [f"{n} {kind} {how}" for kind, of in sorted(data.get("imaging_jobs", {}).items()) for how, n in of.items()]
+    if ended:
+        yield "  jobs", ", ".join(ended)
     if "proxydhcp" in data:  # not in the answer of a server that has run since before an upgrade
         yield from _proxydhcp(data["proxydhcp"])
     yield from _tftp(data["tftp"])

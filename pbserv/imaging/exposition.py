@@ -1,4 +1,4 @@
-"""The three figures of the imaging server as Prometheus metric families, made when they are asked for."""
+"""The figures of the imaging server as Prometheus metric families, made when they are asked for."""
 
 from __future__ import annotations
 
@@ -21,5 +21,10 @@ class ImagingCollector:
         for result in RESULTS:
             results.add_metric((result,), now.results.get(result, 0))
         yield results
+        jobs = CounterMetricFamily("pbserv_imaging_jobs", "How jobs of devices ended.", labels=("kind", "result"))
+        for kind, ended in sorted(now.jobs.items()):
+            for result, count in sorted(ended.items()):
+                jobs.add_metric((kind, result), count)
+        yield jobs
         yield CounterMetricFamily("pbserv_imaging_images_sent", "Images delivered to one device.", now.images_sent)
         yield CounterMetricFamily("pbserv_imaging_images_received", "Images that were stored.", now.images_received)

@@ -38,6 +38,8 @@ class Counters(Protocol):
 
     def request(self, source: str, kind: str, result: str, *, image: str = "", detail: str = "") -> None: ...
 
+    def ended(self, kind: str, result: str) -> None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Begun:
@@ -72,6 +74,7 @@ class Jobs:
         self._hooks = hooks
         self.running_now = Running(registry, policy, log)
         registry.subscribe(self.running_now.device_changed)
+        registry.subscribe_jobs(self._ended)
 
     @property
     def busy(self) -> bool:
@@ -266,6 +269,14 @@ class Jobs:
         await self._registry.set_job_version(job.id, version)
         self._history.add(job.mac, "image", f"{job.image} version {version} committed")
 
+    def _ended(self, job: Job) -> None:
+        """A job is over, whatever ended it: its report, an administrator, the next start of its device."""
+        self._counters.ended(job.kind.value, job.state.value)
+        tell = self._log.transaction if job.state is WorkState.DONE else self._log.warning
+        tell("job", device=job.mac, job=job.id, kind=job.kind.value, image=job.image, result=job.state.value,
+             reason=job.reason or "ok", seconds=round(_seconds(job), 1), version=job.version,
+             verified=job.verified or None)  # fmt: skip
+
     async def _close(self, job: Job, report: Report) -> Job:
         figures = self.running_now.figures(job.id)
         closed = await self._registry.finish_job(
@@ -273,15 +284,17 @@ class Jobs:
             verified=report.verified, bytes_sent=figures.sent, waited_ms=max(report.waited_ms, figures.waited_ms),
         )  # fmt: skip
         self.running_now.end(job)
-        seconds = (closed.finished - closed.started).total_seconds() if closed.finished else 0.0
+        seconds = _seconds(closed)
         what, why = f"{job.kind} {job.image}".rstrip(), report.reason or "ok"
         self._history.add(job.mac, "job", f"{job.id}: {what} {closed.state}: {why}")
-        tell = self._log.transaction if report.ok else self._log.warning
-        tell("job", device=job.mac, job=job.id, kind=job.kind.value, image=job.image, result=closed.state.value,
-             reason=why, seconds=round(seconds, 1), version=job.version, verified=report.verified or None)  # fmt: skip
         ended = {"reason": why, "verified": report.verified, "seconds": str(round(seconds))}
         self._hooks.tell("job-done" if report.ok else "job-failed", _facts_of(closed) | ended)
         return closed
+
+
+def _seconds(job: Job) -> float:
+    """How long a job took that is over."""
+    return (job.finished - job.started).total_seconds() if job.finished else 0.0
 
 
 def _started(referred: bool) -> str:

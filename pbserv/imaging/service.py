@@ -242,7 +242,7 @@ class ImagingService:
         self.hooks.adopt(settings.conf.hook_directory)
         self._jobs.running_now.queue.adopt(limits_of(self._store))
 
-    def figures(self) -> Mapping[str, str | int | Mapping[str, int]]:
+    def figures(self) -> Mapping[str, str | int | Mapping[str, int | Mapping[str, int]]]:
         """The statistics of table D-18."""
         counters = self.statistics.counters
         return {

@@ -1,4 +1,5 @@
-"""The three figures of the imaging server (PXE Requests, Images Sent, Images Received) and its request log.
+"""The three figures of the imaging server (PXE Requests, Images Sent, Images Received), how jobs ended, and the log of
+requests.
 
 One rule: a request is one job start or one manual image operation, whatever its outcome, and is logged once with
 source, type, date and time, and result. The figures live in memory: they start from nought with the process.
@@ -19,13 +20,15 @@ another server that has the image."""
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """One reading of the figures; ``since`` is when they were nought. ``results``: how many requests ended so."""
+    """One reading of the figures; ``since`` is when they were nought. ``results``: how many requests ended so;
+    ``jobs``: kind of job -> result -> how many jobs ended so."""
 
     pxe_requests: int
     images_sent: int
     images_received: int
     since: datetime
     results: Mapping[str, int] = field(default_factory=dict)
+    jobs: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +84,14 @@ class Statistics:
         self._since = clock()
         self._requests = 0
         self._results: Counter[str] = Counter()
+        self._jobs: dict[str, Counter[str]] = {}
         self._sent = 0
         self._received = 0
 
     @property
     def counters(self) -> Counters:
-        return Counters(self._requests, self._sent, self._received, self._since, dict(self._results))
+        jobs = {kind: dict(results) for kind, results in self._jobs.items()}
+        return Counters(self._requests, self._sent, self._received, self._since, dict(self._results), jobs)
 
     def request(self, source: str, kind: str, result: str, *, image: str = "", detail: str = "") -> None:
         """Count and log a request whose result is known: a job start, a denied operation."""
@@ -103,6 +108,10 @@ class Statistics:
             self._log(RequestRecord(source, kind, when, result, image, detail, seconds))
 
         return OpenRequest(record)
+
+    def ended(self, kind: str, result: str) -> None:
+        """Count a job that is over: done, failed or cancelled."""
+        self._jobs.setdefault(kind, Counter())[result] += 1
 
     def sent(self) -> None:
         """Count an image whose last byte was delivered to one device."""

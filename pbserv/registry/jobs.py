@@ -14,6 +14,7 @@ from sqlalchemy import Table, bindparam, or_, select, update
 
 from pbserv.registry.faults import ConflictError, NotFoundError
 from pbserv.registry.identity import mark_imaged
+from pbserv.registry.job_rows import close_jobs, job_of
 from pbserv.registry.models import JobRow, WorkRow
 from pbserv.registry.options import WorkOptions
 from pbserv.registry.orders import Progress
@@ -41,11 +42,8 @@ class Jobs(Store):
             if (await session.scalars(select(JobRow.id).where(*orphans).limit(1))).first() is None:
                 return
         async with self._write() as change:
-            await change.session.execute(
-                update(JobRow)
-                .where(*orphans)
-                .values(state=WorkState.CANCELLED.value, reason="cancelled; the device did not report", finished=now())
-            )
+            reason = "cancelled; the device did not report"
+            await close_jobs(change, *orphans, state=WorkState.CANCELLED, reason=reason)
 
     async def start_job(
         self, work_id: int, address: str, version: int | None, *, store: str = "", queued_s: int = 0
@@ -64,18 +62,15 @@ class Jobs(Store):
                 raise ConflictError(f"work {work_id} is not waiting for a device")
             if work.state == WorkState.QUEUED and work.expires is not None and work.expires <= at:
                 raise ConflictError(f"work {work_id} has expired; to do it all the same: pbserv work retry {work_id}")
-            await session.execute(
-                update(JobRow)
-                .where(JobRow.work_id == work_id, JobRow.state == WorkState.RUNNING)
-                .values(state=WorkState.FAILED.value, reason="the device started again before it reported", finished=at)
-            )
+            reason = "the device started again before it reported"
+            await close_jobs(change, JobRow.work_id == work_id, state=WorkState.FAILED, reason=reason)
             work.state = WorkState.RUNNING.value
             work.attempts += 1
             row = _begun(work_id, work.mac, work.kind, work.image, address, version, store, queued_s)
             session.add(row)
             await session.flush()
             change.touch(work.mac)
-            return _job(row)
+            return job_of(row)
 
     async def add_job(
         self, within: int, kind: BundleKind, image: str, address: str, version: int | None, *, store: str = "",
@@ -93,11 +88,11 @@ class Jobs(Store):
             row = _begun(parent.work_id, parent.mac, kind.value, image, address, version, store, queued_s)
             session.add(row)
             await session.flush()
-            return _job(row)
+            return job_of(row)
 
     async def job(self, job_id: int) -> Job:
         async with self._read() as session:
-            return _job(_found(await session.get(JobRow, job_id), job_id))
+            return job_of(_found(await session.get(JobRow, job_id), job_id))
 
     async def jobs(
         self, *, mac: str | None = None, state: WorkState | None = None, limit: int = 100, after: int = 0
@@ -111,13 +106,13 @@ class Jobs(Store):
         if after:
             query = query.where(JobRow.id < after)
         async with self._read() as session:
-            return [_job(row) for row in (await session.scalars(query)).all()]
+            return [job_of(row) for row in (await session.scalars(query)).all()]
 
     async def running_jobs(self) -> list[Job]:
         """Those that no report has ended, the oldest first."""
         query = select(JobRow).where(JobRow.state == WorkState.RUNNING).order_by(JobRow.id)
         async with self._read() as session:
-            return [_job(row) for row in (await session.scalars(query)).all()]
+            return [job_of(row) for row in (await session.scalars(query)).all()]
 
     async def device_images(self, mac: str, limit: int = 20) -> list[Job]:
         """Jobs of the device that wrote an image to it or took one, the newest first; no dry runs."""
@@ -129,7 +124,7 @@ class Jobs(Store):
             .limit(limit)
         )
         async with self._read() as session:
-            return [_job(row) for row in (await session.scalars(query)).all()]
+            return [job_of(row) for row in (await session.scalars(query)).all()]
 
     async def current_image(self, mac: str) -> Job | None:
         """The newest job that wrote a whole image to the device's disk, None where there is none: no dry runs, and none
@@ -146,7 +141,7 @@ class Jobs(Store):
         )  # fmt: skip
         async with self._read() as session:
             row = (await session.scalars(query)).first()
-        return None if row is None else _job(row)
+        return None if row is None else job_of(row)
 
     async def image_users(self, image: str, version: int | None = None) -> list[str]:
         """Who needs the image now: jobs that run (not those whose work has ended), and work that waits, runs or is
@@ -216,7 +211,8 @@ class Jobs(Store):
             else:
                 row.state, row.reason, row.finished = WorkState.CANCELLED.value, "cancelled by an administrator", now()
                 change.touch(row.mac)
-            return _job(row)
+                change.over.append(job_of(row))
+            return job_of(row)
 
     async def finish_job(
         self, job_id: int, *, ok: bool, reason: str, log: str = "", last: Progress | None = None, verified: str = "",
@@ -240,15 +236,13 @@ class Jobs(Store):
                     setattr(row, name, getattr(last, name))
                 if work is not None and work.state in ACTIVE_WORK and work.kind == row.kind:
                     close(change, work, ok=ok, reason=reason)
-                    await change.session.execute(
-                        update(JobRow)
-                        .where(JobRow.work_id == work.id, JobRow.state == WorkState.RUNNING, JobRow.id != row.id)
-                        .values(state=WorkState.FAILED.value, reason=f"job {row.id} ended", finished=now())
-                    )
+                    others = (JobRow.work_id == work.id, JobRow.id != row.id)
+                    await close_jobs(change, *others, state=WorkState.FAILED, reason=f"job {row.id} ended")
                 if ok and row.kind in RESTORES and not (work and WorkOptions.read(work.options).dry_run):
                     await mark_imaged(change.session, row.mac, row.image, row.version)
                 change.touch(row.mac)
-            return _job(row)
+                change.over.append(job_of(row))
+            return job_of(row)
 
 
 def _begun(
@@ -265,13 +259,3 @@ def _found(row: JobRow | None, job_id: int) -> JobRow:
     if row is None:
         raise NotFoundError(f"no job {job_id}; see: pbserv job list")
     return row
-
-
-def _job(row: JobRow) -> Job:
-    return Job(
-        id=row.id, work_id=row.work_id, mac=row.mac, kind=BundleKind(row.kind), image=row.image, version=row.version,
-        address=row.address, state=WorkState(row.state), reason=row.reason, stage=row.stage, item=row.item,
-        bytes_done=row.bytes_done, bytes_total=row.bytes_total, rate=row.rate, started=row.started,
-        finished=row.finished, log=row.log, store=row.store or "", verified=row.verified or "",
-        bytes_sent=row.bytes_sent or 0, waited_ms=row.waited_ms or 0, queued_s=row.queued_s or 0,
-    )  # fmt: skip

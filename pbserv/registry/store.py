@@ -20,9 +20,10 @@ from pbserv.registry.device_rows import devices_of
 from pbserv.registry.engine import ONE_WRITER, is_shared, reading, upsert_of, writing
 from pbserv.registry.faults import ConflictError, UnavailableError, first_line
 from pbserv.registry.models import DeviceRunRow, WorkRow
-from pbserv.registry.records import Device, Document, WorkState
+from pbserv.registry.records import Device, Document, Job, WorkState
 
 DeviceChanged = Callable[[Device], None]
+JobEnded = Callable[[Job], None]
 DocumentName = tuple[str, str]
 """Kind and name."""
 DocumentsChanged = Callable[[Sequence[Document], Sequence[DocumentName]], None]
@@ -39,13 +40,15 @@ def now() -> datetime:
 class Change:
     """A transaction that writes. Whoever changes a device or its work names it in ``touched``.
 
-    ``devices``: the touched ones as they stand at the end; filled before the commit.
+    ``over``: jobs that it closes, as they are then. ``devices``: the touched ones as they stand at the end; filled
+    before the commit.
     """
 
     session: AsyncSession
     touched: dict[str, None] = field(default_factory=dict)
     documents: list[Document] = field(default_factory=list)
     deleted: list[DocumentName] = field(default_factory=list)
+    over: list[Job] = field(default_factory=list)
     runs: dict[tuple[str, str], dict[str, object]] = field(default_factory=dict)
     devices: dict[str, Device] = field(default_factory=dict)
 
@@ -75,6 +78,7 @@ class Store:
         self._writing = asyncio.Lock()
         self._subscribers: list[DeviceChanged] = []
         self._document_subscribers: list[DocumentsChanged] = []
+        self._job_subscribers: list[JobEnded] = []
 
     async def close(self) -> None:
         await self._engine.dispose()
@@ -86,6 +90,10 @@ class Store:
     def subscribe_documents(self, changed: DocumentsChanged) -> None:
         """``changed(changed, deleted)`` is called in the loop, after each commit that touches documents."""
         self._document_subscribers.append(changed)
+
+    def subscribe_jobs(self, ended: JobEnded) -> None:
+        """``ended`` is called in the loop, once for each job that is over, whatever ended it, after the commit."""
+        self._job_subscribers.append(ended)
 
     @contextlib.asynccontextmanager
     async def _read(self) -> AsyncIterator[AsyncSession]:
@@ -122,6 +130,9 @@ class Store:
     async def _tell(self, change: Change) -> None:
         """Many devices are told of a few at a time, others get the loop in between; but with documents all at once,
         because these belong together. The next change waits until all is told."""
+        for job in change.over:
+            for ended in self._job_subscribers:
+                ended(job)
         whole = bool(change.documents or change.deleted)
         waiting = iter(change.devices.values())
         try:

@@ -9,12 +9,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from pbserv.errors import PbservError
 from pbserv.registry.device_rows import active_work, chunks, owners_of, work_of
 from pbserv.registry.faults import ConflictError, NotFoundError
+from pbserv.registry.job_rows import close_jobs
 from pbserv.registry.models import DeviceRow, JobRow, WorkRow
 from pbserv.registry.orders import WorkOrder
 from pbserv.registry.records import ACTIVE_WORK, BundleKind, DeviceState, Work, WorkState
@@ -92,11 +93,8 @@ class Works(Store):
             refusal = desk.refusal(row.mac, row.mac, BundleKind(row.kind), row.image)
             if refusal is not None:
                 raise refusal
-            await change.session.execute(
-                update(JobRow)
-                .where(JobRow.work_id == work_id, JobRow.state == WorkState.RUNNING)
-                .values(state=WorkState.CANCELLED.value, reason="its work was queued again", finished=now())
-            )
+            reason = "its work was queued again"
+            await close_jobs(change, JobRow.work_id == work_id, state=WorkState.CANCELLED, reason=reason)
             row.state, row.reason, row.ended = WorkState.QUEUED.value, "", None
             row.woken, row.woken_times = None, 0
             if row.expires is not None and row.expires <= now():

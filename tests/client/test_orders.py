@@ -210,3 +210,25 @@ def test_lies_about_the_machine_are_bounded(site: Site) -> None:
     assert device["learned"]["cpus"] == "7"
     assert (device["state"], device["groups"]) == ("known", [])
     wire.call("POST", f"/jobs/{wire.job}/result", data={"ok": "1"})
+
+
+def test_how_jobs_ended_is_in_the_figures_and_in_the_log(site: Site) -> None:
+    def ended() -> dict[str, int]:
+        found: dict[str, int] = site.server.json("statistics")["imaging_jobs"].get("script", {})
+        return {how: found.get(how, 0) for how in ("done", "failed")}
+
+    before = ended()
+    site.order("ends", kind="script", script="true", retries=1)
+    wire = Wire(site, site.token)
+    jobs = [wire.begin()["JOB"], wire.begin()["JOB"]]
+    assert ended() == before | {"failed": before["failed"] + 1}
+    wire.call("POST", f"/jobs/{jobs[1]}/result", data={"ok": "0", "reason": "disk broke"})
+    jobs.append(wire.begin()["JOB"])
+    wire.call("POST", f"/jobs/{jobs[2]}/result", data={"ok": "1"})
+    assert ended() == {"failed": before["failed"] + 2, "done": before["done"] + 1}
+    assert "script failed" in site.server.ok("statistics")
+    metrics = httpx.get(f"{site.server.url}/metrics", trust_env=False).text
+    assert f'pbserv_imaging_jobs_total{{kind="script",result="done"}} {before["done"] + 1}.0' in metrics
+    lines = [line for line in site.server.log().splitlines() if f" job device={MAC} " in line]
+    told = ("before it reported", "disk broke", "result=done")
+    assert [words in line for words, line in zip(told, lines[-3:], strict=True)] == [True] * 3, lines

@@ -26,7 +26,10 @@ def test_the_figures():
     statistics.request("10.0.0.9", "delete", "denied")
     statistics.sent()
     statistics.received()
+    for result in ("done", "failed", "failed"):
+        statistics.ended("restore", result)
     counters = statistics.counters
     assert (counters.pxe_requests, counters.images_sent, counters.images_received) == (2, 1, 1)
     assert counters.since == NOON
     assert counters.results == {"started": 1, "denied": 1}
+    assert counters.jobs == {"restore": {"done": 1, "failed": 2}}

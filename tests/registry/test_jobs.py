@@ -55,6 +55,36 @@ async def test_a_job_ends_with_its_figures(registry: Registry) -> None:
     assert await registry.jobs(state=WorkState.RUNNING) == []
 
 
+async def test_every_job_that_ends_is_told_once_after_its_commit(registry: Registry) -> None:
+    told: list[tuple[int, str, str]] = []
+    registry.subscribe_jobs(lambda job: told.append((job.id, job.state.value, job.reason)))
+    first = await begun(registry)
+    second = await registry.start_job(first.work_id, "10.0.0.7", 1)
+    assert told == [(first.id, "failed", "the device started again before it reported")]
+    await registry.finish_job(second.id, ok=False, reason="disk broke")
+    await registry.finish_job(second.id, ok=False, reason="disk broke")
+    await registry.retry_work(first.work_id)
+    third = await registry.start_job(first.work_id, "10.0.0.7", 1)
+    await registry.cancel_work(first.work_id)
+    await registry.close_orphans()
+    await registry.close_orphans()
+    assert told[1:] == [
+        (second.id, "failed", "disk broke"),
+        (third.id, "cancelled", "cancelled; the device did not report"),
+    ]
+
+
+async def test_jobs_that_end_with_another_one_are_told_too(registry: Registry) -> None:
+    told: list[tuple[int, str]] = []
+    registry.subscribe_jobs(lambda job: told.append((job.id, job.state.value)))
+    within = await begun(registry, kind=BundleKind.MAINTENANCE, image="")
+    jobs = [await registry.add_job(within.id, BundleKind.CAPTURE, f"new{n}", "", None) for n in range(2)]
+    await registry.cancel_job(jobs[0].id)
+    await registry.finish_job(within.id, ok=True, reason="")
+    assert sorted(told) == [(within.id, "done"), (jobs[0].id, "cancelled"), (jobs[1].id, "failed")]
+    assert all([(await registry.job(number)).finished for number, _ in told])
+
+
 async def test_a_job_is_cancelled_with_its_work(registry: Registry) -> None:
     job = await begun(registry)
     told: list[WorkState | None] = []
