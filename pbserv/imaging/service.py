@@ -251,6 +251,7 @@ class ImagingService:
             "images_received": counters.images_received,
             "since": counters.since.isoformat(timespec="seconds"),
             "imaging_results": counters.results,
+            "imaging_jobs": counters.jobs,
         }
 
     def _log_request(self, record: RequestRecord) -> None:
