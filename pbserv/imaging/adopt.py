@@ -50,6 +50,9 @@ class Log(Protocol):
     def warning(self, event: str, /, **fields: object) -> None: ...
 
 
+def _nobody(_image: StoredImage) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class _Known:
     """What the store has of the image already."""
@@ -59,12 +62,16 @@ class _Known:
 
 
 class Adopter:
-    """Takes what a Watcher hands on. ``rate_mb`` is asked for each file: so many MB a second are read at most."""
+    """Takes what a Watcher hands on. ``rate_mb`` is asked for each file: so many MB a second are read at most;
+    ``taken`` is told of each new version."""
 
-    def __init__(self, stores: DropStore, log: Log, rate_mb: Callable[[], int]) -> None:
+    def __init__(
+        self, stores: DropStore, log: Log, rate_mb: Callable[[], int], taken: Callable[[StoredImage], None] = _nobody
+    ) -> None:
         self._stores = stores
         self._log = log
         self._rate_mb = rate_mb
+        self._taken = taken
 
     async def __call__(self, dropped: Dropped) -> None:
         """Take one file in. Raises PbservError where it must be tried again or is no image."""
@@ -122,6 +129,7 @@ class Adopter:
         self._log.transaction(
             "image appeared", file=str(dropped.path), image=image.name, version=image.version, bytes=made.size_bytes
         )
+        self._taken(image)
 
     def _versions(self, dropped: Dropped) -> tuple[ImageVersion, ...]:
         """Of this image in this store; one of another store has nothing to do with the file."""

@@ -55,8 +55,19 @@ class ConvertingStore(Protocol):
     def begin_next(self, name: str, *, size_bytes: int = 0, creator: str = "") -> Session: ...
 
 
-async def convert(stores: ConvertingStore, name: str, version: int | None, owner: str, report: Report) -> str:
-    """Make the next version of ``name`` of one whose items are kept as they came; a sentence on what was done.
+def _nobody(_image: StoredImage) -> None: ...
+
+
+async def convert(
+    stores: ConvertingStore,
+    name: str,
+    version: int | None,
+    owner: str,
+    report: Report,
+    committed: Callable[[StoredImage], None] = _nobody,
+) -> str:
+    """Make the next version of ``name`` of one whose items are kept as they came, tell ``committed`` of it; a sentence
+    on what was done.
 
     ``version`` None: the one that is served. The new one is enabled by itself only where that is the one that it was
     made of. Raises WrongState where nothing is to be converted or cannot be, with the reason, DamagedImage where the
@@ -82,6 +93,7 @@ async def convert(stores: ConvertingStore, name: str, version: int | None, owner
         raise WrongState(f"{what}: {fault}") from fault
     finally:
         await session.discard()  # after a commit it does nothing
+    committed(made)
     state = stores.object(name).version(made.version).state
     said = "" if state is VersionState.ENABLED else f", which is {state.value} and not served by itself"
     return f"{what} is version {made.version} now, in frames{said}"

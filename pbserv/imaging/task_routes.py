@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any, Final  # Any: the fields of a log line
 
 from fastapi import APIRouter, Path, Request
@@ -131,7 +132,10 @@ def _orders(desk: Desk, tasks: Tasks, critical: Critical, rate_mb: Callable[[], 
         owner = who(desk.allow(request, CHANGE))
         image = desk.store.info(desk.store.object(name).name, body.version)
         what = f"image {image.name} version {image.version}"
-        begun = tasks.run("convert", what, lambda report: convert(desk.store, name, image.version, owner, report))
+        committed = partial(desk.transfers.committed, source=owner)
+        begun = tasks.run(
+            "convert", what, lambda report: convert(desk.store, name, image.version, owner, report, committed)
+        )
         return _begun(begun, response)
 
     @routes.post("/tasks/{number}/cancel", summary="End a task soon; what it changed stays as it is")

@@ -213,6 +213,15 @@ class Transfers:
             "image received", source=source, image=image.name, version=image.version,
             bytes=image.manifest.stored_bytes, result="ok", seconds=round(time.monotonic() - began, 3),
         )  # fmt: skip
+        self.committed(image, source)
+
+    def dropped(self, image: StoredImage) -> None:
+        """Count an image that was made of a file in the store's directory, where the file is logged."""
+        self.statistics.received()
+        self.committed(image, "drop")
+
+    def committed(self, image: StoredImage, source: str) -> None:
+        """Tell the administrator's program of a new version, wherever it came from."""
         if self.hooks is not None:
             facts = {"image": image.name, "version": str(image.version), "source": source}
             self.hooks.tell("image-committed", facts)

@@ -14,6 +14,7 @@ from pbserv.imaging import hooks
 from pbserv.imaging.hooks import Hooks, unsafe
 from pbserv.imaging.queue import Limits, StoreLimit
 from pbserv.log import ServiceLog
+from tests.imaging import trees
 from tests.imaging.image_server import until
 from tests.imaging.working import working
 
@@ -181,6 +182,28 @@ async def test_hooks_of_jobs_and_images(tmp_path: Path) -> None:
         ]  # fmt: skip
         await until(lambda: all(line in _squeezed(told) for line in lines))
         telling.cancel()
+
+
+async def test_dropped_and_converted_images_are_told_of(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    put(tmp_path, "image-committed", f'echo "$PB_IMAGE $PB_VERSION $PB_SOURCE" >>{told}')
+    saved = trees.saved(trees.disk(tmp_path / "disk", "dos", ("ext4",)).parts[0])
+    async with working(tmp_path) as site, asyncio.TaskGroup() as group:
+        site.imaging.hooks.adopt(tmp_path / "hooks")
+        imaging = site.imaging
+        owned = (imaging.hooks.run, imaging.watcher.run, imaging.tasks.own)
+        running = [group.create_task(run()) for run in owned]
+        await until(lambda: bool(site.imaging.watcher._watches))
+        (store,) = site.imaging._store.stores()
+        (store.directory / "copy").write_bytes(trees.packed(saved, "gzip"))
+        (store.directory / "copy").rename(store.directory / "lab.img")
+        await until(lambda: "lab 1 drop" in _squeezed(told))
+        assert site.imaging.figures()["images_received"] == 1
+        await site.api("POST", "/images/lab/convert", {})
+        await until(lambda: "lab 2 token:admin" in _squeezed(told))
+        assert site.imaging.figures()["images_received"] == 1, "it was here"
+        for task in running:
+            task.cancel()
 
 
 async def test_a_place_is_free_when_nothing_begins(tmp_path: Path) -> None:
