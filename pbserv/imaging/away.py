@@ -94,10 +94,13 @@ class Away:
                 going = _Going(job.id, job.mac, job.work_id, job.image, job.store, self._key(job), begun=True)
                 self._going[job.id] = going
 
-    async def item(self, job: Job, item: str, part: int | None = None, kind: str = "") -> Response:
-        """Where an item, or a part of it, is to be sent. Raises DraftGone, NoAnswer, NotReferred, Refused."""
+    async def item(
+        self, job: Job, item: str, part: int | None = None, kind: str = "", *, size_bytes: int = 0
+    ) -> Response:
+        """Where an item, or a part of it, is to be sent; ``size_bytes``: what the image will take, as far as the device
+        can tell. Raises DraftGone, NoAnswer, NotReferred, Refused."""
         going = self._of(job)
-        number = await self._upload(going)
+        number = await self._upload(going, size_bytes)
         path = f"/client/v1/uploads/{number}/items/{check_item_name(item)}" + (f"/parts/{part}" if part else "")
         query = [("kind", kind)] if part else []
         location = self._referring.location(going.store, path, Scope("send", going.image, upload=number), query)
@@ -164,21 +167,21 @@ class Away:
                     if time.monotonic() - going.ended > _GIVEN_UP_S or not isinstance(fault, NoAnswer):
                         self._forget(going)
 
-    async def _upload(self, going: _Going) -> str:
+    async def _upload(self, going: _Going, size_bytes: int) -> str:
         """The number of the upload there; it begins with the first item."""
         async with going.asking:
             if not going.upload:
-                going.upload = await (self._found(going) if going.begun else self._begin(going))
+                going.upload = await (self._found(going) if going.begun else self._begin(going, size_bytes))
                 if self._going.get(going.job) is not going:  # it ended meanwhile
                     self._give_up_soon(going)
                     raise self._over(going.job)
         return going.upload
 
-    async def _begin(self, going: _Going) -> str:
+    async def _begin(self, going: _Going, size_bytes: int) -> str:
         for old in [each for each in self._pending if (each.store, each.image) == (going.store, going.image)]:
             await self._give_up(old)
         going.tried = True
-        body = {"store": going.wanted, "overwrite": going.overwrite, "referred": going.key}
+        body = {"store": going.wanted, "overwrite": going.overwrite, "referred": going.key, "bytes": size_bytes}
         return _read(_Begun, await self._ask(going, "POST", _uploads(going), json=body), going.what).upload
 
     async def _found(self, going: _Going) -> str:

@@ -40,7 +40,7 @@ def add(
         """A whole item; the answer is its size and SHA-256, or where it is to be sent (307)."""
         job = await jobs.uploading(job_id, work_of(who))
         if job in away:
-            return await away.item(job, name)
+            return await away.item(job, name, size_bytes=expected_bytes(request))
         stored = await receive_item(request, captures.draft(job, expected_bytes(request)), name)
         return f"{stored.size_bytes} {stored.sha256}\n"
 
@@ -52,7 +52,7 @@ def add(
         is. X-Checksum-SHA256 is needed. The same part again is fine; 409 names the one that is wanted: ``next=N``."""
         job = await jobs.uploading(job_id, work_of(who))
         if job in away:
-            return await away.item(job, name, number, kind)
+            return await away.item(job, name, number, kind, size_bytes=expected_bytes(request))
         digest = part_digest(request, name, number)
         check_length(content_length(request))
         async with aclosing(bounded(request, job.image)) as chunks:

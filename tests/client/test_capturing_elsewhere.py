@@ -243,6 +243,11 @@ def test_what_could_only_fail_is_refused_with_its_reason(site: Site, lab: Instal
     assert going.told["ACTION"] == "local"
     assert "image taken exists in store lab" in going.told["REASON"]
     again = Capturing(site, "taken", taken | {"overwrite": True})
+    large = httpx.put(
+        f"{site.server.url}/client/v1{again.place}/items/x", trust_env=False,
+        headers={"Authorization": f"Bearer {site.token}", "X-Expected-Bytes": str(2**59)},
+    )  # fmt: skip
+    assert (large.status_code, "answers 507" in large.text) == (507, True), "no room there"
     for number in (1, 2, 3):
         again.part(number)
     assert again.commit().text == "COMMITTED\n"
