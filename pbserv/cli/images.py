@@ -141,18 +141,22 @@ def image_set(
             " store says.",
         ),
     ] = None,
+    version: Annotated[
+        int | None, typer.Option("--version", metavar="N", min=1, help="--comment is of this version, in one line.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Change what is said of an image; '' empties a text.
+    """Change what is said of an image, or of one of its versions; '' empties a text.
 
     \b
-    Example:
+    Examples:
       pbserv image set classroom --title "Class room, winter" --keep 3
+      pbserv image set classroom --version 4 --comment "before the update of the office"
     """
     from pbserv.commands import images
 
     body = {"title": title, "kind": kind, "profile": profile, "comment": comment, "keep": keep}
-    images.change(context.obj, image, body, as_json)
+    images.change(context.obj, image, version, body, as_json)
 
 
 @app.command("enable")

@@ -58,12 +58,17 @@ def register(conf: Path, body: Mapping[str, Any], as_json: bool) -> None:
     said(made, f"image {made['name']} registered {where}".replace(" ;", ";"), as_json)
 
 
-def change(conf: Path, image: str, body: Mapping[str, Any], as_json: bool) -> None:
+def change(conf: Path, image: str, version: int | None, body: Mapping[str, Any], as_json: bool) -> None:
+    """``version``: of it alone, which has a comment and nothing else."""
     given = _given(body)
     if not given:
         raise UsageError("say what is to change; see: pbserv image set --help")
-    made = Api(conf).patch(named("images", image), given)
-    said(made, f"image {image} changed: {', '.join(given)}", as_json)
+    if version is not None and set(given) != {"comment"}:
+        raise UsageError("a version has a comment alone: --version N --comment TEXT")
+    where = ("images", image) if version is None else ("images", image, "versions", str(version))
+    made = Api(conf).patch(named(*where), given)
+    what = f"image {image}" if version is None else f"image {image} version {version}"
+    said(made, f"{what} changed: {', '.join(given)}", as_json)
 
 
 def move(conf: Path, verb: str, image: str, version: int | None, as_json: bool) -> None:

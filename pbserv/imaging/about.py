@@ -101,7 +101,8 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class AboutChange:
-    """What to change; None leaves a field as it is. ``keep`` -1 means: as the store says."""
+    """What to change; None leaves a field as it is. ``keep`` -1 means: as the store says. ``remarks``: comments of
+    versions that are there, by their numbers."""
 
     title: str | None = None
     kind: ImageKind | None = None
@@ -109,9 +110,11 @@ class AboutChange:
     comment: str | None = None
     keep: int | None = None
     owner: str | None = None
+    remarks: Mapping[int, str] = field(default_factory=dict)
 
     def of(self, about: About) -> About:
         """Raises InvalidRequest for a text that is too long."""
+        about = _remarked(about, self.remarks)
         keep = about.keep if self.keep is None else None if self.keep < 0 else self.keep
         return checked(
             replace(
@@ -126,12 +129,23 @@ class AboutChange:
         )
 
 
+def _remarked(about: About, remarks: Mapping[int, str]) -> About:
+    for number, text in remarks.items():
+        _check_line(f"comment of version {number}", text)
+        about = about.with_version(number, replace(about.version(number), comment=text))
+    return about
+
+
+def _check_line(name: str, text: str) -> None:
+    if len(text) > MAX_LINE or _CONTROLS.search(text) or not _is_utf8(text):
+        raise InvalidRequest(f"{name}: {text[:40]!r}: one line of at most {MAX_LINE} printable characters")
+
+
 def checked(about: About) -> About:
     """``about`` itself when its texts can be kept; raises InvalidRequest that names the field."""
     lines = {"title": about.title, "profile": about.profile, "creator": about.creator, "owner": about.owner}
     for name, text in lines.items():
-        if len(text) > MAX_LINE or _CONTROLS.search(text) or not _is_utf8(text):
-            raise InvalidRequest(f"{name}: {text[:40]!r}: one line of at most {MAX_LINE} printable characters")
+        _check_line(name, text)
     if len(about.comment) > MAX_TEXT or not _is_utf8(about.comment):
         raise InvalidRequest(f"comment: at most {MAX_TEXT} characters of text")
     if about.keep is not None and not 0 <= about.keep <= MAX_VERSIONS:

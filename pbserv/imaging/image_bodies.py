@@ -69,6 +69,12 @@ class ChangeBody(Body):
         )  # fmt: skip
 
 
+class VersionBody(Body):
+    """What is said of one version; empty: nothing."""
+
+    comment: Line
+
+
 class RollbackBody(Body):
     """``to``: the version that is served then; none: the enabled one before the one that is served."""
 

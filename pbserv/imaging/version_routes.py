@@ -13,9 +13,10 @@ from fastapi.responses import Response
 
 from pbserv.httpapi import faults
 from pbserv.imaging import index_routes
+from pbserv.imaging.about import AboutChange
 from pbserv.imaging.faults import WrongState
 from pbserv.imaging.guard import CHANGE
-from pbserv.imaging.image_bodies import RollbackBody, ShownVersion, VersionNumber
+from pbserv.imaging.image_bodies import RollbackBody, ShownVersion, VersionBody, VersionNumber
 from pbserv.imaging.image_desk import Desk, api, told, who
 from pbserv.imaging.image_views import FramesModel, ImageDetails, VersionDetails, version_details
 from pbserv.imaging.layout import StoredImage
@@ -57,6 +58,11 @@ def _operations(desk: Desk) -> APIRouter:
             f"/images/{{name}}/versions/{{number}}/{verb}", _mover(desk, verb), methods=["POST"], name=verb,
             summary=summary, response_model=ImageDetails, operation_id=f"{verb}_version",
         )  # fmt: skip
+
+    @routes.patch("/images/{name}/versions/{number}", summary="Change what is said of a version")
+    async def remark(name: str, number: VersionNumber, body: VersionBody, response: Response) -> ImageDetails:
+        desk.store.object(name).version(number)
+        return told(await desk.store.change(name, AboutChange(remarks={number: body.comment})), response)
 
     @routes.post("/images/{name}/rollback", summary="Serve an older version again; newer ones are disabled")
     async def rollback(request: Request, name: str, body: RollbackBody, response: Response) -> ImageDetails:

@@ -69,6 +69,17 @@ def test_what_is_said_of_an_image(server: Installed) -> None:
     assert server.json("image", "purge", "said", "--yes") == {"image": "said", "version": None, "purged": True}
 
 
+def test_a_comment_of_a_version(server: Installed) -> None:
+    store(server, "noted", b"one", b"two")
+    set_ = ("image", "set", "noted", "--version", "1")
+    assert server.ok(*set_, "--comment", "before the update") == "image noted version 1 changed: comment\n"
+    assert "before the update" in server.ok("image", "show", "noted")
+    assert "before the update" in server.ok("image", "show", "noted", "--version", "1")
+    assert server.json("image", "show", "noted", "--version", "2")["comment"] == ""
+    assert "comment alone" in refused(server, *set_, "--title", "x")
+    assert "no version 3" in refused(server, "image", "set", "noted", "--version", "3", "--comment", "x")
+
+
 def test_nothing_is_lost_without_a_question(server: Installed) -> None:
     store(server, "old", b"one", b"two")
     assert "say --yes" in refused(server, "image", "purge", "old")

@@ -241,6 +241,27 @@ async def test_removal_takes_two_steps_and_names_who_needs_the_image(server, cli
     ]  # fmt: skip
 
 
+async def test_a_version_has_a_comment(server, client):
+    await stored(client, "x", b"one")
+    said = {"comment": "before the update"}
+    answer = await client.patch("/images/x/versions/1", json=said)
+    assert (answer.status_code, answer.json()["history"][0]["comment"]) == (200, "before the update")
+    assert (await client.get("/images/x/versions/1")).json()["comment"] == "before the update"
+    assert (await told(client, "x"))["comment"] == ""
+    assert (await told(client, "x"))["states"] == {"1": "enabled"}
+    for path, body, status in (
+        ("/images/x/versions/2", said, 404),
+        ("/images/y/versions/1", said, 404),
+        ("/images/x/versions/1", {"comment": "two\nlines"}, 400),
+        ("/images/x/versions/1", {"comment": "x" * 300}, 422),
+        ("/images/x/versions/1", {}, 422),
+        ("/images/x/versions/1", {"state": "retired", **said}, 422),
+    ):
+        assert (await client.patch(path, json=body)).status_code == status, body
+    assert (await client.patch("/images/x/versions/1", json={"comment": ""})).json()["history"][0]["comment"] == ""
+    assert [line.type for line in server.requests if line.result == "ok"].count("remark") == 2
+
+
 async def test_operators_look_and_fetch_but_change_nothing(server, client):
     await stored(client, "x", b"one")
     async with httpx.AsyncClient(headers=bearer_of("operator"), base_url=server.api) as operator:
@@ -248,6 +269,7 @@ async def test_operators_look_and_fetch_but_change_nothing(server, client):
         for method, path in (
             ("POST", "/images"),
             ("PATCH", "/images/x"),
+            ("PATCH", "/images/x/versions/1"),
             ("POST", "/images/x/versions/1/retire"),
             ("POST", "/images/x/rollback"),
         ):
