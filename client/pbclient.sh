@@ -21,7 +21,6 @@ JOB='' ACTION='' TARGET_DISK='' FINISH=none
 DISK='' NODE='' SECTOR='' ERROR='' WORK='' LOOP_PID='' WAIT_PID='' STARTED=$(date +%s)
 PROTOCOL=1 VERIFIED='' WAITED_MS=0 CACHED='' ESP='' ITEMS=items FACTS=facts WRITTEN=''
 BOOT_CAP=1048576
-DOWNLOAD_TRIES=8
 PART_TRIES=40 RETRY_PAUSE=${PB_RETRY_PAUSE:-3} # together the two minutes for which a server may be away
 QUOTE_MARK=$(printf '\001')
 # The one list of the parts; whatever copies the client takes all *.sh of this folder, and img.

@@ -63,11 +63,11 @@ download() { # ITEM STORED_BYTES [START]: writes the item to stdout; a broken tr
 		[ "$at" -lt "$2" ] || break
 		echo "item $1 stopped after $at of $2 bytes: ${why:-curl $status}" >"$WORK/download.err"
 		case "$status/$stat" in 23/* | 33/* | 22/40[0-7]* | 22/41*) return 1 ;; esac
-		tries=$((tries + 1))
-		[ "$got" = 0 ] || tries=1
-		[ "$tries" -lt "$DOWNLOAD_TRIES" ] || return 1
+		tries=$((tries + 1)) pause=$RETRY_PAUSE
+		[ "$got" = 0 ] || tries=1 pause=1
+		[ "$tries" -lt "$PART_TRIES" ] || return 1
 		echo "item $1: ${why:-connection ended} after $at of $2 bytes; going on from there" >>"$WORK/log"
-		sleep "$tries"
+		sleep "$pause"
 	done
 	[ "$at" = "$2" ] || { echo "item $1 has $at bytes, the manifest says $2" >"$WORK/download.err"; return 1; }
 }

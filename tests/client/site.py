@@ -71,11 +71,11 @@ class Site:
         )  # fmt: skip
         return f"{done.stdout}{done.stderr}exit {done.returncode}"
 
-    def start(self, *options: str) -> subprocess.Popen[str]:
-        """The client at work, its output in a pipe, and nobody typing at its input."""
+    def start(self, *options: str, group: bool = False) -> subprocess.Popen[str]:
+        """The client at work, its output in a pipe, and nobody typing at its input; in a process group of its own?"""
         return subprocess.Popen(
             self.command(*options), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, env=os.environ | {"TMPDIR": str(self.place)},
+            text=True, env=os.environ | {"TMPDIR": str(self.place)}, start_new_session=group,
         )  # fmt: skip
 
     def work(self, number: int) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 from collections.abc import Iterator
@@ -104,12 +105,19 @@ def test_a_damaged_byte_in_the_store_is_never_a_success(own: Site, loop: Fixture
     own.cancel(number)
 
 
-def test_a_server_that_is_killed_in_the_middle_of_a_capture_gets_the_rest(own: Site, loop: Fixture) -> None:
-    source = loop("source", 180, table="label: dos\nstart=2048, size=170MiB, type=da\n")
-    with open(source, "r+b") as disk:
-        disk.seek(MEBIBYTE)
+NOISE = "label: dos\nstart=2048, size=170MiB, type=da\n"
+
+
+def write_noise(disk: str) -> None:
+    with open(disk, "r+b") as file:
+        file.seek(MEBIBYTE)
         for _ in range(170):
-            disk.write(os.urandom(MEBIBYTE))
+            file.write(os.urandom(MEBIBYTE))
+
+
+def test_a_server_that_is_killed_in_the_middle_of_a_capture_gets_the_rest(own: Site, loop: Fixture) -> None:
+    source = loop("source", 180, table=NOISE)
+    write_noise(source)
     before = boot_bytes(source, 0, 171 * MEBIBYTE)
     number = work(own, "capture", "survivor")
     with own.start("--disk", source) as running:
@@ -125,6 +133,68 @@ def test_a_server_that_is_killed_in_the_middle_of_a_capture_gets_the_rest(own: S
     work(own, "restore", "survivor", verify="read")
     assert own.run("--disk", target).endswith("exit 0")
     assert boot_bytes(target, MEBIBYTE, 170 * MEBIBYTE) == before[MEBIBYTE:]
+
+
+@pytest.fixture(scope="module")
+def noise(server: Installed, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of an image of one partition of 170 MiB that nothing compresses, and the SHA-256 of its bytes."""
+    place = tmp_path_factory.mktemp("noise")
+    with disks.loop(place / "noise.img", 180 * MEBIBYTE, table=NOISE) as source:
+        write_noise(source)
+        work(own := Site(server, place), "capture", "noise")
+        output = own.run("--disk", source)
+        assert output.endswith("exit 0"), output
+        return hashlib.sha256(boot_bytes(source, MEBIBYTE, 170 * MEBIBYTE)).hexdigest()
+
+
+def flowing(site: Site) -> bool:
+    """Whether a megabyte of an item has gone through the client that restores, or all of it."""
+    for stage in site.place.glob("pbclient.*/stage"):
+        if stage.read_text().startswith("restore\n") and (meter := stage.with_name("meter")).exists():
+            try:
+                counts = Path(f"/proc/{meter.read_text().split()[0]}/io").read_text()
+            except (OSError, IndexError):
+                return meter.read_text() != ""
+            return int(counts.split("wchar: ")[1].split()[0]) > 2 * MEBIBYTE
+    return False
+
+
+def test_a_server_that_is_killed_in_the_middle_of_a_restore(own: Site, loop: Fixture, noise: str) -> None:
+    target = loop("target", 180)
+    number = work(own, "restore", "noise", verify="read")
+    with own.start("--disk", target) as running:
+        until(lambda: flowing(own), 120)
+        os.kill(own.server.pid, signal.SIGKILL)
+        until(lambda: own.server.call("status").returncode != 0, 30)
+        own.server.ok("start")
+        output, _ = running.communicate(timeout=240)
+    assert running.returncode == 0, output
+    (job,) = own.work(number)["jobs"]
+    assert (job["state"], job["verified"]) == ("done", "read")
+    assert hashlib.sha256(boot_bytes(target, MEBIBYTE, 170 * MEBIBYTE)).hexdigest() == noise
+
+
+@pytest.mark.parametrize("kind", ["restore", "capture"])
+def test_a_client_that_is_killed_begins_again(own: Site, loop: Fixture, noise: str, kind: str) -> None:
+    """SIGKILL for it and all it started, as a power cut; the next start does the work, nothing of the first counts."""
+    disk = loop("disk", 180, table=NOISE)
+    write_noise(disk)
+    image = "noise" if kind == "restore" else "cut"
+    number = work(own, kind, image, **({"verify": "read"} if kind == "restore" else {}))
+    with own.start("--disk", disk, group=True) as running:
+        until(lambda: flowing(own) if kind == "restore" else any(own.server.state.rglob("p1.raw.zst.state")), 120)
+        os.killpg(running.pid, signal.SIGKILL)
+    names = {found["name"] for found in own.api("GET", "/images")["images"] if found["versions"]}
+    assert "cut" not in names
+    output = own.run("--disk", disk)
+    assert output.endswith("exit 0"), output
+    first, second = sorted(own.work(number)["jobs"], key=lambda job: job["id"])
+    assert (first["state"], second["state"]) == ("failed", "done")
+    assert "started again before it reported" in first["reason"]
+    assert second["version"] == 1
+    if kind == "restore":
+        assert hashlib.sha256(boot_bytes(disk, MEBIBYTE, 170 * MEBIBYTE)).hexdigest() == noise
+    assert own.api("GET", "/uploads")["uploads"] == []
 
 
 def test_scripts_cache_and_deploy(own: Site, loop: Fixture, tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def download(site: Site, wire: Wire, size: int, start: int = 0) -> bytes:
     place.mkdir(exist_ok=True)
     (place / "pids").touch()
     (place / "auth").write_text(f"Authorization: Bearer {site.token}\n")
-    script = f"""WORK={place} URL={site.server.url} JOB={wire.job} ITEMS=items DOWNLOAD_TRIES=4
+    script = f"""WORK={place} URL={site.server.url} JOB={wire.job} ITEMS=items PART_TRIES=4 RETRY_PAUSE=1
 cancelled() {{ return 1; }}
 . {SCRIPT.parent}/streams.sh
 download {ITEM} {size} {start} || {{ cat "$WORK/download.err" >&2; exit 1; }}"""
