@@ -41,10 +41,7 @@ open_system() { # mounts the partition with a Linux or a Windows; sets SYSTEM an
 	ERROR='none of those that were written holds /etc or \Windows'
 	mkdir -p "$WORK/mnt"
 	while read -r _ kind number _ <&4; do
-		case "$kind" in
-		partclone.ext[234] | partclone.extfs | partclone.xfs | partclone.btrfs | partclone.ntfs | partimage | fsarchiver) ;;
-		*) continue ;;
-		esac
+		[ "$kind" != swap ] || continue # else by what is there: whatever tool wrote it may have written a system
 		target_node "$number"
 		system_type=$(blkid -p -o value -s TYPE "$NODE")
 		case "$system_type" in

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 from pathlib import Path
@@ -90,6 +91,28 @@ def test_windows_gets_its_own_file(loop: Fixture, tmp_path: Path) -> None:
     assert job.outcome() == ("1", ""), output
     with disks.partition(target, 1) as node, disks.mounted(node, tmp_path / "m") as mount:
         assert (mount / "pbserv/identity.txt").read_text() == "name windows"
+
+
+@pytest.mark.parametrize(("tool", "told"), [("raw", "etc/pbserv/identity"), ("ntfsclone", "pbserv/identity.txt")])
+def test_a_system_that_another_tool_saved_gets_its_file(loop: Fixture, tmp_path: Path, tool: str, told: str) -> None:
+    source = loop("source", 34, table="label: dos\nstart=2048, size=30MiB, type=83\n")
+    with disks.partition(source, 1) as node:
+        disks.run(*("mkfs.ext4 -q" if tool == "raw" else "mkfs.ntfs -Q -q -F").split(), node)
+        with disks.mounted(node, tmp_path / "m") as mount:
+            (mount / ("etc" if tool == "raw" else "Windows")).mkdir()
+        command = ["dd", f"if={node}", "bs=1M", "status=none"] if tool == "raw" else ["ntfsclone", "-qso", "-", node]
+        data = subprocess.run(command, capture_output=True, check=True).stdout
+    digest = hashlib.sha256(data).hexdigest()
+    lines = ["pbserv-image 1", "disk 0 512 none bios", f"item w {tool} 0 {len(data)} {digest} {len(data)}"]
+    manifest = "\n".join([*lines, "fact w compressor none"]) + "\n"
+    job = Job("restore", items={"w": data}, manifest=manifest).again(IDENTITY="1", TARGET_PARTITION="1")
+    job.identity = "name "
+    target = loop("target", 40, table="label: dos\nstart=4096, size=32MiB, type=83\n")
+    with StandIn(job) as server:
+        output = client(server, target)
+    assert job.outcome() == ("1", ""), output
+    with disks.partition(target, 1) as node, disks.mounted(node, tmp_path / "m") as mount:
+        assert (mount / told).read_text().startswith("name ")
 
 
 def test_without_a_system_an_identity_is_noted_and_an_add_on_fails(loop: Fixture, image: Job) -> None:
