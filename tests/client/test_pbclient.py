@@ -157,7 +157,7 @@ def test_fat12_comes_back_whole(loop: Fixture, tmp_path: Path, sector: int) -> N
     assert contents(target, 1, tmp_path / "m") == files
 
 
-def test_ntfs_is_captured_clean_and_refused_dirty(loop: Fixture) -> None:
+def test_ntfs_is_captured_clean_and_refused_hibernated_or_dirty(loop: Fixture, tmp_path: Path) -> None:
     source = loop("source", 64, table="label: dos\nstart=2048, size=50MiB, type=7\n")
     with disks.partition(source, 1) as node:
         disks.run("mkntfs", "-F", "-Q", "-q", node)
@@ -166,6 +166,15 @@ def test_ntfs_is_captured_clean_and_refused_dirty(loop: Fixture) -> None:
         output = client(server, source)
     assert job.outcome() == ("1", ""), output
     assert "p1.ntfs.zst partclone.ntfs 1 " in job.manifest
+    with disks.partition(source, 1) as node:
+        with disks.mounted(node, tmp_path / "m") as mount:
+            (mount / "hiberfil.sys").write_bytes(b"hibr".ljust(8192, b"\0"))  # as Windows leaves it
+        with StandIn(job := Job("capture")) as server:
+            client(server, source)
+        assert job.outcome()[0] == "0"
+        assert "holds a hibernated Windows (or fast start-up is on)" in job.outcome()[1]
+        disks.run("ntfs-3g", "-o", "remove_hiberfile", node, str(tmp_path / "m"))
+        disks.run("umount", str(tmp_path / "m"))
     with disks.partition(source, 1) as node:
         disks.run("ntfsfix", node)  # leaves the volume marked for a check by Windows
     job = Job("capture")
