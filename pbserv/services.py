@@ -9,7 +9,7 @@ from typing import Any
 
 from prometheus_client.registry import Collector
 
-from pbserv.imaging import ranges
+from pbserv.imaging import ranges, statistics_routes
 from pbserv.imaging.config import PbservConf
 from pbserv.imaging.exposition import ImagingCollector
 from pbserv.imaging.service import ImagingService, ImagingSettings
@@ -126,6 +126,7 @@ def wire(
             ("tftp", boot_files_routes.files_router(tftp, policy, ranges.plan, logs.pbserv)),
             ("", boot_files_routes.client_router(client_directory, CLIENT_FILES, policy, ranges.plan, logs.pbserv)),
             ("imaging", imaging.router()),
+            ("", statistics_routes.router(lambda: imaging.statistics.counters, access)),
             ("", api_routes.router(registry, policy, access, imaging)),
             ("", journal_routes.router(journal, access, spell)),
             ("", token_routes.router(registry, access, logs.pbserv)),

@@ -34,7 +34,7 @@ TAGS: Final = {
     "work": "What devices are to do once.",
     "jobs": "Runs of work: how far they are.",
     "policy": "Decisions explained, whole policies applied and exported.",
-    "images": "Images and their versions: what is said of them, which are served.",
+    "images": "Images and their versions: what is said of them, which are served; the figures of imaging.",
     "uploads": "Images on their way in, part by part.",
     "stores": "Where images are kept, and what runs on them.",
     "journal": "What happened at each boot.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import httpx
@@ -154,6 +155,13 @@ def test_the_figures_cover_what_was_denied_and_what_failed(server: Installed, tm
     assert told["pxe_requests"] == sum(told["imaging_results"].values()) == requests + 5
     assert told["imaging_results"]["denied"] >= 2
     assert "denied" in server.ok("statistics")
+    url, admin = f"{server.url}/api/v1/statistics", {"Authorization": f"Bearer {server.token}"}
+    over_http = httpx.get(url, headers=admin, trust_env=False).json()
+    assert set(over_http) < set(told)
+    since = datetime.fromisoformat(over_http.pop("since"))
+    assert since.replace(microsecond=0) == datetime.fromisoformat(told["since"])
+    assert over_http == {name: told[name] for name in over_http}
+    assert httpx.get(url, trust_env=False).status_code == 401
     metrics = httpx.get(f"{server.url}/metrics", trust_env=False).text
     assert f'pbserv_imaging_results_total{{result="denied"}} {told["imaging_results"]["denied"]}.0' in metrics
     log = [line for line in server.log().splitlines() if "imaging request" in line and "purge" in line]

@@ -23,7 +23,10 @@ _OPERATOR = {
     ("POST", "/devices/{mac}/identity/just-imaged"), ("POST", "/devices/{mac}/identity/fill"),
 }  # fmt: skip
 """All that is no mere question and that an operator may do."""
-_GUARDED_READS = {"/images/{name}/items/{item}": {"operator", "admin"}, "/tokens": {"admin"}}
+_GUARDED_READS = {
+    "/images/{name}/items/{item}": {"operator", "admin"}, "/images/{name}/items/{item}/index": {"operator", "admin"},
+    "/tokens": {"admin"},
+}  # fmt: skip
 """What is on disks, and who may call: not for everybody to read."""
 _SITE = ("POST", "/policy/resolve")
 
