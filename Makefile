@@ -11,7 +11,7 @@ ROOT := $(shell [ "$$(id -u)" = 0 ] && echo yes)
 E2E_PACKAGES := gcc libc6-dev qemu-system-x86 ovmf ipxe ipxe-qemu mmdebstrap partclone zstd dnsmasq-base iproute2 \
   tftp-hpa atftp busybox curl fdisk gdisk dosfstools e2fsprogs ntfs-3g udpcast cpio grub-pc-bin grub-efi-amd64-bin grub2-common \
   binutils systemd-boot-efi lzop lz4 qemu-utils btrfs-progs exfatprogs f2fs-tools fsarchiver partimage \
-  mtools procps xfsprogs cryptsetup-bin python3-venv shellcheck systemd nftables iptables tcpdump util-linux postgresql
+  mtools procps xfsprogs cryptsetup-bin lvm2 python3-venv shellcheck systemd nftables iptables tcpdump util-linux postgresql
 
 # What the benchmark needs; tftpd-hpa, atftpd and nginx are unpacked below .cache, so that nothing of them is enabled here.
 BENCH_PACKAGES := gcc libc6-dev dnsmasq-base iproute2 util-linux libwrap0 libpcre2-8-0 libssl3 libcrypt1 zlib1g \

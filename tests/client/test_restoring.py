@@ -145,6 +145,37 @@ def test_luks_is_opaque_and_comes_back_whole(loop: Fixture, tmp_path: Path) -> N
     assert "raw cannot be resized" in refused(job.again(RESIZE="1"), loop("other", 64))
 
 
+def lvm(command: str, node: str) -> str:
+    """A command of LVM that sees this device alone, and leaves nothing on this machine."""
+    name, *words = command.split()
+    config = (
+        f'devices {{ filter=["a|^{node}$|", "r|.*|"] use_devicesfile=0 obtain_device_list_from_udev=0 hints="none" }} '
+        "backup { backup=0 archive=0 } activation { udev_sync=0 udev_rules=0 monitoring=0 }"
+    )
+    return disks.run(name, "--config", config, *words)
+
+
+def test_lvm_is_opaque_and_comes_back_whole(loop: Fixture) -> None:
+    """With its volume group, which is none of this machine's."""
+    source = loop("source", 48, table="label: gpt\nstart=2048, size=40MiB\n")
+    with disks.partition(source, 1) as node:
+        lvm(f"pvcreate -q -y {node}", node)
+        lvm(f"vgcreate -q opaque {node}", node)
+        known = lvm("pvs --noheadings -o vg_name,pv_uuid,vg_uuid,pv_size", node)
+    assert "opaque" in known
+    write_bytes(source, 20 * MEBIBYTE, os.urandom(MEBIBYTE))
+    inside = boot_bytes(source, MEBIBYTE, 40 * MEBIBYTE)
+    job = captured(source)
+    assert "item p1.raw.zst raw 1 " in job.manifest
+    target = loop("target", 64)
+    restored(again := job.again(VERIFY="read"), target)
+    assert again.result is not None
+    assert again.result["verified"] == "read"
+    assert boot_bytes(target, MEBIBYTE, 40 * MEBIBYTE) == inside
+    with disks.partition(target, 1) as node:
+        assert lvm("pvs --noheadings -o vg_name,pv_uuid,vg_uuid,pv_size", node) == known
+
+
 @pytest.mark.parametrize("tool", ["gzip", "lzop", "lz4", "xz", "bzip2", "none"])
 def test_an_image_of_a_partition_compressed_by_another_tool(loop: Fixture, two: Job, tool: str) -> None:
     """As images of other tools are served: no table, no disk; it needs a partition to go into."""
