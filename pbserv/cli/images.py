@@ -22,6 +22,10 @@ OneVersion = Annotated[
 Title = Annotated[str | None, typer.Option(metavar="TEXT", help="What people are shown.")]
 Profile = Annotated[str | None, typer.Option(metavar="TEXT", help="The software on it, in your words.")]
 Comment = Annotated[str | None, typer.Option(metavar="TEXT", help="What else there is to say; may have lines.")]
+Owner = Annotated[
+    str | None,
+    typer.Option(metavar="STORE", help="It belongs to this store of another server (RemoteStores of pbserv.conf)."),
+]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
@@ -103,10 +107,7 @@ def image_register(
         int | None,
         typer.Option(metavar="N", min=0, help="So many versions are kept, 0: all; none: as the store says."),
     ] = None,
-    owner: Annotated[
-        str | None,
-        typer.Option(metavar="STORE", help="It belongs to this store of another server (RemoteStores of pbserv.conf)."),
-    ] = None,
+    owner: Owner = None,
     as_json: AsJson = False,
 ) -> None:
     """Register an image that has no bytes yet: its name is taken, and what is said of it stands.
@@ -141,6 +142,7 @@ def image_set(
             " store says.",
         ),
     ] = None,
+    owner: Owner = None,
     version: Annotated[
         int | None, typer.Option("--version", metavar="N", min=1, help="--comment is of this version, in one line.")
     ] = None,
@@ -155,7 +157,9 @@ def image_set(
     """
     from pbserv.commands import images
 
-    body = {"title": title, "kind": kind, "profile": profile, "comment": comment, "keep": keep}
+    body = {
+        "title": title, "kind": kind, "profile": profile, "comment": comment, "keep": keep, "owner": owner,
+    }  # fmt: skip
     images.change(context.obj, image, version, body, as_json)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any  # Any: JSON values
 
 from pbserv.commands.api import Api, named
-from pbserv.commands.tables import Row, clock, print_json, said, show_facts, show_table, size, sure
+from pbserv.commands.tables import Row, clock, print_json, said, sentence, show_facts, show_table, size, sure
 from pbserv.errors import UsageError
 
 
@@ -35,12 +35,15 @@ def show(conf: Path, image: str, version: int | None, as_json: bool) -> None:
     found = api.get(named("images", image))
     if as_json:
         return print_json(found)
+    shown = found["version"]
+    made = [] if shown is None else api.get(named("images", image, "versions", str(shown)))["contents"]
     show_facts((
         ("image", found["name"]), ("title", found["title"]), ("state", found["state"]), ("kind", found["kind"] or ""),
         ("served", f"version {found['served']}" if found["served"] else "no version"), ("store", found["store"]),
         ("profile", found["profile"]), ("comment", found["comment"]), ("registered by", found["creator"]),
         ("belongs to", f"store {found['owner']} of another server" if found["owner"] else ""),
         ("versions kept", _kept(found["keep"])), ("disk", _disk(found["disk"])),
+        *_made_with(made),
     ))  # fmt: skip
     if found["history"]:
         print()
@@ -48,6 +51,26 @@ def show(conf: Path, image: str, version: int | None, as_json: bool) -> None:
     for damage in found["damages"]:
         print(f"damaged, not served: {damage['path']}: {damage['reason']}")
     return None
+
+
+def _made_with(items: Sequence[Row]) -> Iterator[tuple[str, str]]:
+    """Tool, compressor and file system of the items of a version, each as often as it differs."""
+    for name, value_of in (("tool", _tool), ("compressor", _compressor), ("file system", _file_system)):
+        yield name, ", ".join(dict.fromkeys(value for value in map(value_of, items) if value))
+
+
+def _tool(item: Row) -> str:
+    kind = item["kind"].partition(".")[0]
+    return str(item["facts"].get("tool") or (kind if kind == "partclone" else ""))
+
+
+def _compressor(item: Row) -> str:
+    return str(item["facts"].get("compressor") or ("zstd" if item["name"].endswith(".zst") else ""))
+
+
+def _file_system(item: Row) -> str:
+    kind, _, fs = item["kind"].partition(".")
+    return str(item["facts"].get("fs") or (fs if kind == "partclone" else ""))
 
 
 def register(conf: Path, body: Mapping[str, Any], as_json: bool) -> None:
@@ -131,10 +154,10 @@ def _show_version(found: Row, as_json: bool) -> None:
     print()
     rows = (
         (c["name"], c["kind"], str(c["partition"] or ""), size(c["stored_bytes"]), size(c["uncompressed_bytes"]),
-         str(c["frames"]["frames"]) if c["frames"] else "", " ".join(f"{k}={v}" for k, v in sorted(c["facts"].items())))
+         str(c["frames"]["frames"]) if c["frames"] else "", sentence(c["facts"]), c["sha256"])
         for c in found["contents"]
     )  # fmt: skip
-    return show_table(("Item", "Kind", "Partition", "Stored", "Size", "Frames", "Facts"), rows, "no items")
+    return show_table(("Item", "Kind", "Partition", "Stored", "Size", "Frames", "Facts", "SHA-256"), rows, "no items")
 
 
 def _show_history(history: Sequence[Row]) -> None:

@@ -52,11 +52,12 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], nothing: s
 
 
 def show_facts(facts: Iterable[tuple[str, str]]) -> None:
-    """One line for each fact that has a value."""
-    given = [(name, plain(value)) for name, value in facts if value]
+    """One line for each fact that has a value; the further lines of a text stand below its first one."""
+    given = [(name, value.splitlines() or [value]) for name, value in facts if value]
     width = max((len(name) for name, _ in given), default=0)
-    for name, value in given:
-        print(f"{name:{width}}  {value}")
+    for name, lines in given:
+        for number, line in enumerate(lines):
+            print(f"{'' if number else name:{width}}  {plain(line)}")
 
 
 def warn(warnings: Iterable[str]) -> None:

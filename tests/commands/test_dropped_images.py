@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -55,6 +56,9 @@ def test_a_file_appears_by_itself_and_is_found_after_a_restart(server: Installed
     assert (tmp_path / "down/part.extfs.lzo").read_bytes() == content
     shown = server.json("image", "show", "room")
     assert (shown["kind"], shown["state"]) == ("partition", "enabled")
+    told = server.ok("image", "show", "room")
+    for name, value in (("tool", "part"), ("compressor", "lzop"), ("file system", "ext")):
+        assert re.search(rf"(?m)^{name} +{value}", told), told
 
     server.ok("stop")
     drop(images, "night.img", content)

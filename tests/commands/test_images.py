@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -68,6 +70,21 @@ def test_what_is_said_of_an_image(server: Installed) -> None:
     assert "no version yet" in refused(server, "image", "enable", "said")
     assert "no versions" in refused(server, "image", "delete", "said")
     assert server.json("image", "purge", "said", "--yes") == {"image": "said", "version": None, "purged": True}
+
+
+def test_a_comment_has_lines_and_an_image_gets_an_owner(server: Installed) -> None:
+    server.ok("image", "register", "lined", "--comment", "first\nsecond\x1b[2J")
+    text = server.ok("image", "show", "lined")
+    assert re.search(r"\ncomment +first\n {10,}second\?\[2J\n", text), text
+    assert "RemoteStores" in refused(server, "image", "set", "lined", "--owner", "nowhere")
+    assert server.json("image", "set", "lined", "--owner", "")["owner"] == ""
+
+
+def test_what_a_version_is_made_of(server: Installed) -> None:
+    store(server, "made", b"12345")
+    digest = hashlib.sha256(b"12345").hexdigest()
+    assert digest in server.ok("image", "show", "made", "--version", "1")
+    assert "compressor" not in server.ok("image", "show", "made"), "of a file nobody knows"
 
 
 def test_a_comment_of_a_version(server: Installed) -> None:
