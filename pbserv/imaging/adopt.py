@@ -10,21 +10,23 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from pbserv.imaging.faults import DamagedImage, StoreClosed, UnknownImage
+from pbserv.imaging.formats.model import FormatError
 from pbserv.imaging.frames import pieces
-from pbserv.imaging.import_plan import VIRTUAL, PlannedItem
+from pbserv.imaging.import_plan import VIRTUAL, PlannedItem, whole_disk
 from pbserv.imaging.importing import survey
 from pbserv.imaging.inspection import InspectionError, inspect
 from pbserv.imaging.layout import StoredImage
 from pbserv.imaging.manifest import DiskFacts, Fact, Manifest, ManifestItem
 from pbserv.imaging.objects import ImageObject, ImageVersion, StoreFacts
+from pbserv.imaging.plain_size import PlainCounter
 from pbserv.imaging.sum_files import locked, measure, read_sums, remove_own_lock, stale, write_sums
 from pbserv.imaging.sums import LOCK, Sums
-from pbserv.imaging.watch import Dropped, facts_of, image_name
+from pbserv.imaging.watch import Dropped, Facts, facts_of, image_name
 
 _MEGABYTE = 1_000_000
 
@@ -54,6 +56,15 @@ def _nobody(_image: StoredImage) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
+class _Read:
+    """A file that was read to its end; ``fault``: why its bytes are no whole image."""
+
+    sums: Sums
+    plain_bytes: int
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class _Known:
     """What the store has of the image already."""
 
@@ -72,24 +83,32 @@ class Adopter:
         self._log = log
         self._rate_mb = rate_mb
         self._taken = taken
+        self._damaged: dict[Path, tuple[Facts, str]] = {}
 
     async def __call__(self, dropped: Dropped) -> None:
         """Take one file in. Raises PbservError where it must be tried again or is no image."""
-        if await asyncio.to_thread(facts_of, dropped.path) is None:
+        facts = await asyncio.to_thread(facts_of, dropped.path)
+        if facts is None:
             return  # gone already
+        if (seen := self._damaged.get(dropped.path)) is not None and seen[0] == facts:
+            raise InspectionError(seen[1])  # without reading all of it every minute
         known = await asyncio.to_thread(_known, dropped, self._versions(dropped))
         fresh = not await asyncio.to_thread(stale, dropped.path)
         if known.linked and fresh:
             return
         item, disk = await asyncio.to_thread(_planned, dropped.path)
         with locked(dropped.path):
-            made, index = await self._measured(dropped.path)
+            read, index = await self._measured(dropped.path, item)
+            made = read.sums
+            item, disk = _sized(item, disk, read.plain_bytes)
             if fresh:
                 _compare(dropped.path, made)
             manifest = manifest_of(item, disk, made).with_facts(
                 Fact(item.name, key, value) for key, value in pieces.facts_of(index).items()
             )
-            await self._take(dropped, known, manifest, made, index)
+            if read.fault and not known.linked:
+                self._damaged[dropped.path] = facts, f"{dropped.path}: {read.fault}"
+            await self._take(dropped, known, manifest, read, index)
             await asyncio.to_thread(write_sums, dropped.path, made)
         if not dropped.renamed and known.version is None:  # not before: what is not taken is tried every minute
             self._log.warning(
@@ -98,7 +117,7 @@ class Adopter:
                 remedy="copy under another name and rename it then",
             )
 
-    async def _measured(self, path: Path) -> tuple[Sums, bytes]:
+    async def _measured(self, path: Path, item: PlannedItem) -> tuple[_Read, bytes]:
         """With the index of its pieces. Read in a thread, which ends soon when nobody waits for it any more: the file
         may be of any size."""
         given_up, indexer = threading.Event(), pieces.PieceIndexer()
@@ -109,13 +128,13 @@ class Adopter:
 
         try:
             rate = self._rate_mb() * _MEGABYTE
-            made = await asyncio.to_thread(measure, path, rate_bytes=rate, advance=go_on, also=indexer.feed)
+            read = await asyncio.to_thread(_read, path, item, rate, go_on, indexer.feed)
         finally:
             given_up.set()
-        return made, indexer.index(made.sha256)
+        return read, indexer.index(read.sums.sha256)
 
-    async def _take(self, dropped: Dropped, known: _Known, manifest: Manifest, made: Sums, index: bytes) -> None:
-        version = known.version
+    async def _take(self, dropped: Dropped, known: _Known, manifest: Manifest, read: _Read, index: bytes) -> None:
+        version, made = known.version, read.sums
         same = version is not None and version.image.manifest.items[0].sha256 == made.sha256
         if version is not None and same and (known.linked or not version.damage):
             return  # the checksums alone were missing, or the bytes came a second time
@@ -125,6 +144,9 @@ class Adopter:
             )
             await self._stores.verified(dropped.name, version.number, damage)
             raise DamagedImage(f"image {dropped.name} version {version.number}: {damage}")
+        if read.fault:
+            raise InspectionError(f"{dropped.path}: {read.fault}")
+        self._damaged.pop(dropped.path, None)
         image = await self._stores.take_file(dropped.store, dropped.path, dropped.name, manifest, index)
         self._log.transaction(
             "image appeared", file=str(dropped.path), image=image.name, version=image.version, bytes=made.size_bytes
@@ -138,6 +160,36 @@ class Adopter:
         except UnknownImage:
             return ()
         return image.versions if image.store == dropped.store else ()
+
+
+def _read(
+    path: Path, item: PlannedItem, rate: int, advance: Callable[[int], None], also: Callable[[bytes], None]
+) -> _Read:
+    """Blocking."""
+    if item.found is None:
+        return _Read(measure(path, rate_bytes=rate, advance=advance, also=also), item.plain_bytes)
+    counter = PlainCounter(item.found, item.compressor)
+
+    def feed(block: bytes) -> None:
+        also(block)
+        counter.feed(block)
+
+    try:
+        made = measure(path, rate_bytes=rate, advance=advance, also=feed)
+    finally:
+        counter.end()
+    try:
+        return _Read(made, counter.size())
+    except FormatError as fault:
+        return _Read(made, 0, str(fault))
+
+
+def _sized(item: PlannedItem, disk: DiskFacts, plain_bytes: int) -> tuple[PlannedItem, DiskFacts]:
+    """With the size that was counted. A table of DOS does not say how large its disk was: the bytes of it do."""
+    if item.found is not None and whole_disk(item.found):
+        disk = replace(disk, size_bytes=max(disk.size_bytes, plain_bytes))
+    exact = any(check.plain for check in item.checks)
+    return (item if exact or not plain_bytes else replace(item, plain_bytes=plain_bytes)), disk
 
 
 def _known(dropped: Dropped, versions: tuple[ImageVersion, ...]) -> _Known:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from pbserv.imaging.convert import plain_limit
+from pbserv.imaging.formats import fsarchiver, partimage
 from pbserv.imaging.formats.model import FormatError, Found
 from pbserv.imaging.formats.partclone import HEADER_BYTES
 from pbserv.imaging.frames.head import NotNative, parse_header
@@ -19,6 +20,9 @@ from pbserv.imaging.import_plan import Check, Plan, PlannedItem, whole_disk
 from pbserv.imaging.importing import Source, stored_file
 from pbserv.imaging.inspection import InspectionError
 from pbserv.imaging.unpack import MAX_PLAIN_BYTES, unpacked
+
+_TAIL_BYTES = 64 * 1024
+_ENDS = {"partimage": partimage.check_end, "fsarchiver": fsarchiver.check_end}
 
 
 class _Hash(Protocol):
@@ -61,44 +65,58 @@ def verify(source: Source, item: PlannedItem, advance: Callable[[int], None] = _
     path = source.directory / item.source
     try:
         done = _read(source, item, advance)
+        if item.virtual or item.found is None:
+            return 0
+        done.check(item.found, item.compressor)
     except FormatError as fault:
         raise InspectionError(f"{path}: {fault}") from fault
-    if item.virtual or item.found is None:
-        return 0
-    least = _least(item.found, done.head)
-    if done.plain_bytes < least:
-        raise InspectionError(
-            f"{path}: it is cut off: it has {done.plain_bytes} bytes, uncompressed, of {least} at least; is its last"
-            " volume missing? Copy it again, whole"
-        )
-    return done.plain_bytes
+    return done.size_bytes
 
 
 @dataclass(slots=True)
-class _Done:
-    plain_bytes: int = 0
+class Plain:
+    """What was seen of the uncompressed bytes of an image: how many, the first and the last of them."""
+
+    size_bytes: int = 0
     head: bytes = b""
+    tail: bytes = b""
+
+    def feed(self, piece: bytes) -> None:
+        self.size_bytes += len(piece)
+        self.head += piece[: HEADER_BYTES - len(self.head)]
+        self.tail = piece[-_TAIL_BYTES:] if len(piece) >= _TAIL_BYTES else (self.tail + piece)[-_TAIL_BYTES:]
+
+    def check(self, found: Found, compressor: str) -> None:
+        """All of it was seen; raises FormatError where it ends too early. Ends of what is not compressed are known
+        by a look at the file."""
+        least = _least(found, self.head)
+        if self.size_bytes < least:
+            raise FormatError(
+                f"it is cut off: it has {self.size_bytes} bytes, uncompressed, of {least} at least; is its last volume"
+                " missing? Copy it again, whole"
+            )
+        if compressor != "none" and found.tool in _ENDS:
+            _ENDS[found.tool](self.tail)
 
 
-def _read(source: Source, item: PlannedItem, advance: Callable[[int], None]) -> _Done:
+def _read(source: Source, item: PlannedItem, advance: Callable[[int], None]) -> Plain:
     """Its length uncompressed, and its first bytes; of what need not be read whole, by the lengths of its files."""
     made = {check: hashlib.md5(usedforsecurity=False) for check in item.checks}
-    done = _Done()
+    done = Plain()
     with closing(_stored(source, item, advance, [made[check] for check in made if not check.plain])) as stored:
         if not reads(source, item):
-            return _Done(item.stored_bytes, next(stored, b"")[:HEADER_BYTES])
+            return Plain(item.stored_bytes, next(stored, b"")[:HEADER_BYTES])
         limit = plain_limit(item.found, MAX_PLAIN_BYTES) if item.found else MAX_PLAIN_BYTES
         with closing(unpacked(stored, item.compressor, limit)) as pieces:
             for piece in pieces:
                 for check, running in made.items():
                     if check.plain:
-                        running.update(piece[: max(0, check.size_bytes - done.plain_bytes)])
-                done.head += piece[: HEADER_BYTES - len(done.head)]
-                done.plain_bytes += len(piece)
+                        running.update(piece[: max(0, check.size_bytes - done.size_bytes)])
+                done.feed(piece)
         for _rest in stored:  # a program may leave padding unread
             pass
     for check, running in made.items():
-        _compare(source, item, check, running.hexdigest(), done.plain_bytes)
+        _compare(source, item, check, running.hexdigest(), done.size_bytes)
     return done
 
 

@@ -111,6 +111,55 @@ async def test_a_dropped_file_is_an_image(tmp_path: Path, image: bytes, part: Pa
         assert store.versions("lab") == (1,)
 
 
+@pytest.mark.parametrize("kind", ["none", "gzip", "lzop", "bzip2", "xz", "lz4", "zstd"])
+async def test_its_uncompressed_size_is_known_and_it_is_whole(tmp_path: Path, part: Part, kind: str) -> None:
+    """Partclone's stream has a length that its header does not tell in words; what was cut off is no image."""
+    saved = trees.saved(part)
+    whole = trees.packed(saved, kind)
+    async with opened(tmp_path) as store:
+        cut = drop(tmp_path, whole[: len(whole) // 2], "cut.img")
+        with pytest.raises(InspectionError, match=r"cut\.img"):
+            await adopt(store, cut)
+        shorter = drop(tmp_path, trees.packed(saved[:-4096], kind), "shorter.img")  # a whole stream of half an image
+        with pytest.raises(InspectionError, match=r"shorter\.img: it is cut off"):
+            await adopt(store, shorter)
+        assert store.all() == ()
+        await adopt(store, drop(tmp_path, whole))
+        (item,) = store.info("lab").manifest.items
+        assert (item.uncompressed_bytes, item.stored_bytes) == (len(saved), len(whole))
+
+
+async def test_a_damaged_file_is_not_read_again_until_it_changes(tmp_path: Path, part: Part) -> None:
+    whole = trees.packed(trees.saved(part), "gzip")
+    async with opened(tmp_path) as store:
+        reads = 0
+
+        def rate() -> int:
+            nonlocal reads
+            reads += 1
+            return 100_000
+
+        adopter = Adopter(store, Told(), rate)
+        path = drop(tmp_path, whole[:-100])
+        said = set()
+        for _ in range(3):
+            with pytest.raises(InspectionError, match="ends too early") as fault:
+                await adopter(Dropped("main", path, "lab"))
+            said.add(str(fault.value))
+        assert (len(said), reads) == (1, 1)
+        await adopter(Dropped("main", drop(tmp_path, whole), "lab"))
+        assert store.versions("lab") == (1,)
+
+
+async def test_the_size_of_a_compressed_disk_is_known(tmp_path: Path) -> None:
+    disk = trees.disk(tmp_path / "disk", "dos", ("ext4",)).path.read_bytes() + bytes(MIB)
+    (tmp_path / "store").mkdir()
+    async with opened(tmp_path / "store") as store:
+        await adopt(store, drop(tmp_path / "store", trees.packed(disk, "gzip")))
+        manifest = store.info("lab").manifest
+        assert manifest.disk.size_bytes == manifest.items[0].uncompressed_bytes == len(disk)
+
+
 async def test_a_file_renamed_over_it_is_the_next_version(tmp_path: Path, image: bytes, part: Part) -> None:
     async with opened(tmp_path) as store:
         await adopt(store, drop(tmp_path, image))
