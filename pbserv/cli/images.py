@@ -26,6 +26,9 @@ Owner = Annotated[
     str | None,
     typer.Option(metavar="STORE", help="It belongs to this store of another server (RemoteStores of pbserv.conf)."),
 ]
+PartitionType = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="What that partition is, in your words, such as ext4.")
+]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
@@ -108,6 +111,10 @@ def image_register(
         typer.Option(metavar="N", min=0, help="So many versions are kept, 0: all; none: as the store says."),
     ] = None,
     owner: Owner = None,
+    partition: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Number of the partition that it is to be taken of.")
+    ] = None,
+    partition_type: PartitionType = None,
     as_json: AsJson = False,
 ) -> None:
     """Register an image that has no bytes yet: its name is taken, and what is said of it stands.
@@ -120,7 +127,7 @@ def image_register(
 
     body = {
         "name": image, "title": title, "kind": kind, "store": store, "profile": profile, "comment": comment,
-        "keep": keep, "owner": owner,
+        "keep": keep, "owner": owner, "partition": partition, "partition_type": partition_type,
     }  # fmt: skip
     images.register(context.obj, body, as_json)
 
@@ -143,6 +150,10 @@ def image_set(
         ),
     ] = None,
     owner: Owner = None,
+    partition: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="The partition that it is to be taken of; 0: none is said.")
+    ] = None,
+    partition_type: PartitionType = None,
     version: Annotated[
         int | None, typer.Option("--version", metavar="N", min=1, help="--comment is of this version, in one line.")
     ] = None,
@@ -159,6 +170,7 @@ def image_set(
 
     body = {
         "title": title, "kind": kind, "profile": profile, "comment": comment, "keep": keep, "owner": owner,
+        "partition": partition, "partition_type": partition_type,
     }  # fmt: skip
     images.change(context.obj, image, version, body, as_json)
 

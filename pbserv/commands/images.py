@@ -42,7 +42,7 @@ def show(conf: Path, image: str, version: int | None, as_json: bool) -> None:
         ("served", f"version {found['served']}" if found["served"] else "no version"), ("store", found["store"]),
         ("profile", found["profile"]), ("comment", found["comment"]), ("registered by", found["creator"]),
         ("belongs to", f"store {found['owner']} of another server" if found["owner"] else ""),
-        ("versions kept", _kept(found["keep"])), ("disk", _disk(found["disk"])),
+        ("to be taken of", _partition(found)), ("versions kept", _kept(found["keep"])), ("disk", _disk(found["disk"])),
         *_made_with(made),
     ))  # fmt: skip
     if found["history"]:
@@ -187,6 +187,11 @@ def _serves(image: Row) -> str:
 
 def _kept(keep: int | None) -> str:
     return "as the store says" if keep is None else "all" if keep == 0 else str(keep)
+
+
+def _partition(found: Row) -> str:
+    number = f"partition {found['partition']}" if found["partition"] else ""
+    return " ".join(text for text in (number, found["partition_type"]) if text)
 
 
 def _disk(disk: Row | None) -> str:

@@ -24,6 +24,7 @@ MAX_LINE: Final = 256
 MAX_DAMAGE: Final = 1000
 """Characters that are kept of what a scrub found in a version."""
 MAX_VERSIONS: Final = 1000
+MAX_PARTITION: Final = 128
 FORMAT: Final = 1
 
 _E = TypeVar("_E", bound=enum.StrEnum)
@@ -52,7 +53,8 @@ class About:
     """``kind`` None: as the newest manifest says. ``keep`` None: as the store says; 0: all versions.
 
     ``owner``: the other server that the image belongs to, empty for this one. ``last``: the highest number that a
-    version ever had, so that no number is given twice.
+    version ever had, so that no number is given twice. ``partition`` and ``partition_type``: what it is to be taken of,
+    said when it is registered; None and empty: nobody said.
     """
 
     title: str = ""
@@ -63,6 +65,8 @@ class About:
     created: datetime | None = None
     keep: int | None = None
     owner: str = ""
+    partition: int | None = None
+    partition_type: str = ""
     last: int = 0
     versions: Mapping[int, VersionAbout] = field(default_factory=dict)
 
@@ -101,8 +105,8 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class AboutChange:
-    """What to change; None leaves a field as it is. ``keep`` -1 means: as the store says. ``remarks``: comments of
-    versions that are there, by their numbers."""
+    """What to change; None leaves a field as it is. ``keep`` -1 means: as the store says; ``partition`` 0: nobody
+    said. ``remarks``: comments of versions that are there, by their numbers."""
 
     title: str | None = None
     kind: ImageKind | None = None
@@ -110,6 +114,8 @@ class AboutChange:
     comment: str | None = None
     keep: int | None = None
     owner: str | None = None
+    partition: int | None = None
+    partition_type: str | None = None
     remarks: Mapping[int, str] = field(default_factory=dict)
 
     def of(self, about: About) -> About:
@@ -124,6 +130,8 @@ class AboutChange:
                 profile=about.profile if self.profile is None else self.profile,
                 comment=about.comment if self.comment is None else self.comment,
                 owner=about.owner if self.owner is None else self.owner,
+                partition=about.partition if self.partition is None else self.partition or None,
+                partition_type=about.partition_type if self.partition_type is None else self.partition_type,
                 keep=keep,
             )
         )
@@ -143,13 +151,16 @@ def _check_line(name: str, text: str) -> None:
 
 def checked(about: About) -> About:
     """``about`` itself when its texts can be kept; raises InvalidRequest that names the field."""
-    lines = {"title": about.title, "profile": about.profile, "creator": about.creator, "owner": about.owner}
+    lines = {"title": about.title, "profile": about.profile, "creator": about.creator, "owner": about.owner,
+             "partition type": about.partition_type}  # fmt: skip
     for name, text in lines.items():
         _check_line(name, text)
     if len(about.comment) > MAX_TEXT or not _is_utf8(about.comment):
         raise InvalidRequest(f"comment: at most {MAX_TEXT} characters of text")
     if about.keep is not None and not 0 <= about.keep <= MAX_VERSIONS:
         raise InvalidRequest(f"keep: {about.keep} is not a number of versions from 0 (all) to {MAX_VERSIONS}")
+    if about.partition is not None and not 1 <= about.partition <= MAX_PARTITION:
+        raise InvalidRequest(f"partition: {about.partition} is not a number of a partition from 1 to {MAX_PARTITION}")
     return about
 
 
@@ -166,6 +177,8 @@ def encode(about: About) -> bytes:
             "created": show_time(about.created),
             "keep": about.keep,
             "owner": about.owner,
+            "partition": about.partition,
+            "partition_type": about.partition_type,
             "last": about.last,
             "versions": {
                 str(number): {
@@ -204,6 +217,8 @@ def decode(data: bytes) -> About:
         created=record.time("created"),
         keep=record.number("keep", none=True),
         owner=record.text("owner"),
+        partition=record.number("partition", none=True),
+        partition_type=record.text("partition_type"),
         last=max(record.number("last", none=True) or 0, max(found, default=0)),
         versions=found,
     )

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 from fastapi import Path, Query
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from pbserv.imaging.about import MAX_LINE, MAX_TEXT, MAX_VERSIONS, About, AboutChange
+from pbserv.imaging.about import MAX_LINE, MAX_PARTITION, MAX_TEXT, MAX_VERSIONS, About, AboutChange
 from pbserv.imaging.states import ImageKind
 
 MAX_VERSION_NUMBER: Final = 999_999_999
@@ -33,7 +33,8 @@ class Body(BaseModel):
 
 class RegisterBody(Body):
     """``store``: where its versions will be kept; empty: the first one. ``keep``: see the change of an image.
-    ``owner``: the store of another server (RemoteStores) that it belongs to."""
+    ``owner``: the store of another server (RemoteStores) that it belongs to. ``partition`` and ``partition_type``: what
+    it is to be taken of, in words of the site."""
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=128)]
     title: Line = ""
@@ -43,17 +44,19 @@ class RegisterBody(Body):
     comment: Annotated[str, StringConstraints(max_length=MAX_TEXT)] = ""
     keep: Annotated[int | None, Field(ge=0, le=MAX_VERSIONS)] = None
     owner: StoreName = ""
+    partition: Annotated[int | None, Field(ge=1, le=MAX_PARTITION)] = None
+    partition_type: Line = ""
 
     def about(self, creator: str) -> About:
         return About(
             title=self.title, kind=self.kind, profile=self.profile, comment=self.comment, keep=self.keep,
-            creator=creator, owner=self.owner,
+            creator=creator, owner=self.owner, partition=self.partition, partition_type=self.partition_type,
         )  # fmt: skip
 
 
 class ChangeBody(Body):
     """``keep``: so many versions are kept, older ones are retired; 0: all; -1: as the store says. ``owner``: the store
-    of another server (RemoteStores) that it belongs to; empty: it belongs here."""
+    of another server (RemoteStores) that it belongs to; empty: it belongs here. ``partition`` 0: none is said."""
 
     title: Line | None = None
     kind: ImageKind | None = None
@@ -61,11 +64,13 @@ class ChangeBody(Body):
     comment: Annotated[str | None, StringConstraints(max_length=MAX_TEXT)] = None
     keep: Annotated[int | None, Field(ge=-1, le=MAX_VERSIONS)] = None
     owner: StoreName | None = None
+    partition: Annotated[int | None, Field(ge=0, le=MAX_PARTITION)] = None
+    partition_type: Line | None = None
 
     def change(self) -> AboutChange:
         return AboutChange(
             title=self.title, kind=self.kind, profile=self.profile, comment=self.comment, keep=self.keep,
-            owner=self.owner,
+            owner=self.owner, partition=self.partition, partition_type=self.partition_type,
         )  # fmt: skip
 
 

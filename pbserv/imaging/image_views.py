@@ -79,6 +79,10 @@ class ImageDetails(ImageModel):
     creator: str
     keep: int | None = Field(description="so many versions are kept, 0: all; null: as the store says")
     owner: str = Field(description="the store of another server that it belongs to; empty: it belongs here")
+    partition: int | None = Field(
+        description="number of the partition that it is to be taken of, as was said; null: none"
+    )
+    partition_type: str = Field(description="what that partition is, in words of the site")
     history: list[VersionModel] = Field(description="every version, oldest first")
 
 
@@ -123,7 +127,7 @@ def image_details(image: ImageObject) -> ImageDetails:
     about = image.about
     return ImageDetails(
         **_common(image), profile=about.profile, comment=about.comment, creator=about.creator, keep=about.keep,
-        owner=about.owner,
+        owner=about.owner, partition=about.partition, partition_type=about.partition_type,
         history=[version_model(version) for version in image.versions],
     )  # fmt: skip
 

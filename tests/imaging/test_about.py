@@ -21,7 +21,7 @@ versions = st.builds(
 )  # fmt: skip
 abouts = st.builds(
     About, texts, st.none() | st.sampled_from(ImageKind), texts, texts, texts, times, st.none() | st.integers(0, 1000),
-    texts, st.integers(10, 99), st.dictionaries(st.integers(1, 9), versions),
+    texts, st.none() | st.integers(1, 128), texts, st.integers(10, 99), st.dictionaries(st.integers(1, 9), versions),
 )  # fmt: skip
 facts = st.builds(
     VersionFacts, texts, st.none() | st.integers(1, 2**40), texts, times, texts, texts, texts,
@@ -53,7 +53,10 @@ def test_any_bytes_are_a_value_or_damage(decode, data):
         return
 
 
-FIELDS = ["title", "kind", "comment", "created", "keep", "last", "versions", "format", "job", "origin", "received"]
+FIELDS = [
+    "title", "kind", "comment", "created", "keep", "last", "versions", "format", "job", "origin", "received",
+    "partition",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("decode", [about_file.decode, version_facts.decode])
