@@ -66,7 +66,10 @@ def check_purge(name: str, about: About, version: int | None, damaged: Collectio
         raise UnknownImage(f"image {name} has no version {version}")
     for number, found in sorted(about.versions.items()):
         if version in (None, number) and found.state is not VersionState.RETIRED and number not in damaged:
-            raise WrongState(f"image {name} version {number} is {found.state.value}; retire it first (pbserv image retire), then purge it")
+            raise WrongState(
+                f"image {name} version {number} is {found.state.value}; retire it first (pbserv image retire), then"
+                " purge it"
+            )
 
 
 def retired_before(about: About, before: datetime) -> tuple[int, ...]:
