@@ -40,7 +40,7 @@ class PlainCounter:
         self._thread.join()
 
     def size(self) -> int:
-        """After :meth:`end`; raises FormatError where the stream is damaged or ends too early."""
+        """After :meth:`end`; raises FormatError where the stream is damaged, ends early or cannot be read here."""
         if self._fault is not None:
             raise self._fault
         self._plain.check(self._found, self._compressor)
@@ -53,10 +53,11 @@ class PlainCounter:
                 self._plain.feed(piece)
         except FormatError as fault:
             self._fault = fault
-        except OSError as fault:  # the program that uncompresses
-            self._fault = FormatError(f"it cannot be uncompressed: {fault.strerror}")
-        for _ in fed:
-            pass
+        except Exception as fault:  # the program that uncompresses cannot be started, or there is no memory
+            self._fault = FormatError(f"it cannot be uncompressed: {getattr(fault, 'strerror', None) or repr(fault)}")
+        finally:
+            for _ in fed:
+                pass
 
     def _fed(self) -> Iterator[bytes]:
         return iter(self._blocks.get, b"")

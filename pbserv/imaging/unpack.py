@@ -144,8 +144,8 @@ def _by_program(stored: Iterable[bytes], kind: str) -> Generator[bytes, None, No
         ) as running,
     ):
         feeder = _Feeder(running, stored)
+        feeder.start()
         try:
-            feeder.start()
             while running.stdout and (piece := running.stdout.read(PIECE_BYTES)):
                 yield piece
             feeder.join()
