@@ -81,12 +81,23 @@ def carry_out(api: Api, wanted: Iterable[OtherChange]) -> None:
     """Raises PbservError at the first that is refused; those before it stand."""
     for each in wanted:
         try:
-            api.put(each.path, dict(each.row["after"]), each.etag)
+            api.put(each.path, dict(each.row["after"]), _state(api, each))
         except PbservError as fault:
             what = f"{each.row['kind']} {each.row['name']}"
             raise PbservError(
                 f"{what}: {fault}; what was shown before it is applied: mend it, and apply again"
             ) from None
+
+
+def _state(api: Api, change: OtherChange) -> str | None:
+    """The ETag to put it with. That of an identity is of all that is known of the device, which the changes before
+    this one may have changed, too: it is asked for anew. Raises PbservError where what was said is another thing."""
+    if change.row["kind"] != "identity":
+        return change.etag
+    found, etag = api.find(change.path)
+    if found is not None and _said(found) != (change.row["before"] or {}):
+        raise PbservError("it was changed since")
+    return etag
 
 
 def _row(kind: str, name: str, before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> Row:

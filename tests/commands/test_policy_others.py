@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from pbserv.commands.api import Api
 from pbserv.commands.policy_files import load
+from pbserv.commands.policy_others import carry_out, changes
+from pbserv.errors import PbservError
 from pbserv.policy.files import PolicyFileError, read_policy, write_policy
 from tests.support.process import Installed
 
-A, B = "52:54:00:00:00:01", "52:54:00:00:00:02"
+A, B, C, D = (f"52:54:00:00:00:0{number}" for number in range(1, 5))
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +60,36 @@ def test_a_server_gets_back_what_it_exported(installed: Installed, tmp_path: Pat
     assert (change["kind"], change["before"]["hostname"], change["after"]["hostname"]) == (
         "identity", "till-1", "till-2",
     )  # fmt: skip
+
+
+def test_an_identity_after_the_pool_that_serves_its_device(installed: Installed, tmp_path: Path) -> None:
+    """What is known of the device changes with the pool; what was said of it does not."""
+    installed.ok("group", "set", "desks")
+    installed.ok("device", "add", C, "--group", "desks")
+    file = tmp_path / "policy.toml"
+    file.write_text(
+        '[group.halls]\n[pool.desks]\npattern = "desk{n}"\nlast = 9\ndns = ["10.9.0.2"]\ngroup = "desks"\n'
+        f'[identity."{C}"]\naddress = "10.9.0.7"\nnetmask = "255.255.255.0"\n'
+    )
+    done = installed.call("apply", str(file))
+    assert (done.returncode, "3 made" in done.stdout) == (0, True), done.stderr
+    assert "is like this already" in installed.ok("apply", str(file))
+
+
+def test_an_identity_that_another_changed_meanwhile_is_kept(installed: Installed, tmp_path: Path) -> None:
+    installed.ok("device", "add", D)
+    file = tmp_path / "policy.toml"
+    file.write_text(f'[identity."{D}"]\nhostname = "mine"\n')
+    with pytest.MonkeyPatch.context() as here:
+        here.setenv("PBSERV_URL", installed.url)
+        here.setenv("PBSERV_TOKEN", installed.token)
+        api = Api(installed.conf)
+    wanted = changes(api, load(file))
+    installed.ok("device", "identity", D, "--hostname", "theirs")
+    with pytest.raises(PbservError, match=f"identity {D}: it was changed since"):
+        carry_out(api, wanted)
+    assert api.get(f"/devices/{D}/identity")["hostname"] == "theirs"
+    api._client.close()
 
 
 def test_what_is_refused_is_said_with_what_stands(installed: Installed, tmp_path: Path) -> None:
