@@ -28,7 +28,7 @@ from pbserv.registry.tokens import digest
 GOOD_FOR_S: Final = 12 * 3600
 """A ticket; a large image over a slow line takes its time."""
 _MOST_TOKEN_BYTES: Final = 512
-_ITEM = re.compile(r"/api/v1/images/[^/]+/items/[^/]+")
+_ITEM = re.compile(r"/api/v1/images/[^/]+/items/[^/]+(/index)?")
 _VERSION = re.compile(r"/api/v1/images/[^/]+/versions/([0-9]{1,9})")
 _IMAGE = re.compile(r"/api/v1/images/[^/]+")
 _BEGIN = re.compile(r"/api/v1/images/[^/]+/uploads")

@@ -12,6 +12,7 @@ from pbserv.imaging.referral import Scope, sign
 from pbserv.imaging.referring import Remotes, remotes_of
 from pbserv.registry.tokens import digest
 from tests.imaging.image_server import ADMIN, bearer_of, serving, sha256, until
+from tests.imaging.test_scrub import native
 
 BODY = b"0123456789" * 30_000
 
@@ -52,6 +53,22 @@ async def test_bytes_are_fetched_from_the_server_that_has_them(server, branch, c
     assert [(line.type, line.result) for line in server.requests] == [("register", "ok"), ("download", "referred")]
     assert server.figures == (2, 0, 0), "referred requests count, their bytes do not"
     await until(lambda: branch.figures == (2, 1, 1))
+
+
+async def test_so_is_the_index_of_an_item(server, branch, client):
+    await native(branch.store, "win")
+    await client.post("/images", json={"name": "win", "owner": "main"})
+    async with httpx.AsyncClient(headers=ADMIN, base_url=branch.api) as there:
+        index = await there.get("/images/win/items/p1/index")
+    assert index.status_code == 200
+    got = await client.get("/images/win/items/p1/index")
+    assert (got.status_code, got.content) == (200, index.content)
+    assert "authorization" not in got.request.headers
+    got = await client.get("/images/win/items/p1/index", params={"version": 1}, headers={"Range": "bytes=160-"})
+    assert (got.status_code, got.content) == (206, index.content[160:])
+    async with httpx.AsyncClient(base_url=branch.api) as nobody:
+        ticket = sign(Scope("get", "room"), digest("the-site-token"), int(time.time()) + 60)
+        assert (await nobody.get("/images/win/items/p1/index", params={"ticket": ticket})).status_code == 401
 
 
 async def test_uploads_go_to_the_server_that_owns_the_image(server, branch, client):
