@@ -19,14 +19,19 @@ from pbserv.imaging.part_bodies import bounded, check_length
 from pbserv.imaging.referring import Referring
 from pbserv.imaging.transfer import content_length, receive_item
 from pbserv.imaging.upload_bodies import PartNumber, UploadNumber
+from pbserv.imaging.upload_routes import referred
 
 
 def router(store: VersionedBackend, referring: Referring) -> APIRouter:
     """The routes below ``/client/v1/uploads``, answered as those of a job are."""
 
+    def for_another(upload: str) -> bool:
+        """Uploads of this server's jobs and callers are theirs, whatever a ticket says."""
+        return store.session(upload).owner.startswith(referred(""))
+
     def sender(request: Request) -> None:
         ticket = referring.ticket(request)
-        if ticket is None or ticket.scope.what != "send":
+        if ticket is None or ticket.scope.what != "send" or not for_another(ticket.scope.upload):
             raise ApiError(401, "the upload is over, or its ticket is not valid; ask the device's own server")
 
     routes = APIRouter(prefix="/client/v1/uploads/{upload}", tags=["imaging client"], route_class=FaultRoute,

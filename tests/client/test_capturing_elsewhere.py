@@ -6,6 +6,7 @@ import hashlib
 import os
 import random
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
+from pbserv.imaging.referral import Scope, sign
+from pbserv.registry.tokens import digest
 from tests.client.machine import Fixture, contents, make_file_system
 from tests.client.site import MAC, SHELLS, Site, until
 from tests.client.test_orders import Wire, read
@@ -260,6 +263,30 @@ def test_what_could_only_fail_is_refused_with_its_reason(site: Site, lab: Instal
     for image, store in (("theirs", "main"), ("ours", "lab")):
         refused = site.server.call("work", "capture", MAC, image, "--store", store, "--overwrite")
         assert (refused.returncode, "another" in refused.stderr) == (1, True), refused.stderr
+
+
+def test_a_ticket_opens_no_upload_that_was_begun_otherwise(site: Site, lab: Installed) -> None:
+    """The token signs what it likes; uploads of the other server's own jobs and callers stay theirs."""
+    api = f"{lab.url}/api/v1"
+    begun = httpx.post(
+        f"{api}/images/own/uploads", json={}, trust_env=False, headers={"Authorization": f"Bearer {lab.token}"}
+    ).json()
+    token = (site.server.place / "site.token").read_text().strip()
+    sums = {"X-Checksum-SHA256": hashlib.sha256(PARTS[0]).hexdigest()}
+
+    def sent(image: str, upload: str) -> int:
+        ticket = sign(Scope("send", image, upload=upload), digest(token), int(time.time()) + 600)
+        return httpx.put(
+            f"{lab.url}/client/v1/uploads/{upload}/items/{ITEM}/parts/1", content=PARTS[0], headers=sums,
+            params={"ticket": ticket, "kind": "raw"}, trust_env=False,
+        ).status_code  # fmt: skip
+
+    assert (begun["owner"].partition(":")[0], sent("own", begun["upload"])) == ("token", 401)
+    going = Capturing(site, "sent", {"store": "lab"})
+    going.referred(1)
+    [upload] = [each["upload"] for each in lab.json("image", "uploads") if each["image"] == "sent"]
+    assert sent("sent", upload) == 200
+    going.result(ok="0")
 
 
 def test_a_server_that_is_away_is_waited_for(site: Site, lab: Installed) -> None:
