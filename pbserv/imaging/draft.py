@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, 
 from concurrent.futures import Executor, Future
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import ParamSpec, TypeVar
 
@@ -98,6 +98,8 @@ class Draft:
         self.store = store
         self.owner = facts.creator
         self.created: datetime = facts.created
+        self.touched: datetime = facts.created
+        """When something of it arrived for the last time."""
         self._facts = facts
         self._folder = folder
         self._reframer = reframer
@@ -341,6 +343,7 @@ class Draft:
         try:
             yield
         finally:
+            self.touched = datetime.now(UTC)
             self._arriving[name] -= 1
             if not self._arriving[name]:
                 del self._arriving[name]

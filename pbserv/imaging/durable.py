@@ -9,8 +9,9 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from io import FileIO
 
 from pbserv.imaging.faults import StoreFault, StoreFull
@@ -98,3 +99,10 @@ def replace_durably(name: str, data: bytes, parent_fd: int) -> None:
     write_durably(f"{name}.new", data, parent_fd)
     os.rename(f"{name}.new", name, src_dir_fd=parent_fd, dst_dir_fd=parent_fd)
     os.fsync(parent_fd)
+
+
+def newest(folder_fd: int, wanted: Callable[[str], bool]) -> datetime | None:
+    """When one of these files of a directory was written for the last time; None: there is none. Raises OSError."""
+    names = [name for name in os.listdir(folder_fd) if wanted(name)]
+    times = [os.stat(name, dir_fd=folder_fd, follow_symlinks=False).st_mtime for name in names]
+    return datetime.fromtimestamp(max(times), UTC) if times else None

@@ -58,7 +58,7 @@ async def _uploads(store: Store, inform: Inform) -> list[str]:
     """Give up what nobody goes on with; tell the registry what it missed."""
     drafts = {draft.number: draft for draft in store.sessions() if draft.idle}
     running = await store.jobs()
-    found = [Found(number, _facts(draft)) for number, draft in drafts.items()]
+    found = [Found(number, _facts(draft), draft.touched) for number, draft in drafts.items()]
     gone = []
     for action in plan(found, store.made_by_jobs(), running, datetime.now(UTC)):
         if isinstance(action, Tell):

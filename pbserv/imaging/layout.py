@@ -27,6 +27,7 @@ from pbserv.imaging.durable import (
     DIRECTORY,
     files_of,
     filesystem_faults,
+    newest,
     open_file,
     opened_directory,
     remove_entry,
@@ -325,13 +326,14 @@ class Layout:
         found: list[Found] = []
         for name in sorted(os.listdir(self._incoming_fd)):
             image, dot, number = name.rpartition(".")
-            session = None
+            session = touched = None
             if dot and not name.startswith("."):
                 with suppress(*_NO_FILE, ImagingFault), opened_directory(name, self._incoming_fd) as folder_fd:
                     session = session_file.decode(self._read(SESSION_FILE, folder_fd, MAX_SESSION_BYTES + 1))
                     if session.image != image or not number:
                         session = None
-            found.append(Found(name, session))
+                    touched = newest(folder_fd, lambda file: file == SESSION_FILE or file.endswith(".state"))
+            found.append(Found(name, session, touched))
         return found
 
     def read_session(self, folder_fd: int) -> SessionFacts:

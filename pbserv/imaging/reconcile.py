@@ -13,15 +13,17 @@ from typing import Final
 from pbserv.imaging.session_file import SessionFacts
 
 SESSION_AGE: Final = timedelta(hours=48)
-"""An upload over the API that nobody went on with for so long is given up."""
+"""An upload over the API that nobody went on with for so long is given up; it counts from the last bytes that came."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Something below ``.incoming``; ``session`` None: it is no upload that could go on."""
+    """Something below ``.incoming``; ``session`` None: it is no upload that could go on. ``touched``: when something of
+    it arrived for the last time; None: nothing did, or nobody knows."""
 
     name: str
     session: SessionFacts | None
+    touched: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,4 +87,5 @@ def _lost(one: Found, made: Mapping[int, tuple[str, int]], jobs: Mapping[int, in
         if job in made:
             return f"job {job} committed its image"
         return "" if job in jobs else f"job {number[:20]} does not run any more"
-    return "" if now - one.session.created < SESSION_AGE else "nobody went on with it for two days"
+    touched = max(one.session.created, one.touched or one.session.created)
+    return "" if now - touched < SESSION_AGE else "nobody went on with it for two days"

@@ -148,9 +148,10 @@ class Store(Catalog):
             await self._work(writers, partial(self.layout.remove_leftovers, keep))
         except OSError as error:
             raise StartError(f"image store {self.root}: cannot remove leftovers: {error.strerror}") from error
-        sessions = {one.name: one.session for one in incoming if one.session is not None}
+        sessions = {one.name: (one.session, one.touched) for one in incoming if one.session is not None}
         for name in keep:
-            draft = uploads.resumed(sessions[name], name)
+            facts, touched = sessions[name]
+            draft = uploads.resumed(facts, name, touched)
             try:
                 with self._unread(f"upload {name}"):
                     await self._work(writers, draft.blocking_resume)

@@ -65,9 +65,12 @@ class Uploads:
         facts = SessionFacts(image, creator, datetime.now(UTC), asis)
         return self._draft(facts, incoming_name(image), durable=durable)
 
-    def resumed(self, facts: SessionFacts, folder: str) -> Draft:
-        """One that a server before left in ``folder``; its ``blocking_resume`` is the caller's next step."""
-        return self._draft(facts, folder, durable=True)
+    def resumed(self, facts: SessionFacts, folder: str, touched: datetime | None) -> Draft:
+        """One that a server before left in ``folder``; its ``blocking_resume`` is the caller's next step. ``touched``:
+        see Found."""
+        draft = self._draft(facts, folder, durable=True)
+        draft.touched = touched or facts.created
+        return draft
 
     async def close(self) -> None:
         """Interrupt all: what can go on after a restart stays, the rest goes."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -19,7 +20,7 @@ from pbserv.imaging.stores import Stores
 from pbserv.imaging.tasks import Report
 from tests.imaging.image_server import ADMIN, Running, serving
 from tests.imaging.test_sessions import MADE, commit, send
-from tests.imaging.test_store import put
+from tests.imaging.test_store import opened, put
 from tests.imaging.test_stores import settings_of
 from tests.imaging.test_task_routes import ended as over
 
@@ -96,6 +97,26 @@ async def test_uploads_that_nobody_goes_on_with(stores: Stores, store: Store, mo
     _, lines = await run(stores)
     assert lines == [f"upload {old.number} of image three: nobody went on with it for two days"]
     assert stores.sessions() == (running,)
+
+
+async def test_the_age_of_an_upload_counts_from_what_came_last(tmp_path: Path) -> None:
+    """Also after a restart: the files tell."""
+    begun = datetime(2026, 1, 2, tzinfo=UTC)
+    async with opened(tmp_path / "a") as store:
+        session = store.open_session("win", owner="token:anna")
+        session._facts = replace(session._facts, created=begun)
+        session.created = session.touched = begun
+        await send(session, "p1", MADE.stream, last=1)
+        assert session.touched > begun
+        folder = store.root / ".incoming" / f"win.{session.number}"
+    arrived = datetime.fromtimestamp((folder / "p1.state").stat().st_mtime, UTC)
+    async with opened(tmp_path / "a") as store:
+        [again] = store.sessions()
+        assert (again.created, again.touched, again.next_part("p1")) == (begun, arrived, 2)
+    for name in os.listdir(folder):
+        os.utime(folder / name, (begun.timestamp(), begun.timestamp()))
+    async with opened(tmp_path / "a") as store:
+        assert (store.sessions(), [gone.name for gone in store.leftovers]) == ((), [folder.name])
 
 
 async def _jobs() -> dict[int, int | None]:

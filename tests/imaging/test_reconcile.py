@@ -57,6 +57,13 @@ def test_who_may_go_on(creator, hours, made, jobs, why):
     assert action == (Remove("win.1", why) if why else Keep("win.1"))
 
 
+def test_an_upload_that_takes_days_is_kept_while_something_arrives():
+    begun = session("token:anna", 300)
+    touched = [NOW - timedelta(hours=hours) for hours in (47, 49)]
+    found = [Found("win.1", begun, touched[0]), Found("lab.2", session("referred:1", 300, "lab"), touched[1])]
+    assert set(plan(found, {}, {}, NOW)) == {Keep("win.1"), Remove("lab.2", "nobody went on with it for two days")}
+
+
 def test_the_younger_upload_of_an_image_goes_on():
     found = [Found("win.1", session("token:a", 3)), Found("win.2", session("token:b", 2)), Found("x", None)]
     assert set(plan(found, {}, {}, NOW)) == {
