@@ -72,13 +72,18 @@ class Keeper:
         self._log.critical("job learned its image", job=told.job, image=told.image, version=told.version)
 
     async def turn(self) -> None:
-        """Now and then: close jobs that nobody will report of, purge what has been retired for long enough."""
+        """Now and then: close jobs that nobody will report of, give up uploads that nobody goes on with, purge what
+        has been retired for long enough."""
         if time.monotonic() - self._looked >= _ORPHANS_EVERY_S:
             self._looked = time.monotonic()
             await self.close_orphans(datetime.now(UTC))
-        if self._stores is None or not self.retired_days or time.monotonic() - self._swept < _SWEEP_EVERY_S:
+        if self._stores is None or time.monotonic() - self._swept < _SWEEP_EVERY_S:
             return
         self._swept = time.monotonic()
+        for gone in self._stores.abandoned():
+            self._log.warning("leftover removed", path=gone.name, reason=gone.why)
+        if not self.retired_days:
+            return
         with suppress(StoreClosed):  # the service stops
             for line in await self._stores.sweep(datetime.now(UTC) - timedelta(days=self.retired_days)):
                 self._log.transaction("purged", what=line, reason=f"retired for {self.retired_days} days", result="ok")
@@ -101,11 +106,10 @@ class Keeper:
 
     async def at_work(self, store: str, images: Collection[str]) -> Sequence[str]:
         """The jobs that run with a store: by its name, by their image, by an add-on of their work."""
-        found = []
-        running = await self._registry.running_jobs()
-        for job in running:
+        found = {}
+        for job in await self._registry.running_jobs():
             addons = (await self._registry.work(job.work_id)).options.addons
             if job.store == store or any(name in images for name in (job.image, *addons)):
-                found.append(f"job {job.id} of {job.mac}")
-        known = {job.mac for job in running}
-        return [*found, *(f"device {device}" for device in self.placed(store) if device not in known)]
+                found[f"job {job.id} of {job.mac}"] = job.mac
+        named = frozenset(found.values())  # any other job of a device does not work with the store; its next one will
+        return [*found, *(f"device {device}" for device in self.placed(store) if device not in named)]

@@ -9,6 +9,7 @@ import pytest
 
 from pbserv.conf.places import StorePlace
 from pbserv.errors import StartError
+from pbserv.imaging import reconcile
 from pbserv.imaging.config import PbservConf
 from pbserv.imaging.keeper import ORPHANED_AFTER
 from pbserv.imaging.queue import Admitted
@@ -83,6 +84,44 @@ async def test_a_device_waits_while_a_reload_takes_its_store_away(tmp_path: Path
         with pytest.raises(StartError, match=f"store main cannot be taken away: device {MAC}"):
             await site.imaging.prepare(settings)
         assert (await wire.ask())["ACTION"] == "restore"
+
+
+async def test_so_does_one_that_has_a_job_of_another_kind(tmp_path: Path) -> None:
+    """A device in imaging maintenance has a job without a store; it is about to begin a restore there."""
+    async with working(tmp_path) as site:
+        await site.image()
+        await site.device(MAC)
+        await site.api("POST", "/apply", {"objects": {"bundle": {"m": {"kind": "maintenance"}}}})
+        wire = await site.order(MAC, bundle="m")
+        assert (await wire.ask())["ACTION"] == "maintenance"
+        stores, [work] = stores_of(site), [each for each in await site.api("GET", "/work") if each["mac"] == MAC]
+        assert await stores.at_work("main", ()) == []
+        begun = site.imaging._jobs.running_now.admit(
+            await site.registry.work(work["id"]), BundleKind.RESTORE, "classroom", "main"
+        )
+        assert isinstance(begun, Admitted)
+        assert await stores.at_work("main", ()) == [f"device {MAC}"]
+        assert await stores.at_work("other", ()) == []
+
+
+async def test_an_upload_that_nobody_goes_on_with_is_given_up_while_the_server_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with working(tmp_path) as site:
+        stores = stores_of(site)
+        left = stores.open_session("left", owner="referred:0123456789abcdef")
+        job = stores.open_session("captured", owner="job:7")
+        keeper = site.imaging._keeper
+        keeper._swept = float("-inf")
+        await keeper.turn()
+        assert stores.sessions() == (job, left), "somebody may go on with it"
+        monkeypatch.setattr(reconcile, "SESSION_AGE", timedelta())
+        await keeper.turn()
+        assert stores.sessions() == (job, left), "it looks once in an hour"
+        keeper._swept = float("-inf")
+        await keeper.turn()
+        assert stores.sessions() == (job,)
+        stores.open_session("left", owner="token:anna")
 
 
 async def test_a_device_that_vanished_while_it_was_cancelled_pins_no_image(tmp_path: Path) -> None:
