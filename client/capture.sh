@@ -229,13 +229,13 @@ used_bytes() { # NODE TYPE: bytes of the file system that hold something; nothin
 	esac
 }
 
-expect_bytes() { # sets EXPECTED, what the image will take, as far as it can be told: half of what file systems hold, for it is compressed
+expect_bytes() { # sets EXPECTED, what the image will take at least: a quarter of what file systems hold, for it is compressed
 	EXPECTED=0
 	while read -r number start size type <&3; do
 		is_extended "$type" && continue
 		part_node "$number" "$start" "$size"
 		used=$(number "$(used_bytes "$NODE" "$(blkid -p -o value -s TYPE "$NODE" 2>/dev/null)")")
-		[ "$used" -gt $((size * SECTOR)) ] || EXPECTED=$((EXPECTED + used / 2))
+		[ "$used" -gt $((size * SECTOR)) ] || EXPECTED=$((EXPECTED + used / 4))
 	done 3<"$WORK/parts"
 }
 
