@@ -69,6 +69,20 @@ async def _uploads(store: Store, inform: Inform) -> list[str]:
     return gone
 
 
+def abandoned(store: Store) -> tuple[Remove, ...]:
+    """Give up the uploads that nobody goes on with, at once; those of jobs end with their jobs. What went."""
+    drafts = {
+        f"{draft.image}.{draft.number}": draft
+        for draft in store.sessions()
+        if draft.idle and not draft.owner.startswith("job:")
+    }
+    found = [Found(name, _facts(draft), draft.touched) for name, draft in drafts.items()]
+    gone = [action for action in plan(found, {}, {}, datetime.now(UTC)) if isinstance(action, Remove)]
+    for action in gone:
+        drafts[action.name].discard()
+    return tuple(gone)
+
+
 def _facts(draft: Draft) -> SessionFacts:
     return SessionFacts(draft.image, draft.owner, draft.created)
 

@@ -40,7 +40,7 @@ class Keeper:
         self._captures = captures
         self._log = log
         self._stores: Stores | None = None
-        self._swept = self._looked = float("-inf")
+        self._swept = self._looked = self._checked = float("-inf")
         self.retired_days = 0
         self.placed: Callable[[str], Sequence[str]] = lambda _store: ()
         """The devices that have a place to work with a store: their jobs may be just about to begin."""
@@ -77,13 +77,13 @@ class Keeper:
         if time.monotonic() - self._looked >= _ORPHANS_EVERY_S:
             self._looked = time.monotonic()
             await self.close_orphans(datetime.now(UTC))
-        if self._stores is None or time.monotonic() - self._swept < _SWEEP_EVERY_S:
+        if self._stores is not None and time.monotonic() - self._checked >= _SWEEP_EVERY_S:
+            self._checked = time.monotonic()
+            for gone in self._stores.abandoned():
+                self._log.warning("leftover removed", path=gone.name, reason=gone.why)
+        if self._stores is None or not self.retired_days or time.monotonic() - self._swept < _SWEEP_EVERY_S:
             return
         self._swept = time.monotonic()
-        for gone in self._stores.abandoned():
-            self._log.warning("leftover removed", path=gone.name, reason=gone.why)
-        if not self.retired_days:
-            return
         with suppress(StoreClosed):  # the service stops
             for line in await self._stores.sweep(datetime.now(UTC) - timedelta(days=self.retired_days)):
                 self._log.transaction("purged", what=line, reason=f"retired for {self.retired_days} days", result="ok")

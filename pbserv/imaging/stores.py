@@ -30,7 +30,7 @@ from pbserv.imaging.faults import (
 )
 from pbserv.imaging.frames.index import Header
 from pbserv.imaging.frames.reader import OpenIndex
-from pbserv.imaging.fsck import Inform, check
+from pbserv.imaging.fsck import Inform, abandoned, check
 from pbserv.imaging.layout import Damage, StoredImage
 from pbserv.imaging.manifest import Manifest, check_image_name
 from pbserv.imaging.objects import ImageObject, StoreFacts
@@ -340,6 +340,10 @@ class Stores:
                     await self.purge(image.name, number)
                     gone.append(f"image {image.name} version {number}")
         return tuple(gone)
+
+    def abandoned(self) -> tuple[Remove, ...]:
+        """Give up the uploads that nobody goes on with; what went. See ``fsck.abandoned``."""
+        return tuple(gone for store in self._stores for gone in abandoned(store))
 
     async def delete(self, name: str) -> None:
         await self._of(name).delete(name)

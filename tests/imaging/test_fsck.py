@@ -23,6 +23,7 @@ from tests.imaging.test_sessions import MADE, commit, send
 from tests.imaging.test_store import opened, put
 from tests.imaging.test_stores import settings_of
 from tests.imaging.test_task_routes import ended as over
+from tests.imaging.working import working
 
 
 @pytest.fixture
@@ -117,6 +118,27 @@ async def test_the_age_of_an_upload_counts_from_what_came_last(tmp_path: Path) -
         os.utime(folder / name, (begun.timestamp(), begun.timestamp()))
     async with opened(tmp_path / "a") as store:
         assert (store.sessions(), [gone.name for gone in store.leftovers]) == ((), [folder.name])
+
+
+async def test_an_upload_that_nobody_goes_on_with_is_given_up_while_the_server_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with working(tmp_path) as site:
+        stores = site.imaging._store._backend
+        assert isinstance(stores, Stores)
+        left = stores.open_session("left", owner="referred:0123456789abcdef")
+        job = stores.open_session("captured", owner="job:7")
+        keeper = site.imaging._keeper
+        keeper._checked = float("-inf")
+        await keeper.turn()
+        assert stores.sessions() == (job, left), "somebody may go on with it"
+        monkeypatch.setattr(reconcile, "SESSION_AGE", timedelta())
+        await keeper.turn()
+        assert stores.sessions() == (job, left), "it looks once in an hour"
+        keeper._checked = float("-inf")
+        await keeper.turn()
+        assert stores.sessions() == (job,)
+        stores.open_session("left", owner="token:anna")
 
 
 async def _jobs() -> dict[int, int | None]:

@@ -9,7 +9,6 @@ import pytest
 
 from pbserv.conf.places import StorePlace
 from pbserv.errors import StartError
-from pbserv.imaging import reconcile
 from pbserv.imaging.config import PbservConf
 from pbserv.imaging.keeper import ORPHANED_AFTER
 from pbserv.imaging.queue import Admitted
@@ -102,26 +101,6 @@ async def test_so_does_one_that_has_a_job_of_another_kind(tmp_path: Path) -> Non
         assert isinstance(begun, Admitted)
         assert await stores.at_work("main", ()) == [f"device {MAC}"]
         assert await stores.at_work("other", ()) == []
-
-
-async def test_an_upload_that_nobody_goes_on_with_is_given_up_while_the_server_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with working(tmp_path) as site:
-        stores = stores_of(site)
-        left = stores.open_session("left", owner="referred:0123456789abcdef")
-        job = stores.open_session("captured", owner="job:7")
-        keeper = site.imaging._keeper
-        keeper._swept = float("-inf")
-        await keeper.turn()
-        assert stores.sessions() == (job, left), "somebody may go on with it"
-        monkeypatch.setattr(reconcile, "SESSION_AGE", timedelta())
-        await keeper.turn()
-        assert stores.sessions() == (job, left), "it looks once in an hour"
-        keeper._swept = float("-inf")
-        await keeper.turn()
-        assert stores.sessions() == (job,)
-        stores.open_session("left", owner="token:anna")
 
 
 async def test_a_device_that_vanished_while_it_was_cancelled_pins_no_image(tmp_path: Path) -> None:
