@@ -56,7 +56,8 @@ class _Said(BaseModel):
 async def ask(
     method: str, location: str, *, json: object = None, text: str | None = None, answer_s: float = ANSWER_S
 ) -> tuple[int, bytes]:
-    """Status and body. Raises httpx.HTTPError or TimeoutError where none comes within ``answer_s``."""
+    """Status and body. Raises httpx.HTTPError, httpx.InvalidURL, ssl.SSLError or TimeoutError where none comes within
+    ``answer_s``."""
     trust = await asyncio.to_thread(_trust) if location.startswith("https:") else False
     content = None if text is None else text.encode()
     timeout = httpx.Timeout(answer_s, connect=_CONNECT_S)
@@ -82,7 +83,7 @@ async def asked(
     """The body of a good answer. ``what`` and ``url`` are for the fault: NoAnswer, NotReferred or Refused."""
     try:
         status, body = await ask(method, location, json=json, text=text, answer_s=answer_s)
-    except (httpx.HTTPError, TimeoutError) as fault:
+    except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, TimeoutError) as fault:
         raise NoAnswer(f"{what}: {url} does not answer: {str(fault) or type(fault).__name__}") from None
     if status // 100 == HTTPStatus.OK // 100:
         return body
