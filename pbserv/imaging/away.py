@@ -78,6 +78,7 @@ class Away:
         self._going: dict[int, _Going] = {}
         self._pending: list[_Going] = []
         self._wake = asyncio.Event()
+        self._closed = False
 
     def __contains__(self, job: Job) -> bool:
         return job.id in self._going
@@ -89,6 +90,7 @@ class Away:
 
     def resume(self, jobs: Sequence[Job], here: Callable[[str], bool]) -> None:
         """At the start: the jobs that still run, and go into stores of other servers; ``here``: a store of this one."""
+        self._closed = False
         for job in jobs:
             if job.store in self._referring.remotes.urls and not here(job.store):
                 going = _Going(job.id, job.mac, job.work_id, job.image, job.store, self._key(job), begun=True)
@@ -123,12 +125,12 @@ class Away:
         going = self._of(job)
         async with going.asking:
             found = await self._look(going)
-            if found.version is None:
-                if found.upload is None:
-                    raise DraftGone(f"{going.what}: nothing was uploaded in job {going.job}")
+            if found.upload is not None:  # a version of the same key may be of an older job with this number
                 path, query = f"/uploads/{found.upload.upload}/commit", [("title", title)] if title else []
                 await self._ask(going, "POST", path, query=query, text=manifest, answer_s=COMMIT_S)
                 found = await self._look(going)
+            elif found.version is None:
+                raise DraftGone(f"{going.what}: nothing was uploaded in job {going.job}")
         if found.version is None:
             raise NotReferred(f"{going.what}: it was committed there, but its server does not know of it")
         return found.version
@@ -148,6 +150,7 @@ class Away:
 
     def close(self) -> None:
         """The service stops: what is there stays, and a later start goes on with it."""
+        self._closed = True
         self._going.clear()
 
     async def run(self) -> None:
@@ -171,9 +174,13 @@ class Away:
         """The number of the upload there; it begins with the first item."""
         async with going.asking:
             if not going.upload:
-                going.upload = await (self._found(going) if going.begun else self._begin(going, size_bytes))
-                if self._going.get(going.job) is not going:  # it ended meanwhile
-                    self._give_up_soon(going)
+                try:
+                    going.upload = await (self._found(going) if going.begun else self._begin(going, size_bytes))
+                finally:  # also where no answer came: it may have been begun there
+                    ended = self._going.get(going.job) is not going
+                    if ended and not self._closed:
+                        self._give_up_soon(going)
+                if ended:
                     raise self._over(going.job)
         return going.upload
 
