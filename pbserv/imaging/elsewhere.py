@@ -17,7 +17,7 @@ from starlette.responses import Response
 from pbserv.imaging.about import About, AboutChange
 from pbserv.imaging.backend import VersionedBackend
 from pbserv.imaging.checks import check_addon, check_found, check_order, limits_of
-from pbserv.imaging.faults import ImageExists, ImagingFault, InvalidRequest, UnknownImage
+from pbserv.imaging.faults import ImageExists, ImagingFault, InvalidRequest, NotSupported, UnknownImage
 from pbserv.imaging.image_views import VersionDetails
 from pbserv.imaging.layout import StoredImage
 from pbserv.imaging.manifest import (
@@ -34,6 +34,7 @@ from pbserv.imaging.manifest import (
 from pbserv.imaging.peer import NotReferred, Refused, asked
 from pbserv.imaging.referral import Scope
 from pbserv.imaging.referring import Referring
+from pbserv.log import ServiceLog
 from pbserv.registry.options import WorkOptions
 from pbserv.registry.records import FETCHES, BundleKind
 
@@ -43,8 +44,9 @@ _MOST_KNOWN: Final = 256
 class Elsewhere:
     """``store``: of this server; ``referring`` knows the others. Used from the event loop only."""
 
-    def __init__(self, store: VersionedBackend, referring: Referring) -> None:
+    def __init__(self, store: VersionedBackend, referring: Referring, log: ServiceLog) -> None:
         self._store = store
+        self._log = log
         self._referring = referring
         self._known: OrderedDict[tuple[str, str, int], StoredImage] = OrderedDict()
 
@@ -135,15 +137,24 @@ class Elsewhere:
 
     async def captured(self, image: str, store: str, creator: str) -> None:
         """A capture into ``store`` of another server is complete: from now on this one refers to it. A backend that
-        keeps no such facts goes without."""
-        with suppress(ImagingFault):
-            try:
-                known = self._store.object(image)
-            except UnknownImage:
-                await self._store.register(image, About(owner=store, creator=creator))
-                return
-            if not known.about.owner and not known.versions:
-                await self._store.change(image, AboutChange(owner=store))
+        keeps no such facts goes without; what else hinders it is logged."""
+        try:
+            with suppress(NotSupported):
+                await self._refer(image, store, creator)
+        except ImagingFault as fault:  # what was captured is there, whatever happens here
+            self._log.warning(
+                "image is not referred to yet", image=image, store=store, reason=str(fault),
+                remedy=f"pbserv image register {image} --owner {store}",
+            )  # fmt: skip
+
+    async def _refer(self, image: str, store: str, creator: str) -> None:
+        try:
+            known = self._store.object(image)
+        except UnknownImage:
+            await self._store.register(image, About(owner=store, creator=creator))
+            return
+        if not known.about.owner and not known.versions:
+            await self._store.change(image, AboutChange(owner=store))
 
     def title(self, image: str) -> str:
         """What an image is called here; empty: nothing is said."""

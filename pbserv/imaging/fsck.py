@@ -18,7 +18,7 @@ from pbserv.imaging.layout import Layout, StoredImage
 from pbserv.imaging.reconcile import Found, Remove, Tell, plan
 from pbserv.imaging.session_file import SessionFacts
 from pbserv.imaging.store import Store
-from pbserv.imaging.tasks import Report
+from pbserv.imaging.tasks import Report, counted
 
 Inform = Callable[[Tell], Awaitable[None]]
 """Tells the registry which version a job made."""
@@ -48,7 +48,7 @@ async def check(store: Store, report: Report, tell: Callable[[str], None], infor
     for line in (*removed, *damaged, *strange):
         tell(line)
     return (
-        f"{len(seen)} versions looked at, {len(removed)} leftovers removed, "
+        f"{counted(len(seen), 'version')} looked at, {counted(len(removed), 'leftover')} removed, "
         f"{f'{len(damaged)} damaged and not served' if damaged else 'none damaged'}"
         + (f", {len(strange)} that the server does not know" if strange else "")
     )

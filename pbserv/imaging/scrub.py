@@ -26,7 +26,7 @@ from pbserv.imaging.manifest import ManifestItem
 from pbserv.imaging.opened import open_index
 from pbserv.imaging.repair import Elsewhere, Repairer
 from pbserv.imaging.store import Store
-from pbserv.imaging.tasks import Report, Task, Tasks
+from pbserv.imaging.tasks import Report, Task, Tasks, counted
 
 DEFAULT_RATE_MB: Final = 100
 _BLOCK_BYTES: Final = 1024 * 1024
@@ -238,9 +238,9 @@ def _alone(item: ManifestItem, why: str) -> FrameDamage | str:
 
 
 def _sentence(versions: int, damaged: int, repaired: int) -> str:
-    mended = f", {repaired} frames repaired" if repaired else ""
+    mended = f", {counted(repaired, 'frame')} repaired" if repaired else ""
     wrong = f"{damaged} damaged and not served" if damaged else "none damaged"
-    return f"{versions} versions verified, {wrong}{mended}"
+    return f"{counted(versions, 'version')} verified, {wrong}{mended}"
 
 
 def _be_nice() -> None:

@@ -94,7 +94,7 @@ class ImagingService:
         self._registry = registry
         self._keeper = Keeper(registry, policy, self._captures, log)
         self.tasks = Tasks(log)
-        self._elsewhere = Elsewhere(self._store, self._referring)
+        self._elsewhere = Elsewhere(self._store, self._referring, log)
         self.watcher = Watcher(Adopter(self._store, log, self.scrub_rate, self._transfers.dropped), log)
         registry.subscribe(self._captures.device_changed)
         registry.subscribe(self._waker.device_changed)

@@ -197,3 +197,8 @@ class Tasks:
         tell = self._log.transaction if running.state is TaskState.DONE else self._log.warning
         result = "ok" if running.state is TaskState.DONE else running.state.value
         tell("task ended", kind=running.kind, what=running.what, reason=running.result, result=result)
+
+
+def counted(number: int, what: str) -> str:
+    """For a result: ``1 version``, ``2 versions``."""
+    return f"{number} {what}" + ("" if number == 1 else "s")

@@ -196,7 +196,7 @@ def test_the_figures_cover_what_was_denied_and_what_failed(server: Installed, tm
 def test_a_store_is_verified_with_a_task_that_can_be_watched(server: Installed) -> None:
     store(server, "verified", b"x" * 100_000)
     told = server.json("store", "scrub", "--image", "verified", "--deep", "--rate", "0")
-    assert (told["state"], told["result"]) == ("done", "1 versions verified, none damaged")
+    assert (told["state"], told["result"]) == ("done", "1 version verified, none damaged")
     assert server.json("image", "show", "verified")["history"][0]["verified"]
     (server.state / "images/verified/1/file").write_bytes(b"y" + b"x" * 99_999)
     assert "1 damaged and not served" in server.ok("store", "scrub", "--image", "verified")

@@ -12,13 +12,16 @@ from typing import cast
 import pytest
 
 from pbserv.imaging.away import Away
+from pbserv.imaging.elsewhere import Elsewhere
 from pbserv.imaging.peer import NoAnswer
 from pbserv.imaging.referring import Referring, Remotes
+from pbserv.imaging.stores import Stores
 from pbserv.log import ServiceLog
 from pbserv.registry.records import BundleKind, Job, WorkState
 from pbserv.registry.tokens import digest
 from tests.imaging.image_server import EventLines, Running, serving, until
 from tests.imaging.test_sessions import MADE, send
+from tests.imaging.test_stores import settings_of
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
 JOB = Job(7, 1, "52:54:00:12:34:56", BundleKind.CAPTURE, "win", None, "main", WorkState.RUNNING, "", "", "", 0, 0, 0,
@@ -119,6 +122,21 @@ async def test_a_version_of_an_older_job_with_the_same_number_is_not_this_one(br
         assert await away.commit(JOB, manifest, "") == version
         assert await away.commit(JOB, manifest, "") == version, "its answer was lost"
     assert branch.store.versions("win") == (1, 2)
+
+
+async def test_what_hinders_that_an_image_is_referred_to_is_logged(tmp_path: Path) -> None:
+    made, log = Stores(settings_of(tmp_path, "a")), EventLines()
+    elsewhere = Elsewhere(made, Referring(tuple, lambda _upload: None), cast("ServiceLog", log))
+    await made.start()
+    try:
+        await elsewhere.captured("win", "main", "job:7")
+        assert (made.object("win").about.owner, log.lines) == ("main", [])
+        made.store("a").leaving = True
+        await elsewhere.captured("lab", "main", "job:8")
+    finally:
+        await made.close()
+    [(event, said)] = log.lines
+    assert (event, said["remedy"]) == ("image is not referred to yet", "pbserv image register lab --owner main")
 
 
 async def test_an_address_that_is_none_is_a_server_that_does_not_answer() -> None:

@@ -48,7 +48,7 @@ async def run(stores: Stores) -> tuple[str, list[str]]:
 
 async def test_a_store_in_order(stores: Stores, store: Store) -> None:
     await put(store, "win")
-    assert await run(stores) == ("1 versions looked at, 0 leftovers removed, none damaged", [])
+    assert await run(stores) == ("1 version looked at, 0 leftovers removed, none damaged", [])
     with pytest.raises(UnknownStore):
         await stores.check("b", Report(), print)
 
@@ -77,7 +77,7 @@ async def test_leftovers_go_and_what_is_at_work_stays(stores: Stores, store: Sto
     session = store.open_session("new")
     await send(session, "p1", MADE.stream)
     result, lines = await run(stores)
-    assert result == "1 versions looked at, 4 leftovers removed, none damaged"
+    assert result == "1 version looked at, 4 leftovers removed, none damaged"
     assert sorted(line.partition(":")[0] for line in lines) == [".deleted.old.77", "file", "win.0123", "win/1/.part.77"]
     assert os.listdir(incoming) == [f"new.{session.number}"]
     assert not (store.root / "win/1/.part.77").exists()
@@ -188,7 +188,7 @@ async def test_it_is_a_task(server: Running, tmp_path: Path) -> None:
         begun = await client.post("/stores/main/check")
         assert (begun.status_code, begun.json()["kind"], begun.json()["what"]) == (202, "check", "store main")
         ended = await over(client, begun)
-        assert ended["result"] == "0 versions looked at, 1 leftovers removed, none damaged"
+        assert ended["result"] == "0 versions looked at, 1 leftover removed, none damaged"
         assert (await client.post("/stores/other/check")).status_code == 404
     async with httpx.AsyncClient(base_url=server.api, timeout=60) as client:
         assert (await client.post("/stores/main/check")).status_code == 401

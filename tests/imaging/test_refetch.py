@@ -66,7 +66,7 @@ async def test_a_frame_is_put_back(store, branch, tmp_path, number):
     damage(tmp_path / "here/win/1/p1", 3)  # and one of the head
     asked = Asked(store, url_of(branch))
     result, lines = await asked.scrub()
-    assert result == "1 versions verified, none damaged, 2 frames repaired"
+    assert result == "1 version verified, none damaged, 2 frames repaired"
     version = "version 1" if number == 1 else "the served version"
     assert lines[1] == (
         f"image win version 1 item p1: frame {frame} at byte {record.offset}, device address 0x120000: its stored "
@@ -99,7 +99,7 @@ async def test_an_item_of_one_piece_comes_whole(store, branch, tmp_path):
     path = tmp_path / "here/small/1/a"
     path.write_bytes(b"abXdef and more")
     result, lines = await Asked(store, url_of(branch)).scrub()
-    assert result == "1 versions verified, none damaged, 1 frames repaired"
+    assert result == "1 version verified, none damaged, 1 frame repaired"
     assert lines[0].endswith(f"(repaired from image small version 1 item a at {url_of(branch)})")
     assert path.read_bytes() == b"abcdef"
 
@@ -110,7 +110,7 @@ async def test_another_item_of_that_name_is_no_copy(store, branch, tmp_path):
     damage(tmp_path / "here/win/1/p1", 3)
     asked = Asked(store, url_of(branch))
     assert await asked.scrub() == (
-        "1 versions verified, 1 damaged and not served",
+        "1 version verified, 1 damaged and not served",
         [store.object("win").version(1).damage],
     )
     assert asked.troubles == []
@@ -126,7 +126,7 @@ async def test_damage_there_does_not_come_here(store, branch, tmp_path):
     damage(tmp_path / "here/win/1/p1", 3)
     wrong = (tmp_path / "here/win/1/p1").read_bytes()[record.offset : record.offset + 20]
     result, _ = await Asked(store, url_of(branch)).scrub()
-    assert result == "1 versions verified, 1 damaged and not served, 1 frames repaired"
+    assert result == "1 version verified, 1 damaged and not served, 1 frame repaired"
     assert (tmp_path / "here/win/1/p1").read_bytes()[record.offset : record.offset + 20] == wrong
 
 
@@ -136,11 +136,11 @@ async def test_servers_that_cannot_help_are_said_and_the_next_one_is_asked(store
     path = tmp_path / "here/win/1/p1"
     damage(path, 3)
     asked = Asked(store, "http://127.0.0.1:1", url_of(branch))
-    assert (await asked.scrub())[0] == "1 versions verified, none damaged, 1 frames repaired"
+    assert (await asked.scrub())[0] == "1 version verified, none damaged, 1 frame repaired"
     [trouble] = asked.troubles
     assert trouble.startswith("image win item p1: a copy was looked for at http://127.0.0.1:1: ")
     damage(path, 3)
-    assert "1 frames repaired" in (await asked.scrub())[0]
+    assert "1 frame repaired" in (await asked.scrub())[0]
     assert len(asked.troubles) == 1, "not asked again so soon"
     asked.now += 100
     damage(path, 3)

@@ -77,7 +77,7 @@ async def test_damage_is_named_by_image_item_byte_and_device_address_and_not_ser
     assert store.info("win") == first
     assert store.object("win").version(2).damage == lines[0]
     damage(tmp_path / "win/2/p1", record.offset + 9)
-    assert (await run(store, ScrubOrder(image="win", version=2, rate_mb=0)))[0] == "1 versions verified, none damaged"
+    assert (await run(store, ScrubOrder(image="win", version=2, rate_mb=0)))[0] == "1 version verified, none damaged"
     assert store.info("win") == second
 
 
@@ -104,7 +104,7 @@ async def test_a_frame_that_another_version_has_is_put_back(store, tmp_path):
     damage(tmp_path / "other/1/p1", record.offset + 9)
     assert (await run(store, ScrubOrder(rate_mb=0, repair=False)))[0] == "2 versions verified, 1 damaged and not served"
     result, lines = await run(store)
-    assert result == "2 versions verified, none damaged, 1 frames repaired"
+    assert result == "2 versions verified, none damaged, 1 frame repaired"
     assert lines == [
         f"image other version 1 item p1: frame {number} at byte {record.offset}, device address 0x0: its stored bytes "
         "are not those that the index names (repaired from image win version 1 item p1)"
@@ -145,7 +145,7 @@ async def test_a_small_item_is_put_back_whole(store, tmp_path):
     await put(store, "other", {"x": b"defg"})
     (tmp_path / "old/1/b").write_bytes(b"dexg and more")
     result, lines = await run(store)
-    assert result == "2 versions verified, none damaged, 1 frames repaired"
+    assert result == "2 versions verified, none damaged, 1 frame repaired"
     assert lines[0].endswith("(repaired from image other version 1 item x)")
     assert (tmp_path / "old/1/b").read_bytes() == b"defg"
 
@@ -160,13 +160,13 @@ async def test_an_item_that_never_got_an_index_gets_one(store, tmp_path):
     index.unlink()
     used = store.layout.size_of("old", 1)
     store.layout.usage.count(-len(made))
-    assert (await run(store, ScrubOrder(image="old", rate_mb=0)))[0] == "1 versions verified, none damaged"
+    assert (await run(store, ScrubOrder(image="old", rate_mb=0)))[0] == "1 version verified, none damaged"
     assert index.read_bytes() == made
     assert store.layout.size_of("old", 1) == used + len(made)
     assert store.facts().used_bytes == 2 * store.layout.size_of("old", 1)
     damage(tmp_path / "old/1/a", 2 * MIB + 7)
     result, lines = await run(store)
-    assert result == "2 versions verified, none damaged, 1 frames repaired"
+    assert result == "2 versions verified, none damaged, 1 frame repaired"
     assert lines == [
         f"image old version 1 item a: piece 2 at byte {2 * MIB}: its stored bytes are not those that the index names "
         "(repaired from image other version 1 item a)"
@@ -179,7 +179,7 @@ async def test_a_damaged_index_of_pieces_is_made_anew(store, tmp_path):
     index = tmp_path / "old/1/a.pbx"
     made = index.read_bytes()
     damage(index, 200)
-    assert (await run(store))[0] == "1 versions verified, none damaged"
+    assert (await run(store))[0] == "1 version verified, none damaged"
     assert index.read_bytes() == made
 
 
@@ -284,7 +284,7 @@ async def test_tasks(store):
         started = ordered(tasks, backend, FAST, log.critical)
         ended = await tasks.wait(started.number)
         assert (started.state, ended.state, ended.result) == (
-            TaskState.RUNNING, TaskState.DONE, "1 versions verified, none damaged")  # fmt: skip
+            TaskState.RUNNING, TaskState.DONE, "1 version verified, none damaged")  # fmt: skip
         assert (ended.kind, ended.what, ended.done) == ("scrub", "all stores", ended.total)
         failed = await tasks.wait(ordered(tasks, backend, ScrubOrder(image="nothing"), log.critical).number)
         assert (failed.state, failed.result) == (TaskState.FAILED, "image nothing has no version to verify")

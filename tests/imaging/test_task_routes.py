@@ -58,7 +58,7 @@ async def test_a_damaged_byte_is_named_and_an_older_version_is_served(server, cl
     path = tmp_path / "images/x/2/file"
     path.write_bytes(BODY[:-1] + b"?")
     task = await ended(client, await client.post("/images/x/scrub", json={"rate_mb": 0, "version": 2}))
-    assert task["result"] == "1 versions verified, 1 damaged and not served"
+    assert task["result"] == "1 version verified, 1 damaged and not served"
     image = (await client.get("/images/x")).json()
     assert (image["served"], image["history"][1]["damage"] != "") == (1, True)
     assert image["history"][1]["verified"] is None
