@@ -203,10 +203,12 @@ def _command(recipe: Path, work: Path, sources: list[str]) -> list[str]:
         "--dpkgopt=force-unsafe-io",
         '--customize-hook=sh "$PB_RECIPE/customize" "$1"',
     ]
+    rest = ["", "-", str(work / "sources.list")]
     if subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True).returncode != 0:
         # A container that may not mount: the build does without /proc and /sys.
-        command.append("--skip=chroot/mount,check/canmount")
-    return [*command, "", "-", str(work / "sources.list")]
+        return [*command, "--skip=chroot/mount,check/canmount", *rest]
+    # What it mounts is gone with its processes, also when they are killed.
+    return ["unshare", "--mount", "--propagation", "private", *command, *rest]
 
 
 def _run(recipe: Path, work: Path, progress: Progress) -> None:
