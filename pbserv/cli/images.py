@@ -112,7 +112,7 @@ def image_register(
     ] = None,
     owner: Owner = None,
     partition: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Number of the partition that it is to be taken of.")
+        int | None, typer.Option(metavar="N", min=1, help="The partition that it is said to be of, for people.")
     ] = None,
     partition_type: PartitionType = None,
     as_json: AsJson = False,
@@ -151,7 +151,7 @@ def image_set(
     ] = None,
     owner: Owner = None,
     partition: Annotated[
-        int | None, typer.Option(metavar="N", min=0, help="The partition that it is to be taken of; 0: none is said.")
+        int | None, typer.Option(metavar="N", min=0, help="The partition that it is said to be of; 0: none.")
     ] = None,
     partition_type: PartitionType = None,
     version: Annotated[

@@ -43,7 +43,7 @@ def store_scrub(
     ] = None,
     deep: Annotated[bool, typer.Option("--deep", help="Also uncompress, and compare with what was captured.")] = False,
     repair: Annotated[
-        bool, typer.Option("--repair/--no-repair", help="Replace damaged frames that another version has too.")
+        bool, typer.Option("--repair/--no-repair", help="Replace damaged frames that another version or server has.")
     ] = True,
     background: Annotated[
         bool, typer.Option("--background", help="Do not wait for its end; see: pbserv store tasks")

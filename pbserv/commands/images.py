@@ -42,7 +42,7 @@ def show(conf: Path, image: str, version: int | None, as_json: bool) -> None:
         ("served", f"version {found['served']}" if found["served"] else "no version"), ("store", found["store"]),
         ("profile", found["profile"]), ("comment", found["comment"]), ("registered by", found["creator"]),
         ("belongs to", f"store {found['owner']} of another server" if found["owner"] else ""),
-        ("to be taken of", _partition(found)), ("versions kept", _kept(found["keep"])), ("disk", _disk(found["disk"])),
+        ("said to be of", _partition(found)), ("versions kept", _kept(found["keep"])), ("disk", _disk(found["disk"])),
         *_made_with(made),
     ))  # fmt: skip
     if found["history"]:

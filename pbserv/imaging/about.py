@@ -53,7 +53,7 @@ class About:
     """``kind`` None: as the newest manifest says. ``keep`` None: as the store says; 0: all versions.
 
     ``owner``: the other server that the image belongs to, empty for this one. ``last``: the highest number that a
-    version ever had, so that no number is given twice. ``partition`` and ``partition_type``: what it is to be taken of,
+    version ever had, so that no number is given twice. ``partition`` and ``partition_type``: what it is said to be of,
     said when it is registered; None and empty: nobody said.
     """
 

@@ -34,7 +34,7 @@ class Body(BaseModel):
 class RegisterBody(Body):
     """``store``: where its versions will be kept; empty: the first one. ``keep``: see the change of an image.
     ``owner``: the store of another server (RemoteStores) that it belongs to. ``partition`` and ``partition_type``: what
-    it is to be taken of, in words of the site."""
+    it is said to be of, in words of the site."""
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=128)]
     title: Line = ""

@@ -80,7 +80,7 @@ class ImageDetails(ImageModel):
     keep: int | None = Field(description="so many versions are kept, 0: all; null: as the store says")
     owner: str = Field(description="the store of another server that it belongs to; empty: it belongs here")
     partition: int | None = Field(
-        description="number of the partition that it is to be taken of, as was said; null: none"
+        description="number of the partition that it is said to be of (captures take whole disks); null: none"
     )
     partition_type: str = Field(description="what that partition is, in words of the site")
     history: list[VersionModel] = Field(description="every version, oldest first")

@@ -82,7 +82,7 @@ def test_a_comment_has_lines_and_an_image_gets_an_owner(server: Installed) -> No
 
 def test_an_image_is_registered_with_its_partition(server: Installed) -> None:
     server.ok("image", "register", "part", "--kind", "partition", "--partition", "2", "--partition-type", "ext4")
-    assert re.search(r"(?m)^to be taken of +partition 2 ext4$", server.ok("image", "show", "part"))
+    assert re.search(r"(?m)^said to be of +partition 2 ext4$", server.ok("image", "show", "part"))
     changed = server.json("image", "set", "part", "--partition", "0", "--partition-type", "ntfs")
     assert (changed["partition"], changed["partition_type"]) == (None, "ntfs")
     assert "128" in refused(server, "image", "set", "part", "--partition", "129")
