@@ -220,8 +220,11 @@ fs_bytes() { # NODE TYPE: bytes of the file system, which may be less than the p
 
 used_bytes() { # NODE TYPE: bytes of the file system that hold something; nothing where it does not tell
 	case "$2" in
-	ext[234]) dumpe2fs -h "$1" 2>/dev/null | awk '/^Block count:/ { n = $3 } /^Free blocks:/ { f = $3 }
-		/^Block size:/ { if (n) printf "%.0f\n", (n - f) * $3 }' ;;
+	# Less its tables and journal, which are nearly all zeros. It tells their size itself; where not, free inodes and journal.
+	ext[234]) dumpe2fs -h "$1" 2>/dev/null | awk '/^Block count:/ { n = $3 } /^Free blocks:/ { f = $3 } /^Block size:/ { b = $3 }
+		/^Overhead clusters:/ { o = $3 } /^Free inodes:/ { i = $3 } /^Inode size:/ { s = $3 }
+		/^Total journal blocks:/ { j = $4 } /^Journal length:/ { j = $3 }
+		END { e = i * s + j * b; if (o * b > e) e = o * b; u = (n - f) * b - e; if (n) printf "%.0f\n", (u > 0 ? u : 0) }' ;;
 	xfs) echo $((($(at_byte "$1" 8 8 big) - $(at_byte "$1" 144 8 big) - $(at_byte "$1" 96 4 big)) * $(at_byte "$1" 4 4 big))) ;; # less its journal
 	btrfs) at_byte "$1" 65656 8 little ;;
 	ntfs) ntfsinfo -m "$1" 2>/dev/null | tr -s '\t ' ' ' | awk '/Cluster Size:/ { s = $3 } /Volume Size in Clusters:/ { n = $5 }

@@ -144,6 +144,18 @@ def test_a_capture_is_announced_with_what_it_takes_at_least(loop: Fixture, tmp_p
     assert (job.items, job.parts) == ({}, {})
 
 
+def test_empty_tables_of_a_file_system_are_not_announced(loop: Fixture) -> None:
+    """An ext4 of 4 GB, nearly a fifth of it inode tables and journal, and no file."""
+    source = loop("source", 4096, table="label: gpt\nstart=2048, size=4000MiB\n")
+    with disks.partition(source, 1) as node:
+        disks.run("mkfs.ext4", "-q", "-N", "2000000", node)
+    with StandIn(job := capture()) as server:
+        job.room = -1
+        client(server, source)
+    assert job.outcome()[0] == "0"
+    assert 0 <= job.expected < 1_000_000
+
+
 def test_a_refused_part_ends_the_capture(source: str) -> None:
     with StandIn(job := capture()) as server:
         job.part_faults = {2: ["413"]}
