@@ -345,6 +345,22 @@ def stream(size: int) -> bytes:
     return hashlib.shake_128(b"disk").digest(size)
 
 
+async def test_a_capture_that_has_no_room_is_refused_before_its_first_byte(tmp_path: Path) -> None:
+    async with working(tmp_path) as site:
+        await site.device(MAC)
+        wire = await site.order(MAC, kind="capture", image="vast", store="main")
+        await wire.ask()
+        body = zstandard.compress(stream(1000))
+        headers = {"X-Expected-Bytes": str(2**59), "X-Checksum-SHA256": hashlib.sha256(body).hexdigest()}
+        for way in ("p1", "p1/parts/1?kind=raw"):
+            refused = await wire.call("PUT", f"/jobs/{wire.job}/items/{way}", content=body, headers=headers)
+            assert (refused.status_code, refused.text[:7]) == (507, "error: "), refused.text
+            headers["Content-Encoding"] = "zstd"
+        headers["X-Expected-Bytes"] = str(len(body))
+        taken = await wire.call("PUT", f"/jobs/{wire.job}/items/p1/parts/1?kind=raw", content=body, headers=headers)
+        assert taken.status_code == 200, taken.text
+
+
 async def test_a_capture_comes_in_parts(tmp_path: Path) -> None:
     async with working(tmp_path) as site:
         await site.device(MAC)
