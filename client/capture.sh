@@ -142,9 +142,16 @@ check_ntfs() { # NODE: refuses what Windows has not closed
 	[ $((${ntfs_flags:-1} & 1)) = 0 ] || die "refused: NTFS on $1 is marked dirty: let Windows check it first"
 }
 
+check_closed() { # NODE TYPE: refuses what its system will go on with; restored, it would resume a memory that is not of its disk
+	case "$2" in
+	ntfs) check_ntfs "$1" ;;
+	swsuspend) die "refused: $1 holds a hibernated Linux: start it and shut it down" ;;
+	esac
+}
+
 capture_part() { # NUMBER SIZE_BYTES: chooses the way by what blkid sees
 	type=$(blkid -p -o value -s TYPE "$NODE" 2>/dev/null)
-	[ "$type" != ntfs ] || check_ntfs "$NODE"
+	check_closed "$NODE" "$type" # again: that of expect_bytes was before all other partitions
 	stage capture "p$1"
 	if [ "$type" = swap ]; then
 		for swap_key in UUID LABEL; do
@@ -233,11 +240,14 @@ used_bytes() { # NODE TYPE: bytes of the file system that hold something; nothin
 }
 
 expect_bytes() { # sets EXPECTED, what the image will take at least: a quarter of what file systems hold, for it is compressed
+	# What cannot be taken is refused here, before hours of other partitions.
 	EXPECTED=0
 	while read -r number start size type <&3; do
 		is_extended "$type" && continue
 		part_node "$number" "$start" "$size"
-		used=$(number "$(used_bytes "$NODE" "$(blkid -p -o value -s TYPE "$NODE" 2>/dev/null)")")
+		type=$(blkid -p -o value -s TYPE "$NODE" 2>/dev/null)
+		check_closed "$NODE" "$type"
+		used=$(number "$(used_bytes "$NODE" "$type")")
 		[ "$used" -gt $((size * SECTOR)) ] || EXPECTED=$((EXPECTED + used / 4))
 	done 3<"$WORK/parts"
 }
@@ -249,7 +259,7 @@ plan_capture() { # a dry run: what each partition would be
 		is_extended "$type" && continue
 		part_node "$number" "$start" "$size"
 		type=$(blkid -p -o value -s TYPE "$NODE" 2>/dev/null)
-		[ "$type" != ntfs ] || check_ntfs "$NODE"
+		check_closed "$NODE" "$type"
 		plan_part="partition $number"
 		[ "$number" != 0 ] || plan_part='the whole disk'
 		plan "$plan_part: $((size * SECTOR)) bytes, ${type:-nothing that is known}"

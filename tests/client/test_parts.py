@@ -156,6 +156,27 @@ def test_empty_tables_of_a_file_system_are_not_announced(loop: Fixture) -> None:
     assert 0 <= job.expected < 1_000_000
 
 
+def test_a_hibernated_linux_is_refused(loop: Fixture) -> None:
+    """Its swap holds a memory, which a restored machine would go on with; nothing else is taken before."""
+    source = loop("source", 52, table="label: gpt\nstart=2048, size=20MiB\nsize=16MiB\n")
+    with disks.partition(source, 1) as node:
+        disks.run("mkfs.ext4", "-q", node)
+    with disks.partition(source, 2) as node:
+        disks.run("mkswap", node)
+        with Path(node).open("r+b") as swap:
+            swap.seek(4086)
+            swap.write(b"S1SUSPEND")
+        assert disks.run("blkid", "-p", "-o", "value", "-s", "TYPE", node).strip() == "swsuspend"
+    with StandIn(job := capture()) as server:
+        client(server, source, shell=["busybox", "sh"])
+    ok, reason = job.outcome()
+    _, dry_ok, dry_reason = planned(source)
+    assert (ok, dry_ok) == ("0", "0")
+    for why in (reason, dry_reason):
+        assert why.endswith("holds a hibernated Linux: start it and shut it down")
+    assert (job.items, job.parts) == ({}, {})
+
+
 def test_a_refused_part_ends_the_capture(source: str) -> None:
     with StandIn(job := capture()) as server:
         job.part_faults = {2: ["413"]}
