@@ -1,6 +1,6 @@
 """Add-on images for a device that restores: the trees of files that are laid over its system (docs/wire/client.md).
 
-One rule: a job gets the add-ons that its work names, and no other image.
+One rule: a job gets the add-ons that its work names, and no other image; of each the version that it was told of first.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pbserv.imaging.coverage import Recipient
 from pbserv.imaging.elsewhere import Elsewhere
 from pbserv.imaging.jobs import Jobs
 from pbserv.imaging.manifest import print_manifest
+from pbserv.imaging.pins import Pins
 from pbserv.imaging.transfer import Transfers
 from pbserv.registry.access import Access, Caller
 from pbserv.registry.records import RESTORES, Job
@@ -23,7 +24,7 @@ _Number = Annotated[int, Path(ge=1, lt=2**63)]
 _Name = Annotated[str, Path(max_length=64)]
 
 
-def router(jobs: Jobs, transfers: Transfers, access: Access, elsewhere: Elsewhere) -> APIRouter:
+def router(jobs: Jobs, transfers: Transfers, access: Access, elsewhere: Elsewhere, pins: Pins) -> APIRouter:
     """The routes below ``/client/v1/jobs/JOB/addons``."""
 
     def device(request: Request) -> Caller:
@@ -45,9 +46,11 @@ def router(jobs: Jobs, transfers: Transfers, access: Access, elsewhere: Elsewher
 
     @routes.get("/manifest", summary="What an add-on of a restore consists of")
     async def manifest(job_id: _Number, name: _Name, who: Caller = Depends(device)) -> str:
-        """Of the version that is served now."""
-        await addon(job_id, name, who)
-        return print_manifest((await elsewhere.find(name)).manifest)
+        """Of the version that is served now; the job keeps it."""
+        job = await addon(job_id, name, who)
+        image = await elsewhere.find(name, pins.of(job.id, name))
+        pins.put(job.id, name, image.version)
+        return print_manifest(image.manifest)
 
     @routes.get("/items/{item}", response_class=Response, summary="Bytes of an add-on; ranges and resume")
     @routes.head("/items/{item}", response_class=Response, include_in_schema=False)
@@ -55,10 +58,11 @@ def router(jobs: Jobs, transfers: Transfers, access: Access, elsewhere: Elsewher
         request: Request, job_id: _Number, name: _Name, item: str, who: Caller = Depends(device)
     ) -> Response:
         job = await addon(job_id, name, who)
-        away = elsewhere.item(name, None, item)
+        version = pins.of(job.id, name)
+        away = elsewhere.item(name, version, item)
         if away is not None:
             return away
-        image = transfers.store.info(name)
+        image = transfers.store.info(name, version)
 
         def ended(_result: str, sent_bytes: int) -> None:
             jobs.running_now.sent(job.id, sent_bytes)

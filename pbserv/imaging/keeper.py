@@ -18,6 +18,7 @@ from pbserv.errors import PbservError
 from pbserv.imaging.adopt import remove_own_locks
 from pbserv.imaging.captures import Captures
 from pbserv.imaging.faults import StoreClosed
+from pbserv.imaging.pins import Pins
 from pbserv.imaging.ports import Policy
 from pbserv.imaging.reconcile import Tell
 from pbserv.imaging.stores import Stores
@@ -34,10 +35,11 @@ ORPHANED_AFTER: Final = timedelta(minutes=10)
 class Keeper:
     """One for the imaging service. ``retired_days`` 0: retired versions are purged by hand only."""
 
-    def __init__(self, registry: Registry, policy: Policy, captures: Captures, log: ServiceLog) -> None:
+    def __init__(self, registry: Registry, policy: Policy, captures: Captures, pins: Pins, log: ServiceLog) -> None:
         self._registry = registry
         self._policy = policy
         self._captures = captures
+        self._pins = pins
         self._log = log
         self._stores: Stores | None = None
         self._swept = self._looked = self._checked = float("-inf")
@@ -100,9 +102,18 @@ class Keeper:
         return {job.id: job.version for job in await self._registry.running_jobs()}
 
     async def users(self, image: str, version: int | None) -> Sequence[str]:
-        """Who needs this version, or with None the image as such: jobs, work, bundles that devices can get."""
+        """Who needs this version, also as an add-on, or with None the image as such: jobs, work, bundles that devices
+        can get."""
         users = await self._registry.image_users(image, version)
-        return users if version is not None else [*users, *self._policy.uses_image(image)]
+        if version is None:
+            return [*users, *self._policy.uses_image(image)]
+        return list(dict.fromkeys([*users, *await self._with_addon(image, version)]))
+
+    async def _with_addon(self, image: str, version: int) -> Sequence[str]:
+        """The jobs that lay this version over what they restore; not those whose work has ended."""
+        told = self._pins.jobs(image, version)
+        running = [job for job in await self._registry.running_jobs() if job.id in told] if told else []
+        return [f"job {job.id} of {job.mac}" for job in running if (await self._registry.work(job.work_id)).active]
 
     async def at_work(self, store: str, images: Collection[str]) -> Sequence[str]:
         """The jobs that run with a store: by its name, by their image, by an add-on of their work."""

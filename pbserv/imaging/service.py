@@ -28,6 +28,7 @@ from pbserv.imaging.hooks import Hooks
 from pbserv.imaging.identities import IdentityDesk
 from pbserv.imaging.jobs import History, Jobs
 from pbserv.imaging.keeper import Keeper
+from pbserv.imaging.pins import Pins
 from pbserv.imaging.ports import Policy
 from pbserv.imaging.referring import Referring, Remotes, image_of_upload, remotes_of
 from pbserv.imaging.refetch import Refetch
@@ -92,12 +93,14 @@ class ImagingService:
         self._identities = IdentityDesk(registry, history, tokens.key("identity"))
         self._waker = Waker(registry, history, log, self._jobs.running_now)
         self._registry = registry
-        self._keeper = Keeper(registry, policy, self._captures, log)
+        self._pins = Pins()
+        self._keeper = Keeper(registry, policy, self._captures, self._pins, log)
         self.tasks = Tasks(log)
         self._elsewhere = Elsewhere(self._store, self._referring, log)
         self.watcher = Watcher(Adopter(self._store, log, self.scrub_rate, self._transfers.dropped), log)
         registry.subscribe(self._captures.device_changed)
         registry.subscribe(self._waker.device_changed)
+        registry.subscribe_jobs(self._pins.ended)
 
     @property
     def running(self) -> bool:
@@ -174,7 +177,9 @@ class ImagingService:
         routes.include_router(referred_uploads.router(self._store, self._referring))
         routes.include_router(job_routes.router(self._jobs, self._captures, self._waker, self._registry, self._access))
         routes.include_router(identity_routes.router(self._identities, self._jobs, self._access))
-        routes.include_router(addon_routes.router(self._jobs, self._transfers, self._access, self._elsewhere))
+        routes.include_router(
+            addon_routes.router(self._jobs, self._transfers, self._access, self._elsewhere, self._pins)
+        )
         return routes
 
     async def start(self, settings: ImagingSettings) -> None:
