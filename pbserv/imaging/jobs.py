@@ -1,6 +1,7 @@
 """Jobs: what a device does with its work, from its first question to its result. Knows no HTTP.
 
-One rule: work ends by a completion report only; a device that vanishes leaves it running and may ask again.
+One rule: work ends by a completion report only; a device that vanishes leaves it running and may ask again. A capture
+that committed its image has nothing to do again: it is done when its device asks.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ UNICAST: Final = "done as a restore of this device alone: this server has no mul
 _AROUND: Final = RESTORES | {BundleKind.CAPTURE}
 """Kinds of jobs that have scripts around them."""
 DRY_RUN: Final = "dry run: nothing was written"
+COMMITTED: Final = "the image was committed; the device started again before it reported"
+"""How a capture ended whose device was cut off after the commit: there is nothing left to capture."""
 
 
 class History(Protocol):
@@ -89,12 +92,16 @@ class Jobs:
         *, referred: bool = False,
     ) -> Begun:  # fmt: skip
         """Start a job of ``work``, or say for what the device has to wait. ``refusal`` (no such image ...) closes it at
-        once as failed. ``store``: of the image; ``referred``: it is another server's."""
+        once as failed. ``store``: of the image; ``referred``: it is another server's. A capture that committed its
+        image before the device was cut off is done: it does not begin anew."""
         self._history.learn(address, work.mac)
         reason = _not_for(work, mac)
         if reason:
             self._counters.request(mac or address, work.kind.value, "denied", image=work.image, detail=reason)
             return Begun(None, reason)
+        complete = await self._complete(work)
+        if complete:
+            return Begun(None, complete)
         queued_s = 0
         if not refusal:
             place = self.running_now.admit(work, work.kind, work.image, store)
@@ -118,6 +125,17 @@ class Jobs:
         self.running_now.began(job)
         self._hooks.tell("job-started", _facts_of(job))
         return Begun(job)
+
+    async def _complete(self, work: Work) -> str:
+        """Close a capture that lacks nothing but its report, as done: how it ended; empty: there is none."""
+        if work.kind is not BundleKind.CAPTURE:
+            return ""
+        running = await self._registry.jobs(mac=work.mac, state=WorkState.RUNNING)
+        committed = [job for job in running if job.work_id == work.id and job.version is not None]
+        if not committed:
+            return ""
+        after = "; its script after may not have ended" if "after" in scripts_of(work) else ""
+        return (await self.finish(committed[0].id, work.id, Report(True, COMMITTED + after))).reason
 
     @contextmanager
     def _placed(self, mac: str) -> Iterator[None]:

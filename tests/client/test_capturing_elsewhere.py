@@ -215,6 +215,24 @@ def api(server: Installed, method: str, path: str, **more: Any) -> Any:
     return answer.json()
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_device_that_is_cut_off_after_the_commit_captures_nothing_again(
+    site: Site, lab: Installed, overwrite: bool
+) -> None:
+    image = f"whole-{overwrite}"
+    going = Capturing(site, image, {"store": "lab", "overwrite": overwrite})
+    for number in (1, 2, 3):
+        going.part(number)
+    assert going.commit().text == "COMMITTED\n"
+    killed(site.server)
+    told = going.wire.begin(client="2", follow="1")
+    assert (told["ACTION"], "the image was committed" in told["REASON"]) == ("local", True), told
+    work = site.newest()
+    assert (work["state"], [(job["state"], job["version"]) for job in work["jobs"]]) == ("done", [("done", 1)])
+    assert lab.json("image", "show", image)["versions"] == [1]
+    assert uploads(lab) == []
+
+
 @pytest.mark.parametrize("how", ["cancelled", "failed", "begun anew"])
 def test_what_is_not_wanted_any_more_is_given_up_there(site: Site, lab: Installed, how: str) -> None:
     going = Capturing(site, "gone", {"store": "lab"})

@@ -197,6 +197,30 @@ def test_a_client_that_is_killed_begins_again(own: Site, loop: Fixture, noise: s
     assert own.api("GET", "/uploads")["uploads"] == []
 
 
+def test_a_client_that_is_killed_after_its_commit_is_done(own: Site, loop: Fixture, tmp_path: Path) -> None:
+    """In its script after, which lasts as long as the client: the image is there, and is captured once."""
+    disk = loop("disk", 40, table="label: gpt\nstart=2048, size=30MiB\n")
+    files = make_file_system(disk, 1, ["mkfs.ext4", "-q"], tmp_path / "m", 97)
+    lasting = "while kill -0 $PPID; do sleep 1; done"
+    number = own.order("in its script", kind="capture", image="whole", after=lasting)
+    with own.start("--disk", disk, group=True) as running:
+        until(lambda: any(job["version"] for job in own.work(number)["jobs"]) or running.poll() is not None, 120)
+        os.killpg(running.pid, signal.SIGKILL)
+    assert own.work(number)["state"] == "running"
+    output = own.run("--disk", disk)
+    assert output.endswith("exit 0"), output
+    assert "nothing to do here the image was committed" in output
+    done = own.work(number)
+    assert (done["state"], [(job["state"], job["version"]) for job in done["jobs"]]) == ("done", [("done", 1)])
+    assert "script after may not have ended" in done["reason"]
+    assert own.api("GET", "/images/whole")["versions"] == [1]
+    assert own.api("GET", "/uploads")["uploads"] == []
+    work(own, "restore", "whole", verify="read")
+    target = loop("target", 40)
+    assert own.run("--disk", target).endswith("exit 0")
+    assert contents(target, 1, tmp_path / "m") == files
+
+
 def test_scripts_cache_and_deploy(own: Site, loop: Fixture, tmp_path: Path) -> None:
     """What the server hands on of a bundle, and of the device's cache."""
     source = loop("source", 40, table="label: gpt\nstart=2048, size=30MiB\n")

@@ -395,6 +395,30 @@ async def test_a_capture_comes_in_parts(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize("after", ["", "true"])
+async def test_a_capture_is_done_when_its_device_vanished_after_the_commit(tmp_path: Path, after: str) -> None:
+    """Nothing is captured again; the work says what nobody knows."""
+    async with working(tmp_path) as site:
+        await site.device(MAC)
+        bundle = {"kind": "capture", "image": "once", "after": after}
+        await site.api("POST", "/apply", {"objects": {"bundle": {"b": bundle}}})
+        wire = await site.order(MAC, bundle="b")
+        assert (await wire.ask())["ACTION"] == "capture"
+        job = wire.job
+        await wire.commit()
+        told = await wire.ask()  # its power was cut
+        assert (told["ACTION"], "the image was committed" in told["REASON"]) == ("local", True)
+        assert (await wire.ask())["ACTION"] == "local", "the answer was lost"
+        [done] = await site.api("GET", f"/jobs?mac={MAC}")
+        assert (str(done["id"]), done["state"], done["version"], done["reason"]) == (job, "done", 1, told["REASON"])
+        [work] = await site.api("GET", "/work?everything=true")
+        assert (work["state"], "script after may not" in work["reason"]) == ("done", bool(after))
+        assert (await site.api("GET", "/images/once"))["versions"] == [1]
+        wire.job = job
+        assert await wire.result(ok=0, reason="late") == "OK"
+        assert (await site.api("GET", f"/jobs/{job}"))["state"] == "done"
+
+
 async def test_a_cancelled_order_frees_the_name_of_its_image(tmp_path: Path) -> None:
     async with working(tmp_path) as site:
         await site.image()

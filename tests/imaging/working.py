@@ -59,11 +59,15 @@ class Wire:
 
     async def capture(self) -> None:
         """All that a capture sends."""
+        await self.commit()
+        assert await self.result(ok=1) == "OK"
+
+    async def commit(self) -> None:
+        """The same up to its commit."""
         stored = (await self.call("PUT", f"/jobs/{self.job}/items/p1", content=ITEM)).text.split()
         manifest = f"pbserv-image 1\ndisk 1048576 512 dos bios\nitem p1 raw 1 {stored[0]} {stored[1]} {stored[0]}\n"
         answer = await self.call("POST", f"/jobs/{self.job}/commit", content=manifest)
         assert answer.text == "COMMITTED\n", answer.text
-        assert await self.result(ok=1) == "OK"
 
 
 def read(answer: httpx.Response) -> dict[str, str]:
