@@ -21,7 +21,7 @@ JOB='' ACTION='' TARGET_DISK='' FINISH=none
 DISK='' NODE='' SECTOR='' ERROR='' WORK='' LOOP_PID='' WAIT_PID='' STARTED=$(date +%s)
 PROTOCOL=1 VERIFIED='' WAITED_MS=0 CACHED='' ESP='' ITEMS=items FACTS=facts WRITTEN=''
 BOOT_CAP=1048576
-PART_TRIES=40 RETRY_PAUSE=${PB_RETRY_PAUSE:-3} # together the two minutes for which a server may be away
+PART_TRIES=42 RETRY_PAUSE=${PB_RETRY_PAUSE:-3} # together the two minutes for which a server may be away at least; a try takes time, too
 QUOTE_MARK=$(printf '\001')
 # The one list of the parts; whatever copies the client takes all *.sh of this folder, and img.
 for part in talk disks streams layout cache restore foreign after system capture inventory tasks; do
