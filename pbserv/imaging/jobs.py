@@ -267,7 +267,8 @@ class Jobs:
         if job.state is not WorkState.RUNNING:
             self.running_now.end(job)
             return job
-        options = (await self._registry.work(work_id)).options
+        work = await self._registry.work(work_id)
+        options, taken = work.options, job.kind is BundleKind.CAPTURE and job.version is not None
         dry = options.dry_run and job.kind is not BundleKind.MAINTENANCE
         if report.ok and dry:
             plan = f"{report.plan.rstrip()}\n\n{report.log}" if report.plan else report.log
@@ -276,7 +277,7 @@ class Jobs:
             report = replace(report, ok=False, reason="the device reported success, but no image was committed")
         elif report.ok and job.kind is BundleKind.MULTICAST:
             report = replace(report, reason=UNICAST)
-        closed = await self._close(job, report)
+        closed = await self._close(job, report, again=work.overwrite or not taken)  # the name of its image is taken
         whole = not (dry or options.partitions or options.target_partition)
         if report.ok and whole and job.kind in RESTORES and job.version is not None:
             self._policy.learn(job.mac, {"image": job.image, "image_version": str(job.version)})
@@ -295,11 +296,12 @@ class Jobs:
              reason=job.reason or "ok", seconds=round(_seconds(job), 1), version=job.version,
              verified=job.verified or None)  # fmt: skip
 
-    async def _close(self, job: Job, report: Report) -> Job:
+    async def _close(self, job: Job, report: Report, *, again: bool = True) -> Job:
         figures = self.running_now.figures(job.id)
         closed = await self._registry.finish_job(
             job.id, ok=report.ok, reason=report.reason, log=report.log, last=_last(job, figures, ok=report.ok),
             verified=report.verified, bytes_sent=figures.sent, waited_ms=max(report.waited_ms, figures.waited_ms),
+            again=again,
         )  # fmt: skip
         self.running_now.end(job)
         seconds = _seconds(closed)

@@ -216,13 +216,14 @@ class Jobs(Store):
 
     async def finish_job(
         self, job_id: int, *, ok: bool, reason: str, log: str = "", last: Progress | None = None, verified: str = "",
-        bytes_sent: int = 0, waited_ms: int = 0,
+        bytes_sent: int = 0, waited_ms: int = 0, again: bool = True,
     ) -> Job:  # fmt: skip
         """Close a job; the second report of the same job changes nothing.
 
-        Its work ends with it when ``ok``. Else it is queued again while it has retries left, and held after that. A job
-        that was ordered on the device (:meth:`add_job`) ends alone, or with its work. A restore that is ``ok``, and not
-        a dry run, sets the device's just-imaged flag. ``last``: how far it came; the figures as in Job.
+        Its work ends with it when ``ok``. Else it is queued again while it has retries left, and held after that, or at
+        once where another run could not help (not ``again``). A job that was ordered on the device (:meth:`add_job`)
+        ends alone, or with its work. A restore that is ``ok``, and not a dry run, sets the device's just-imaged flag.
+        ``last``: how far it came; the figures as in Job.
         """
         async with self._write() as change:
             row = _found(await change.session.get(JobRow, job_id), job_id)
@@ -235,7 +236,7 @@ class Jobs(Store):
                 for name in _PROGRESS if last is not None else ():
                     setattr(row, name, getattr(last, name))
                 if work is not None and work.state in ACTIVE_WORK and work.kind == row.kind:
-                    close(change, work, ok=ok, reason=reason)
+                    close(change, work, ok=ok, reason=reason, again=again)
                     others = (JobRow.work_id == work.id, JobRow.id != row.id)
                     await close_jobs(change, *others, state=WorkState.FAILED, reason=f"job {row.id} ended")
                 if ok and row.kind in RESTORES and not (work and WorkOptions.read(work.options).dry_run):

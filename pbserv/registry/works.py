@@ -169,11 +169,11 @@ async def work_row(session: AsyncSession, work_id: int) -> WorkRow:
     return row
 
 
-def close(change: Change, row: WorkRow, *, ok: bool, reason: str) -> None:
-    """After a run: done, or queued for the next one, or held when no run is left."""
+def close(change: Change, row: WorkRow, *, ok: bool, reason: str, again: bool = True) -> None:
+    """After a run: done, or queued for the next one, or held when no run is left, or may help (not ``again``)."""
     if ok:
         change.end(row, WorkState.DONE, reason)
-    elif row.retries > 0:
+    elif again and row.retries > 0:
         row.retries -= 1
         row.state, row.reason = WorkState.QUEUED.value, reason
         change.touch(row.mac)

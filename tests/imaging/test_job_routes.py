@@ -419,6 +419,24 @@ async def test_a_capture_is_done_when_its_device_vanished_after_the_commit(tmp_p
         assert (await site.api("GET", f"/jobs/{job}"))["state"] == "done"
 
 
+async def test_a_capture_whose_script_after_failed_is_not_tried_again(tmp_path: Path) -> None:
+    """Its image is there: another run would only hide why the work is held."""
+    async with working(tmp_path) as site:
+        await site.device(MAC)
+        bundle = {"kind": "capture", "image": "once", "after": "false", "retries": 2}
+        await site.api("POST", "/apply", {"objects": {"bundle": {"b": bundle}}})
+        wire = await site.order(MAC, bundle="b")
+        await wire.ask()
+        await wire.result(ok=0, reason="the disk is broken")
+        [work] = await site.api("GET", "/work")
+        assert (work["state"], work["retries"]) == ("queued", 1), "nothing was committed"
+        await wire.ask()
+        await wire.commit()
+        await wire.result(ok=0, reason="script after ended with 1")
+        [work] = await site.api("GET", "/work")
+        assert (work["state"], work["reason"]) == ("held", "script after ended with 1")
+
+
 async def test_a_cancelled_order_frees_the_name_of_its_image(tmp_path: Path) -> None:
     async with working(tmp_path) as site:
         await site.image()
