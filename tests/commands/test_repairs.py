@@ -51,7 +51,7 @@ def test_a_damaged_frame_comes_from_the_other_server(servers: tuple[Installed, I
     before = file.read_bytes()
     file.write_bytes(before[:500_000] + bytes([before[500_000] ^ 1]) + before[500_001:])
     said = here.call("store", "scrub", "main")
-    assert (said.returncode, "none damaged, 1 frames repaired" in said.stdout + said.stderr) == (0, True), said
+    assert (said.returncode, "none damaged, 1 frame repaired" in said.stdout + said.stderr) == (0, True), said
     assert file.read_bytes() == before
     assert f"repaired from image room version 1 item {ITEM} at {there.url}" in here.log()
     there.ok("stop")
