@@ -13,7 +13,7 @@ join() { # TOOL PID ...: waits for every member of a stream; ERROR names each th
 		case "$join_status" in
 		0) ;;
 		141) broken=yes ;; # it wrote to a member that had failed before
-		*) ERROR="$ERROR$1 failed ($join_status: $(tr '\r' '\n' 2>/dev/null <"$WORK/$1.err" | grep -v '^ *$' | tail -n 1 | cut -c 1-150)); " ;;
+		*) ERROR="$ERROR$1 failed ($join_status: $(last_words "$1")); " ;;
 		esac
 		shift 2
 	done
@@ -22,6 +22,15 @@ join() { # TOOL PID ...: waits for every member of a stream; ERROR names each th
 	[ -n "$ERROR" ] || [ -z "${broken:-}" ] || ERROR='a stream broke'
 	broken=''
 	[ -z "$ERROR" ]
+}
+
+last_words() { # TOOL: the last line that it wrote; partclone's only names its log, and the reason is there
+	words=$(tr '\r' '\n' 2>/dev/null <"$WORK/$1.err" | grep -v '^ *$' | tail -n 1)
+	case "$words" in
+	*partclone.log*) logged=$(tr '\r' '\n' 2>/dev/null <"$WORK/partclone.log" | grep -v '^ *$' | tail -n 1) ;;
+	*) logged='' ;;
+	esac
+	echo "${logged:-$words}" | cut -c 1-150
 }
 
 # ---------------------------------------------------------------- transports
