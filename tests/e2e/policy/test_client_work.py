@@ -109,7 +109,7 @@ def test_a_person_chooses_maintenance_takes_an_image_and_puts_it_back(site: Site
         machine.type("img partition vda create linux 20M")
         console.wait_for("Go on? [y/N]", timeout_s=PATIENCE_S)
         machine.says("y", "/dev/vda1")
-        machine.says("mke2fs -L kept /dev/vda1", "Filesystem label=kept")
+        machine.says("mke2fs -L kept /dev/vda1", "Superblock backups stored")
         machine.says("img make by-hand-e2e vda", "capture done:")
         machine.says("img partition -y vda delete 1", "Disklabel type: dos")
         machine.says("img restore -y by-hand-e2e vda", "restore done:")
