@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from io import FileIO
 
 from pbserv.imaging.faults import DamagedImage, StoreClosed, UnknownImage
-from pbserv.imaging.frames.index import HEADER_BYTES, Header, decode_header
+from pbserv.imaging.frames.index import HEADER_BYTES, Header, Stream, decode_header
 from pbserv.imaging.frames.reader import OpenIndex
 from pbserv.imaging.layout import Layout, StoredImage
 
@@ -45,15 +45,24 @@ class OpenItem:
         self._file.close()
 
 
-def open_index(layout: Layout, image: StoredImage, item: str) -> OpenIndex | None:
+def open_index(layout: Layout, image: StoredImage, item: str, *, whole: bool = False) -> OpenIndex | None:
     """The index of an item's frames, None when it has none: one piece, or none was made yet. Blocking; raises
-    DamagedImage."""
+    DamagedImage, also where it is the index of other bytes than the manifest's. ``whole``: its own digest is compared
+    with the manifest's, too."""
     file = layout.open_index(image, item)
     if file is None:
         return None
     try:
         with file:
-            return OpenIndex(file.fileno())
+            opened = OpenIndex(file.fileno())
+        try:
+            _check(image, item, opened.index.header)
+            if whole:
+                _check_whole(image, item, opened)
+        except DamagedImage:
+            opened.close()
+            raise
+        return opened
     except (OSError, ValueError, DamagedImage) as error:
         raise DamagedImage(f"image {image.name} version {image.version} item {item}: index: {error}") from error
 
@@ -65,6 +74,28 @@ def read_header(layout: Layout, image: StoredImage, item: str) -> Header | None:
         return None
     try:
         with file:
-            return decode_header(file.read(HEADER_BYTES) or b"")
+            header = decode_header(file.read(HEADER_BYTES) or b"")
+        _check(image, item, header)
+        return header
     except (OSError, DamagedImage) as error:
         raise DamagedImage(f"image {image.name} version {image.version} item {item}: index: {error}") from error
+
+
+def _check(image: StoredImage, item: str, header: Header) -> None:
+    """It is of the item's bytes. Raises DamagedImage."""
+    facts = image.manifest.item(item)
+    if facts is not None and (header.sha256.hex(), header.stored_bytes) != (facts.sha256, facts.stored_bytes):
+        raise DamagedImage(
+            f"it is of {header.stored_bytes} bytes with SHA-256 {header.sha256.hex()}, and the item is of "
+            f"{facts.stored_bytes} with {facts.sha256}"
+        )
+
+
+def _check_whole(image: StoredImage, item: str, opened: OpenIndex) -> None:
+    """It is the one that was committed. Raises DamagedImage."""
+    said, found = image.manifest.fact(item, "index_sha256"), opened.sha256()
+    if found == said or not said:
+        return
+    if opened.index.header.stream is Stream.PIECES and image.manifest.fact(item, "body_sha256"):
+        return  # of a stream that was cut, and lost its index: a scrub made this one
+    raise DamagedImage(f"its SHA-256 is {found}, and the manifest says {said}")

@@ -54,7 +54,7 @@ class Repairer:
         """Each frame that could be repaired, and from where: ``image NAME version N item X``. Raises what ``check``
         does; frames that were put back by then are."""
         store, image, item = self._here
-        index = open_index(store.layout, image, item)
+        index = open_index(store.layout, image, item, whole=True)
         if index is None:
             return self._alone(damages[0])
         try:

@@ -5,6 +5,7 @@ One rule: a damage is named by frame number, byte of the item and address of the
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import os
 import tempfile
@@ -27,10 +28,11 @@ class OpenIndex:
     """An index file in memory as far as it is looked at; ``index`` is of no use after ``close``."""
 
     def __init__(self, fd: int) -> None:
-        """Map and check it; the descriptor may be closed afterwards. Raises DamagedImage, OSError."""
+        """Read it once, map and check it; the descriptor may be closed afterwards. Raises DamagedImage, OSError."""
         size = os.fstat(fd).st_size
         if not size:
             raise DamagedImage("frame index, byte 0: the file is empty")
+        _read_once(fd, size)
         self._map = mmap.mmap(fd, size, access=mmap.ACCESS_READ)
         self._view = memoryview(self._map)
         try:
@@ -47,6 +49,10 @@ class OpenIndex:
     def read(self, start: int, end: int) -> bytes:
         """Its bytes as they are; may wait for the disk."""
         return bytes(self._view[start:end])
+
+    def sha256(self) -> str:
+        """Of the whole file, hexadecimal."""
+        return hashlib.sha256(self._view).hexdigest()
 
     def close(self) -> None:
         """Give the memory back; it goes at the latest with the last view of it."""
@@ -75,6 +81,19 @@ class FrameDamage:
             self.section, f"device address {self.address:#x}"
         )
         return f"frame {self.frame} at byte {self.offset}, {place}: {self.why}"
+
+
+def _read_once(fd: int, size: int) -> None:
+    """A page of a mapped file that the disk cannot read ends the process (SIGBUS); read before, it is an error."""
+    at = 0
+    while at < size:
+        try:
+            read = len(os.pread(fd, min(_BATCH_BYTES, size - at), at))
+        except OSError as fault:
+            raise DamagedImage(f"frame index, byte {at}: it cannot be read: {fault.strerror}") from fault
+        if not read:
+            raise DamagedImage(f"frame index, byte {at}: the file ends here, it had {size} bytes")
+        at += read
 
 
 def read_exactly(fd: int, size: int, offset: int) -> bytes:
@@ -151,7 +170,9 @@ class _Deep:
             self._damaged = True
             return "its uncompressed bytes are not those that the index names"
         if number < self._index.header.head_frames:
-            self._head.write(data)
+            view = memoryview(data)
+            while view:  # a disk that gets full takes less than it is given, once
+                view = view[self._head.write(view) :]
         return ""
 
     def finish(self) -> Iterator[FrameDamage]:
