@@ -47,6 +47,20 @@ class VersionAbout:
     verified: datetime | None = None
     damage: str = ""
 
+    def check_signed(self, manifest: bytes) -> None:
+        """Raises DamagedImage where these bytes are not the manifest that was signed off.
+
+        A manifest is durable before its version has a name, and its digest is written here after that; no number is
+        given twice. So a crash leaves a version without a digest, as an older pbserv does, and never with that of
+        another manifest. Without a digest any bytes are right.
+        """
+        found = hashlib.sha256(manifest).hexdigest()
+        if self.manifest_sha256 not in ("", found):
+            raise DamagedImage(
+                f"manifest: it is not the one that was signed off: its SHA-256 is {found}, not {self.manifest_sha256}; "
+                "put it back from a copy and start imaging again, or purge this version"
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class About:

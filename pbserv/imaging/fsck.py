@@ -37,7 +37,7 @@ class _Seen:
 async def check(store: Store, report: Report, tell: Callable[[str], None], inform: Inform) -> str:
     """The sentence of the result; ``tell`` gets a line for everything that was found. Raises Cancelled, StoreFault.
 
-    Sizes and names are looked at, no byte is read: that is a scrub.
+    Sizes, names and manifests are looked at, no byte of an item is read: that is a scrub.
     """
     with store.locks.shared("", None, "the store is being checked"):
         removed = [*await _uploads(store, inform), *await _incoming(store)]

@@ -160,8 +160,9 @@ class Layout:
         self.usage.used_bytes = used
         return Scan(found.images, found.damages, used)
 
-    def load(self, name: str, version: str) -> StoredImage:
-        """Read one version and check that every item is there in its full size."""
+    def load(self, name: str, version: str, *, items: bool = True) -> StoredImage:
+        """Read one version, check that its manifest is the one that was signed off, and (``items``) that every item is
+        there in its full size. Raises OSError, ImagingFault."""
         if not VERSION.fullmatch(version):
             raise DamagedImage(f"{version!r} is not the number of a version")
         with self._inside(name, version) as version_fd:
@@ -169,13 +170,13 @@ class Layout:
                 text = file.read(MAX_STORED_BYTES + 1) or b""
                 created = datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime, UTC)
             manifest = parse(text.decode("utf-8", "replace"), MAX_STORED_BYTES)
-            for item in manifest.items:
+            self.abouts.get(name, About()).version(int(version)).check_signed(text)
+            for item in manifest.items if items else ():
                 facts = os.stat(item.name, dir_fd=version_fd, follow_symlinks=False)
                 if not stat.S_ISREG(facts.st_mode) or facts.st_size != item.stored_bytes:
                     raise DamagedImage(f"item {item.name} is not a file of {item.stored_bytes} bytes")
             try:
-                data = self._read(FACTS_FILE, version_fd, MAX_FACTS_BYTES + 1)
-                known = version_facts.decode(data)
+                known = version_facts.decode(self._read(FACTS_FILE, version_fd, MAX_FACTS_BYTES + 1))
             except FileNotFoundError:  # of an older pbserv
                 known = VersionFacts()
         return StoredImage(name, int(version), known.created or created, manifest, known)

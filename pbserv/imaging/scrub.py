@@ -62,10 +62,12 @@ class Pace:
 
 @dataclass(slots=True)
 class Found:
-    """What a scrub of one version found: ``damages`` that are left, ``repaired`` frames; all as lines."""
+    """What a scrub of one version found: ``damages`` that are left, ``repaired`` frames, and ``faults``: why it was not
+    verified to its end; all as lines."""
 
     damages: list[str] = field(default_factory=list)
     repaired: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +86,8 @@ async def scrub(
     stores: Sequence[Store], order: ScrubOrder, report: Report, tell: Callable[[str], None],
     elsewhere: Elsewhere | None = None,
 ) -> str:  # fmt: skip
-    """Verify versions, the longest unverified first; the sentence of the result. ``tell`` gets every damage;
-    ``elsewhere`` is asked for frames that none of ``stores`` has.
+    """Verify versions, the longest unverified first; the sentence of the result. ``tell`` gets every damage, and why a
+    version was not verified; ``elsewhere`` is asked for frames that none of ``stores`` has.
 
     Raises UnknownImage where nothing is to be verified by that name, Cancelled.
     """
@@ -94,7 +96,7 @@ async def scrub(
         raise UnknownImage(f"image {order.image} has no version to verify")
     report.total = sum(image.manifest.stored_bytes for _, image in work)
     pace = Pace(order.rate_mb * 1_000_000, report)
-    damaged = repaired = skipped = 0
+    damaged = repaired = skipped = unverified = 0
     with ThreadPoolExecutor(1, "pbserv-scrub", initializer=_be_nice) as thread:
         for store, image in work:
             try:
@@ -108,13 +110,29 @@ async def scrub(
                 found = await _in_thread(thread, job, report)
                 for line in (*found.repaired, *found.damages):
                     tell(line)
-                with suppress(UnknownImage):
-                    await store.verified(image.name, image.version, "; ".join(found.damages[:3]))
+                await _note(store, image, found)
+                for line in found.faults:
+                    tell(line)
             finally:
                 store.locks.release(lock)
             damaged += bool(found.damages)
             repaired += len(found.repaired)
-    return _sentence(len(work) - skipped, damaged, repaired)
+            unverified += bool(found.faults) and not found.damages
+    return _sentence(len(work) - skipped - unverified, damaged, repaired, unverified)
+
+
+async def _note(store: Store, image: StoredImage, found: Found) -> None:
+    """Write down whether the version is clean or damaged, where that is known."""
+    if found.faults and not found.damages:
+        return
+    try:
+        await store.verified(image.name, image.version, "; ".join(found.damages[:3]))
+    except UnknownImage:  # it was deleted meanwhile
+        return
+    except (ImagingFault, OSError) as fault:
+        found.faults.append(
+            f"image {image.name} version {image.version}: what was found could not be written down: {fault}"
+        )
 
 
 async def _in_thread(thread: ThreadPoolExecutor, job: Callable[[], Found], report: Report) -> Found:
@@ -148,18 +166,25 @@ def _version(
     stores: Sequence[Store], store: Store, image: StoredImage, order: ScrubOrder, report: Report, pace: Pace,
     elsewhere: Elsewhere | None,
 ) -> Found:  # fmt: skip
-    """Blocking: verify all items of a version."""
-    found = Found()
+    """Blocking: verify all items of a version, and its manifest."""
+    found = Found(_manifest(store, image))
     for item in image.manifest.items:
         what = f"image {image.name} version {image.version} item {item.name}"
         before = report.done
+        damages: list[FrameDamage | str] = []
         try:
-            damages = _item(store, image, item.name, order.deep, report, pace)
+            _item(store, image, item.name, order.deep, report, pace, damages)
         except ImagingFault as fault:
-            damages = [str(fault)]
+            damages.append(str(fault))
+        except OSError as fault:  # of this server, not of the item
+            found.faults.append(f"{what}: it was not verified to its end: {fault.strerror or fault}")
         frames = [damage for damage in damages if isinstance(damage, FrameDamage)]
         if frames and order.repair:
-            mended = Repairer(stores, store, image, item.name, elsewhere, report.check).repair(frames)
+            mended = []
+            try:
+                mended = Repairer(stores, store, image, item.name, elsewhere, report.check).repair(frames)
+            except (ImagingFault, OSError) as fault:
+                found.faults.append(f"{what}: its repair ended early: {fault}")
             found.repaired += [f"{what}: {damage} (repaired from {source})" for damage, source in mended]
             gone = {damage for damage, _ in mended}
             damages = [damage for damage in damages if damage not in gone]
@@ -168,24 +193,34 @@ def _version(
     return found
 
 
+def _manifest(store: Store, image: StoredImage) -> list[str]:
+    """Blocking: what is wrong with the files beside the items."""
+    try:
+        store.layout.load(image.name, str(image.version), items=False)
+    except (OSError, ImagingFault) as fault:
+        return [f"image {image.name} version {image.version}: {fault}"]
+    return []
+
+
 def _item(
-    store: Store, image: StoredImage, item: str, deep: bool, report: Report, pace: Pace
-) -> list[FrameDamage | str]:
-    """Blocking: the damages of one item. Raises DamagedImage, Cancelled."""
+    store: Store, image: StoredImage, item: str, deep: bool, report: Report, pace: Pace,
+    found: list[FrameDamage | str],
+) -> None:  # fmt: skip
+    """Blocking: the damages of one item go into ``found``. Raises DamagedImage, Cancelled; OSError says nothing of the
+    item."""
     layout = store.layout
     index = _index(store, image, item)
     try:
         with layout.open_item(image, item, check_size=False) as file:
             if index is None:
-                return _whole(store, file.fileno(), image, item, report, pace)
-            found: list[FrameDamage | str] = []
+                found += _whole(store, file.fileno(), image, item, report, pace)
+                return
             for one in verify(file.fileno(), index.index, deep=deep, pace=pace):
                 if isinstance(one, FrameDamage):
                     found.append(one)
                 else:
                     report.add(one)
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            return found
     finally:
         if index is not None:
             index.close()
@@ -194,7 +229,7 @@ def _item(
 def _index(store: Store, image: StoredImage, item: str) -> OpenIndex | None:
     """None also for a damaged one that can be made anew: of a file that is kept as it came. Raises DamagedImage."""
     try:
-        return open_index(store.layout, image, item)
+        return open_index(store.layout, image, item, whole=True)
     except DamagedImage:
         if image.manifest.fact(item, "body_sha256"):  # of a stream that was cut; pieces of a file have none
             raise
@@ -237,10 +272,11 @@ def _alone(item: ManifestItem, why: str) -> FrameDamage | str:
     return FrameDamage(0, 0, "file", 0, why)
 
 
-def _sentence(versions: int, damaged: int, repaired: int) -> str:
+def _sentence(versions: int, damaged: int, repaired: int, unverified: int) -> str:
     mended = f", {counted(repaired, 'frame')} repaired" if repaired else ""
     wrong = f"{damaged} damaged and not served" if damaged else "none damaged"
-    return f"{counted(versions, 'version')} verified, {wrong}{mended}"
+    left = f"; {counted(unverified, 'version')} could not be verified: see the log" if unverified else ""
+    return f"{counted(versions, 'version')} verified, {wrong}{mended}{left}"
 
 
 def _be_nice() -> None:

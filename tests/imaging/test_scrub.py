@@ -1,19 +1,26 @@
 """Scrub and repair: what is damaged is named and not served; what another item has is put back."""
 
 import asyncio
+import errno
 import os
+import shutil
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
+import zstandard
 
-from pbserv.imaging.faults import InUse, StoreClosed, UnknownImage, UnknownTask
-from pbserv.imaging.frames.index import Record
+from pbserv.imaging.faults import DamagedImage, InUse, StoreClosed, StoreFull, UnknownImage, UnknownTask
+from pbserv.imaging.frames import reader
+from pbserv.imaging.frames.index import Record, decode_header, encode_header
+from pbserv.imaging.frames.reader import FrameDamage
+from pbserv.imaging.repair import Repairer
 from pbserv.imaging.scrub import Pace, ScrubOrder, ordered, scrub
 from pbserv.imaging.states import VersionState
 from pbserv.imaging.tasks import Cancelled, Report, Tasks, TaskState
 from tests.imaging.image_server import until
-from tests.imaging.test_sessions import CHANGED, MADE, commit, send
-from tests.imaging.test_store import opened, put, read_all
+from tests.imaging.test_sessions import CHANGED, MADE, commit, manifest_of, send
+from tests.imaging.test_store import chunks_of, opened, put, read_all
 
 FAST = ScrubOrder(rate_mb=0)
 MIB = 1 << 20
@@ -189,6 +196,107 @@ async def test_a_damaged_index_is_damage(store, tmp_path):
     _, lines = await run(store)
     assert len(lines) == 1
     assert "image win version 1 item p1: index" in lines[0]
+
+
+async def test_an_index_of_another_version_is_damage_and_nothing_is_repaired_by_it(store, tmp_path):
+    first = await native(store, "win")
+    second = await native(store, "win", CHANGED)
+    before = (tmp_path / "win/2/p1").read_bytes()
+    shutil.copyfile(tmp_path / "win/1/p1.pbx", tmp_path / "win/2/p1.pbx")
+    for ask in (store.index, store.index_header):
+        with pytest.raises(DamagedImage, match=r"image win version 2 item p1: index: it is of \d+ bytes with SHA-256"):
+            await ask(second, "p1")
+    result, [line] = await run(store)
+    assert result == "2 versions verified, 1 damaged and not served"
+    assert line.startswith("image win version 2 item p1: index: it is of ")
+    assert (tmp_path / "win/2/p1").read_bytes() == before
+    assert store.info("win") == first
+    with pytest.raises(DamagedImage, match="index: it is of"):
+        Repairer([store], store, second, "p1").repair([FrameDamage(0, 0, "header", 0, "damaged")])
+
+
+async def test_an_index_that_agrees_with_itself_is_the_one_that_was_committed(store, tmp_path):
+    image = await native(store, "win")
+    index = tmp_path / "win/1/p1.pbx"
+    data = index.read_bytes()
+    index.write_bytes(encode_header(replace(decode_header(data), device_bytes=4096)) + data[160:])
+    (await store.index(image, "p1")).close()
+    result, [line] = await run(store)
+    assert "1 damaged" in result
+    assert line.startswith("image win version 1 item p1: index: its SHA-256 is ")
+    with pytest.raises(DamagedImage, match="index: its SHA-256"):
+        Repairer([store], store, image, "p1").repair([FrameDamage(0, 0, "header", 0, "damaged")])
+    index.write_bytes(data)
+    assert "none damaged" in (await run(store))[0]
+
+
+async def test_an_index_of_another_file_is_made_anew(store, tmp_path):
+    await put(store, "old", {"a": os.urandom(3 * MIB)})
+    await put(store, "other", {"a": os.urandom(3 * MIB)})
+    made = (tmp_path / "old/1/a.pbx").read_bytes()
+    shutil.copyfile(tmp_path / "other/1/a.pbx", tmp_path / "old/1/a.pbx")
+    assert (await run(store))[0] == "2 versions verified, none damaged"
+    assert (tmp_path / "old/1/a.pbx").read_bytes() == made
+
+
+async def test_what_a_scrub_made_for_a_lost_index_is_no_damage_later(store, tmp_path):
+    data = os.urandom(3 * MIB)
+    session = store.open_session("win")
+    await session.part("disk", "raw", 1, chunks_of(zstandard.compress(data)), None)
+    arrived = await session.complete("disk", 1, len(data))
+    await session.commit(manifest_of(disk=("raw", arrived.size_bytes, arrived.sha256, len(data))))
+    index = tmp_path / "win/1/disk.pbx"
+    before = index.read_bytes()
+    index.unlink()
+    for _ in range(2):
+        assert (await run(store))[0] == "1 version verified, none damaged"
+    assert index.read_bytes() != before, "it is of pieces now"
+
+
+async def test_a_version_whose_result_cannot_be_written_down_does_not_end_the_scrub(store, monkeypatch):
+    for name in ("one", "three", "two"):
+        await put(store, name, {"a": b"abc"})
+    change = store.layout.change_about
+
+    def full(name, *rest, **options):
+        if name == "one":
+            raise StoreFull("image one: writing about: No space left on device; make room or delete images")
+        return change(name, *rest, **options)
+
+    monkeypatch.setattr(store.layout, "change_about", full)
+    result, lines = await run(store)
+    assert result == "2 versions verified, none damaged; 1 version could not be verified: see the log"
+    assert lines == [
+        "image one version 1: what was found could not be written down: image one: writing about: No space left on "
+        "device; make room or delete images"
+    ]
+    verified = {image.name: bool(image.version(1).about.verified) for image in store.all()}
+    assert verified == {"one": False, "three": True, "two": True}
+
+
+async def test_a_full_temporary_directory_does_not_end_a_deep_scrub(store, monkeypatch, tmp_path):
+    first = await native(store, "win")
+    await native(store, "win", CHANGED)
+    await put(store, "other", {"a": b"abc"})
+    made = reader.tempfile.TemporaryFile
+    left = [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))]
+
+    def full(*args, **options):
+        if left:
+            raise left.pop()
+        return made(*args, **options)
+
+    monkeypatch.setattr(reader.tempfile, "TemporaryFile", full)
+    report = Report()
+    lines: list[str] = []
+    order = ScrubOrder(rate_mb=0, deep=True)
+    result = await scrub([store], order, report, lines.append)
+    assert result == "2 versions verified, none damaged; 1 version could not be verified: see the log"
+    assert lines == ["image win version 1 item p1: it was not verified to its end: No space left on device"]
+    assert report.done == report.total
+    assert [version.about.verified is None for version in store.object("win").versions] == [True, False]
+    assert store.info("win", 1) == first
+    assert (await run(store, order))[0] == "3 versions verified, none damaged"
 
 
 async def test_what_is_asked_for_is_verified_the_longest_unverified_first(store):
