@@ -45,6 +45,8 @@ T = TypeVar("T")
 
 AT_ONCE = 16
 """So many bodies of one upload arrive at once: nobody holds all connections, slots and buffers."""
+INCOMPLETE = 32
+"""So many items of one upload have begun and are not complete: each holds files open."""
 _SENT = ("tool", "fs", "fs_bytes")
 """Facts that the sender knows better than the bytes do."""
 
@@ -253,13 +255,19 @@ class Draft:
 
     async def commit(self, manifest_text: str, *, made_of: int | None = None, mac: str = "") -> StoredImage:
         """Make the image visible when the manifest and the items agree; returns the new version. ``made_of``: see
-        Signing. ``mac``: the device that was captured, where it is known.
+        Signing. ``mac``: the device that was captured, where it is known. Items that are not complete are given up,
+        also when it fails after that.
 
-        Raises ManifestError or ManifestMismatch and changes nothing when they do not: the sender may correct it.
+        Raises ManifestError or ManifestMismatch and changes nothing when they do not: the sender may correct it. Who
+        asks again while it is committed, since the answer was lost, waits for the same end. A part of an item that is
+        complete may still be on its way, on a dead connection: the item has all of it.
         """
+        if self._state is _State.COMMITTING and self._publishing is not None:
+            return await asyncio.shield(self._publishing)
         self._check_open()
-        if self._arriving:
-            raise UploadRunning(f"image {self.image}: item {min(self._arriving)} is still arriving")
+        late = self._arriving.keys() - self._items.keys() | {upload.name for upload in self._uploads}
+        if late:
+            raise UploadRunning(f"image {self.image}: item {min(late)} is still arriving")
         manifest = self._kept(parse(manifest_text))
         sizes = {name: item.size_bytes for name, item in self._items.items()}
         signing = replace(self._signing, made_of=made_of)
@@ -314,6 +322,9 @@ class Draft:
     def _publish(
         self, manifest: Manifest, facts: VersionFacts, signing: Signing, sizes: Mapping[str, int]
     ) -> StoredImage:
+        for name, upload in self._parts.items():
+            if name not in sizes:
+                upload.blocking_close()
         image = self._folder.publish(manifest, facts, signing, sizes)
         self._close_parts()
         return image
@@ -356,6 +367,8 @@ class Draft:
         known = self._items.keys() | self._parts.keys() | self._arriving.keys()
         if len(known) > MAX_ITEMS:
             raise InvalidRequest(f"image {self.image} item {name}: an image has no more than {MAX_ITEMS} items")
+        if len(self._parts.keys() - self._items.keys()) >= INCOMPLETE:
+            raise UploadRunning(f"image {self.image}: {INCOMPLETE} items have begun; complete one of them first")
         facts = self._facts if self._durable else None
         folder_fd = await self._submit(self._folder.open, expected_bytes, facts)
         reuse = None if self._facts.asis else await kept(self._submit(self._reuse, name), _close_reuse)
@@ -380,12 +393,15 @@ class Draft:
             await self._submit(self._folder.note, self._facts)
 
     def _published(self, published: asyncio.Future[StoredImage]) -> None:
+        self._parts = {name: upload for name, upload in self._parts.items() if name in self._items}
         if published.cancelled() or published.exception() is not None:
             self._state, self._publishing = _State.OPEN, None
             if self._given_up:
                 self.discard()
         else:
             self._state = _State.COMMITTED
+            for upload in self._parts.values():
+                upload.stop()
             self._ended(published.result())
 
     def _kept(self, manifest: Manifest) -> Manifest:

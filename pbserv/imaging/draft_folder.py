@@ -18,7 +18,7 @@ from pbserv.imaging.changes import Signing
 from pbserv.imaging.durable import filesystem_faults, replace_durably
 from pbserv.imaging.faults import DamagedImage, DraftGone, ImagingFault, StoreFault
 from pbserv.imaging.layout import Layout, StoredImage
-from pbserv.imaging.manifest import Manifest, print_manifest
+from pbserv.imaging.manifest import INDEX_SUFFIX, Manifest, print_manifest
 from pbserv.imaging.reframe import working_files
 from pbserv.imaging.session_file import SESSION_FILE, SessionFacts
 from pbserv.imaging.version_facts import VersionFacts
@@ -117,6 +117,7 @@ class DraftFolder:
         """Make it the image's next version; ``sizes`` are what the items must have. Raises StoreFault, DraftGone."""
         digest = hashlib.sha256(print_manifest(manifest).encode()).hexdigest()
         at = datetime.now(UTC)
+        self._give_up_others(sizes)
         for name, size in sizes.items():
             with filesystem_faults(f"image {self.image} item {name}"):
                 found = self.size_of(name)
@@ -159,6 +160,19 @@ class DraftFolder:
             with self._counting:
                 self._gone = True
             self._close()
+
+    def _give_up_others(self, items: Mapping[str, int]) -> None:
+        """What came of items that did not become complete goes before the rename: nobody would remove it after that."""
+        kept = {SESSION_FILE}
+        for item in items:
+            kept |= {item, item + INDEX_SUFFIX, *working_files(item)}
+        with self._lock, filesystem_faults(f"image {self.image}: removing items that are none of the version"):
+            self._check()
+            others = set(os.listdir(self._descriptor)) - kept
+            for name in (other for other in others if not other.startswith(".part.")):  # of a part that comes late
+                size = os.stat(name, dir_fd=self._descriptor, follow_symlinks=False).st_size
+                os.unlink(name, dir_fd=self._descriptor)
+                self.charge(-size)
 
     def _clean(self, items: Mapping[str, int]) -> None:
         """What helped while it arrived is no part of the version; needed until the rename, should that not come."""

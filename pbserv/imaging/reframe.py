@@ -14,11 +14,19 @@ import threading
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import aclosing, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
 from typing import Final, ParamSpec, TypeVar
 
-from pbserv.imaging.faults import ChecksumMismatch, DraftGone, ImagingFault, StoreClosed, UploadStalled, WrongPart
+from pbserv.imaging.faults import (
+    ChecksumMismatch,
+    DraftGone,
+    ImagingFault,
+    StoreClosed,
+    UploadRunning,
+    UploadStalled,
+    WrongPart,
+)
 from pbserv.imaging.frames.checkpoint import Checkpoint, Received, StoredItem
 from pbserv.imaging.frames.index import Stream
 from pbserv.imaging.frames.intake import Charge, Intake, PartDone
@@ -131,6 +139,7 @@ class ItemUpload:
         self._coming: Counter[int] = Counter()
         self._waiting: set[asyncio.Event] = set()
         self._patience: set[asyncio.Timeout] = set()
+        self._completing: tuple[int | None, int | None, asyncio.Future[StoredItem]] | None = None
 
     @property
     def name(self) -> str:
@@ -180,6 +189,8 @@ class ItemUpload:
             return await asyncio.shield(done)  # also when the caller goes away: the part is complete, so it counts
         finally:
             self._coming[number] -= 1
+            if not self._coming[number]:
+                del self._coming[number]
             for waiter in self._waiting:
                 waiter.set()
 
@@ -192,7 +203,7 @@ class ItemUpload:
         async with aclosing(blocks), _Slot(reframer.wholes) as slot:
             async for block in blocks:
                 if len(block) >= _SMALL_BYTES:
-                    await slot.take()
+                    await self._place(slot)
                 if working is not None:
                     await working
                 working = reframer.work(intake.block, block, compressed)
@@ -202,9 +213,14 @@ class ItemUpload:
     async def complete(self, parts: int | None = None, plain_bytes: int | None = None) -> StoredItem:
         """The item is all there. ``parts`` and ``plain_bytes`` (uncompressed) are what the sender counted.
 
-        Raises ShortBody where that is not what arrived, BadStream, StoreFull. May be repeated.
+        Raises ShortBody where that is not what arrived, BadStream, StoreFull. May be repeated: who asks again while it
+        is worked on waits for the same end, and keeps no other thread.
         """
-        return await asyncio.shield(self._reframer.work(self._intake.complete, parts, plain_bytes))
+        going = self._completing
+        if going is None or going[:2] != (parts, plain_bytes) or going[2].done():
+            going = parts, plain_bytes, self._reframer.work(self._intake.complete, parts, plain_bytes)
+            self._completing = going
+        return await asyncio.shield(going[2])
 
     async def abandon(self) -> None:
         """Give the item up and remove its files, unless it is complete. Idempotent."""
@@ -215,7 +231,7 @@ class ItemUpload:
         """Whoever sends it fails with DraftGone at once; the files stay until ``abandon`` or ``close``."""
         self._intake.gone = True
         for patience in self._patience:
-            patience.reschedule(asyncio.get_running_loop().time())  # whoever waits for bytes waits in vain
+            patience.reschedule(asyncio.get_running_loop().time())  # whoever waits waits in vain
 
     @property
     def arrived(self) -> tuple[int, str]:
@@ -233,14 +249,43 @@ class ItemUpload:
         _clean(self._intake.close)
 
     async def _in_turn(self, number: int) -> None:
-        """Wait for the parts before that are still on their way."""
-        while any(count for before, count in self._coming.items() if before < number):
+        """Wait for the parts before that are still on their way. One that came already is not waited for: its sender
+        may hang on a dead connection."""
+        while any(self.next_part <= before < number for before in self._coming):
             waiter = asyncio.Event()
             self._waiting.add(waiter)
             try:
-                await waiter.wait()
+                async with self._patient(None):
+                    await waiter.wait()
             finally:
                 self._waiting.discard(waiter)
+
+    async def _place(self, slot: _Slot) -> None:
+        """A place among the whole bodies. Raises UploadRunning where none becomes free."""
+        idle_s = self._reframer.idle_timeout_s
+        try:
+            async with self._patient(asyncio.get_running_loop().time() + idle_s):
+                await slot.take()
+        except TimeoutError:
+            raise UploadRunning(
+                f"item {self.name}: {_WHOLES} items arrive in one body each, and none of them came to its end in "
+                f"{idle_s:.0f} seconds; try again later, or send it in parts"
+            ) from None
+
+    @asynccontextmanager
+    async def _patient(self, until: float | None) -> AsyncGenerator[None, None]:
+        """What is waited for inside is waited for until then; raises TimeoutError, and DraftGone after :meth:`stop`."""
+        try:
+            async with asyncio.timeout_at(until) as patience:
+                self._check_open()
+                self._patience.add(patience)
+                try:
+                    yield
+                finally:
+                    self._patience.discard(patience)
+        except TimeoutError:
+            self._check_open()
+            raise
 
     async def _digest(self, number: int, chunks: AsyncIterable[bytes], sha256: str | None) -> bytes:
         running = hashlib.sha256()
@@ -251,7 +296,9 @@ class ItemUpload:
         return running.digest()
 
     async def _spooled(self, number: int, chunks: AsyncIterable[bytes], sha256: str | None) -> Spool:
-        async with self._reframer.receiving:
+        async with _Slot(self._reframer.receiving) as slot:
+            async with self._patient(None):
+                await slot.take()
             spool = await kept(self._reframer.file(self._intake.spool), Spool.close)
             try:
                 async with aclosing(self._blocks(chunks, _PART_BLOCK_BYTES)) as blocks:
@@ -284,14 +331,9 @@ class ItemUpload:
         until = min(end, loop.time() + idle_s)
         while True:
             try:
-                async with asyncio.timeout_at(until) as patience:
-                    self._patience.add(patience)
-                    try:
-                        chunk = await anext(iterator, None)
-                    finally:
-                        self._patience.discard(patience)
+                async with self._patient(until):
+                    chunk = await anext(iterator, None)
             except TimeoutError:
-                self._check_open()
                 raise UploadStalled(
                     f"item {self.name}: the part took longer than {_PART_TIMES * idle_s:.0f} seconds"
                     if until == end

@@ -11,7 +11,17 @@ import pytest
 
 from pbserv.errors import StartError
 from pbserv.imaging import draft
-from pbserv.imaging.faults import ChecksumMismatch, InvalidName, InvalidRequest, StoreFault, UnknownImage, WrongPart
+from pbserv.imaging.faults import (
+    ChecksumMismatch,
+    DraftGone,
+    InvalidName,
+    InvalidRequest,
+    StoreFault,
+    UnknownImage,
+    UploadRunning,
+    WrongPart,
+)
+from pbserv.imaging.frames import intake
 from pbserv.imaging.manifest import check_item_name, single_file
 from pbserv.imaging.store import Store
 from pbserv.imaging.store_rules import StoreRules
@@ -219,6 +229,64 @@ async def test_a_commit_that_fails_while_the_server_stops_is_gone_on_with(tmp_pa
         assert set(session.progress()) == {"p1"}
         await session.receive("table", chunks_of(TABLE))
         assert (await session.commit(text)).version == 1
+
+
+async def test_a_part_on_a_dead_connection_does_not_stop_the_commit(tmp_path):
+    """It was sent again, so its item is complete; and who asks for the commit again gets the same version."""
+    async with opened(tmp_path) as store, asyncio.TaskGroup() as tasks:
+        session = store.open_session("win")
+        parts, dead = parts_of(MADE.stream), asyncio.Event()
+
+        async def hanging():
+            yield parts[0][:100]
+            dead.set()
+            await asyncio.Event().wait()
+
+        ended = tasks.create_task(_raises(session.part("p1", KIND, 1, hanging(), None), DraftGone))
+        await dead.wait()
+        await send(session, "p1", MADE.stream, first=1)
+        with pytest.raises(UploadRunning, match="item p1 is still arriving"):
+            await session.commit(text_of("p1"))
+        await session.complete("p1", None, None)
+        first, again = await asyncio.gather(session.commit(text_of("p1")), session.commit(text_of("p1")))
+        assert (first.version, again) == (1, first)
+        assert await ended
+        assert [image.version for image in store.list()] == [1]
+    assert held(tmp_path) == []
+
+
+async def test_only_so_many_items_are_begun_at_once(tmp_path, monkeypatch):
+    """Each of them holds files open, and a device has one job."""
+    monkeypatch.setattr(draft, "INCOMPLETE", 2)
+    async with opened(tmp_path) as store:
+        session = store.open_session("win")
+        for name in ("p1", "p2"):
+            await send(session, name, MADE.stream)
+        with pytest.raises(UploadRunning, match="2 items have begun; complete one of them first"):
+            await send(session, "p3", MADE.stream)
+        await session.complete("p1", None, None)
+        await send(session, "p3", MADE.stream)
+        assert set(session.progress()) == {"p1", "p2", "p3"}
+
+
+async def test_a_small_item_that_is_killed_at_its_end_is_completed_then(tmp_path, monkeypatch):
+    """Exactly one piece: it has no index when it is complete, and needs it until then."""
+    body = os.urandom(1 << 20)
+    async with opened(tmp_path) as store:
+        session = store.open_session("win", owner="token:anna")
+        await session.part("data", "file", 1, chunks_of(body), None)
+
+        def killed(*_: object) -> None:
+            raise StoreFault("killed")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(intake, "write_state", killed)
+            patch.setattr(intake.Intake, "_roll_back", lambda _self: None)
+            with pytest.raises(StoreFault, match="killed"):
+                await session.complete("data", 1, None)
+    async with opened(tmp_path) as store:
+        (session,) = store.sessions()
+        assert (await session.complete("data", 1, None)).size_bytes == len(body)
 
 
 async def test_refused_parts_make_no_items(tmp_path, monkeypatch):

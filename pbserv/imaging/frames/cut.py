@@ -116,7 +116,10 @@ class _Gatherer:
 
     @property
     def bytes(self) -> bytes:
-        return b"".join(self._parts)
+        """All of them, joined once: a checkpoint holds the same bytes."""
+        if len(self._parts) > 1:
+            self._parts = [b"".join(self._parts)]
+        return bytes(self._parts[0]) if self._parts else b""
 
 
 class PartcloneCutter:

@@ -247,14 +247,16 @@ class Intake:
         uncompressor.finish()
 
     def _commit(self, number: int, body: Spool) -> None:
-        """The order matters: what the checkpoint counts is on the disk before the checkpoint is."""
+        """The order matters: what the checkpoint counts is on the disk before the checkpoint is; until that is there,
+        too, the part can be taken back."""
         writer, pipeline = self._open_pipeline()
-        writer.checkpoint()
+        writer.sync()
         pipeline.sync()
         write_part(self._folder_fd, self._base, number, body.sha256.digest(), body.size_bytes)
         point = replace(pipeline.point(self._point), part=number)
         point = replace(point, received_bytes=self._point.received_bytes + body.size_bytes)
         write_state(self._folder_fd, self._base, point)
+        writer.keep()
         self._point = point
 
     def _again(self, number: int, digest: bytes) -> PartDone:
@@ -330,11 +332,15 @@ class Intake:
             if os.fstat(item).st_size < point.stored_bytes or (
                 point.frames and os.fstat(index).st_size < INDEX_HEADER_BYTES + point.frames * RECORD_BYTES
             ):
+                self._close_files()
                 raise DamagedImage(f"item {self.name}: its files are shorter than its checkpoint; send the item anew")
             os.ftruncate(item, point.stored_bytes)
             os.ftruncate(index, INDEX_HEADER_BYTES + point.frames * RECORD_BYTES)
             stream = point.stream or Stream.PIECES
-            self._writer = FrameWriter(item, index, stream, point.level, charge=self.reserve, reuse=self._reuse, at=at)
+            self._writer = FrameWriter(
+                item, index, stream, point.level,
+                charge=self.reserve, reuse=self._reuse, at=at, go_on=self._check,
+            )  # fmt: skip
         self._pipeline = Pipeline(
             point, self._writer, lambda: open_file(self._folder_fd, self._base + HEAD), self.reserve
         )
@@ -370,12 +376,13 @@ class Intake:
         )  # fmt: skip
         if stream is Stream.PIECES and header.stored_bytes <= PIECE_BYTES:
             item = replace(item, facts={key: value for key, value in item.facts.items() if key == "kept"})
-            unlink(self._folder_fd, self._base + INDEX)
         point = replace(pipeline.point(self._point), complete=item)
         if self._whole is None:
             write_state(self._folder_fd, self._base, point)
         else:
             self._rename()
+        if "index_sha256" not in item.facts:  # not before: what is not complete needs it to go on
+            unlink(self._folder_fd, self.name + INDEX)
         self._point = point
         return item
 
@@ -404,10 +411,7 @@ class Intake:
         """The item first: with another size than was noted it is not taken for the old one after a crash."""
         folder = self._folder_fd
         os.rename(self._base, self.name, src_dir_fd=folder, dst_dir_fd=folder)
-        try:
-            os.rename(self._base + INDEX, self.name + INDEX, src_dir_fd=folder, dst_dir_fd=folder)
-        except FileNotFoundError:
-            unlink(self._folder_fd, self.name + INDEX)
+        os.rename(self._base + INDEX, self.name + INDEX, src_dir_fd=folder, dst_dir_fd=folder)
         os.fsync(folder)
 
     # files

@@ -1,6 +1,7 @@
 """Writes an item and its index, frame by frame. Blocking, for worker threads.
 
-One rule: after ``checkpoint`` everything up to there is on the disk, and ``rollback`` goes back to exactly there.
+One rule: ``rollback`` goes back to where ``keep`` was called the last time; ``keep`` is called when a checkpoint counts
+what ``sync`` put on the disk, and is there itself.
 """
 
 from __future__ import annotations
@@ -90,12 +91,15 @@ class FrameWriter:
         charge: Callable[[int], None],
         reuse: Reuse | None = None,
         at: Point | None = None,
+        go_on: Callable[[], None] = lambda: None,
     ) -> None:
+        """``go_on`` is asked during long work on what is there already, and raises where it is not wanted any more."""
         self._item_fd = item_fd
         self._index_fd = index_fd
         self._stream = stream
         self._level = level if stream is not Stream.PIECES else 0
         self._charge = charge
+        self._go_on = go_on
         self._reuse = reuse
         self._at = self._kept = at or Point()
         self._written = self._at
@@ -149,17 +153,19 @@ class FrameWriter:
         self._records.clear()
         self._waiting = 0
 
-    def checkpoint(self) -> Point:
-        """Make everything durable and remember this point."""
+    def sync(self) -> None:
+        """Make everything durable that was put."""
         self.flush()
         os.fdatasync(self._item_fd)
         os.fdatasync(self._index_fd)
+
+    def keep(self) -> None:
+        """A checkpoint counts what was put, and is on the disk itself: from now on there is no way back."""
         self._kept = self._at
         self._kept_hashes = self._copies()
-        return self._at
 
     def rollback(self) -> None:
-        """Forget what was put since the last checkpoint."""
+        """Forget what was put since the last ``keep``."""
         surplus = _disk_bytes(self._written) - _disk_bytes(self._kept)
         self._frames.clear()
         self._records.clear()
@@ -223,8 +229,10 @@ class FrameWriter:
         """Of an upload that went on after a restart: the running hashes were lost with the process."""
         whole, body = hashlib.sha256(), hashlib.sha256()
         for at in range(0, self._at.stored_bytes, _READ_BYTES):
+            self._go_on()
             whole.update(read_exactly(self._item_fd, min(_READ_BYTES, self._at.stored_bytes - at), at))
         for number in range(self._at.head_frames, self._at.frames):
+            self._go_on()
             data = read_exactly(self._index_fd, RECORD_BYTES, HEADER_BYTES + number * RECORD_BYTES)
             body.update(plain(self._item_fd, Record.unpack(data), self._stream))
         return whole, body

@@ -1,6 +1,8 @@
 """Uploads that are damaged, too long, or no streams at all: a clear error each, and nothing is left of them."""
 
 import asyncio
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from pbserv.imaging.faults import (
     StoreFull,
     WrongPart,
 )
+from pbserv.imaging.frames import intake
 from tests.imaging.frames.place import MADE, PART, chunks_of, parts_of, placed, send, sha256, unzstd, zstd
 from tests.imaging.making import partclone
 
@@ -53,6 +56,37 @@ async def test_a_part_that_fails_leaves_the_item_as_it_was(tmp_path: Path) -> No
         assert unzstd(place.bytes("p1")) == MADE.plain
         place.check(item)
         assert place.account.sum == item.size_bytes + len(place.bytes("p1.pbx"))
+
+
+@pytest.mark.parametrize("kind", ["raw", "partclone.ext4", "file"])
+@pytest.mark.parametrize("step", ["write_part", "write_state"])
+async def test_a_part_whose_checkpoint_is_not_written_is_taken_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, step: str
+) -> None:
+    """The disk is full at the last moment: the bytes of the part lie in the item already, and come a second time."""
+    stream = MADE.stream if kind.startswith("partclone") else os.urandom(3 * PART + 5)
+    real, fail = getattr(intake, step), False
+
+    def failing(*args: object) -> None:
+        if fail:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(*args)
+
+    monkeypatch.setattr(intake, step, failing)
+    async with placed(tmp_path / "folder") as place:
+        upload = place.item("p1", kind)
+        bodies = [zstd(part) if kind != "file" else part for part in parts_of(stream)]
+        for number, body in enumerate(bodies, start=1):
+            before, fail = place.account.sum, True
+            with pytest.raises(StoreFull):
+                await upload.part(number, chunks_of(body))
+            fail = False
+            assert (upload.next_part, place.account.sum) == (number, before)
+            await upload.part(number, chunks_of(body))
+        item = await upload.complete(len(bodies))
+        whole = place.bytes("p1")
+        assert (whole if kind == "file" else unzstd(whole)) == (MADE.plain if "partclone" in kind else stream)
+        place.check(item)
 
 
 async def test_more_than_the_stream_is_refused(tmp_path: Path) -> None:

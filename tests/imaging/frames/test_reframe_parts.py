@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 
 import pytest
@@ -11,10 +11,11 @@ from pbserv.imaging.faults import (
     DraftGone,
     ShortBody,
     StoreClosed,
+    UploadRunning,
     UploadStalled,
     WrongPart,
 )
-from pbserv.imaging.reframe import ItemUpload
+from pbserv.imaging.reframe import ItemUpload, StoredItem
 from tests.imaging.frames.place import MADE, PART, chunks_of, parts_of, placed, send, unzstd, zstd
 
 
@@ -75,6 +76,101 @@ async def test_two_parts_at_once_wait_for_each_other(tmp_path: Path) -> None:
         for number in range(3, len(parts) + 1):
             await upload.part(number, chunks_of(parts[number - 1]))
         place.check(await upload.complete(len(parts)))
+
+
+async def test_a_sender_on_a_dead_connection_holds_nobody_up(tmp_path: Path) -> None:
+    """Its part was sent again on another one: the parts behind it do not wait, and there is no trace of it."""
+    parts = [zstd(part) for part in parts_of(MADE.stream)]
+    dead = asyncio.Event()
+
+    async def hanging() -> AsyncIterator[bytes]:
+        yield parts[0][:100]
+        dead.set()
+        await asyncio.Event().wait()
+
+    async def hang(upload: ItemUpload) -> None:
+        with pytest.raises(DraftGone):
+            await upload.part(1, hanging())
+
+    async with placed(tmp_path / "folder") as place, asyncio.TaskGroup() as group:
+        upload = place.item("p1", "partclone.ext4")
+        group.create_task(hang(upload))
+        await dead.wait()
+        for number, part in enumerate(parts, start=1):
+            await upload.part(number, chunks_of(part))
+        assert set(upload._coming) == {1}
+        place.check(await upload.complete(len(parts)))
+        upload.stop()
+    assert not upload._coming
+
+
+@pytest.mark.parametrize("what", ["whole", "part", "turn"])
+async def test_who_waits_for_a_place_is_woken_when_the_upload_is_stopped(tmp_path: Path, what: str) -> None:
+    """All places are taken by others, who may never end."""
+    parts = [zstd(part) for part in parts_of(MADE.stream)]
+    silent = asyncio.Event()
+
+    async def hanging() -> AsyncIterator[bytes]:
+        silent.set()
+        await asyncio.Event().wait()
+        yield b""
+
+    async def hang(work: Coroutine[None, None, object]) -> None:
+        with pytest.raises(DraftGone, match="discarded"):
+            await work
+
+    async with placed(tmp_path / "folder") as place, asyncio.TaskGroup() as group:
+        upload = place.item("p1", "partclone.ext4")
+        places = {"whole": place.reframer.wholes, "part": place.reframer.receiving}.get(what)
+        if places is None:
+            group.create_task(hang(upload.part(1, hanging())))
+            await silent.wait()
+        else:
+            while not places.locked():
+                await places.acquire()
+        body = chunks_of(bytes(PART) if what == "whole" else parts[1])
+        number = 2 if what == "turn" else 1
+        waiting = group.create_task(hang(upload.whole(body) if what == "whole" else upload.part(number, body)))
+        for _ in range(20):
+            await asyncio.sleep(0.01)
+        assert not waiting.done()
+        upload.stop()
+
+
+async def test_who_finds_no_place_is_told_so(tmp_path: Path) -> None:
+    async with placed(tmp_path / "folder", idle_timeout_s=0.05) as place:
+        while not place.reframer.wholes.locked():
+            await place.reframer.wholes.acquire()
+        upload = place.item("p1", "raw")
+        with pytest.raises(UploadRunning, match="try again later, or send it in parts"):
+            await upload.whole(chunks_of(bytes(PART)))
+        await upload.abandon()
+
+
+async def test_the_end_of_an_item_is_worked_on_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client asks again while all of a large item is still read: nobody keeps a second thread with that."""
+    async with placed(tmp_path / "folder", workers=2) as place:
+        upload = place.item("p1", "partclone.ext4")
+        parts = [zstd(part) for part in parts_of(MADE.stream)]
+        for number, part in enumerate(parts, start=1):
+            await upload.part(number, chunks_of(part))
+        running, gate, calls, real = threading.Event(), threading.Event(), [], upload._intake.complete
+
+        def slow(*told: int | None) -> StoredItem:
+            calls.append(told)
+            running.set()
+            gate.wait(60)
+            return real(*told)
+
+        monkeypatch.setattr(upload._intake, "complete", slow)
+        async with asyncio.TaskGroup() as group:
+            asked = [group.create_task(upload.complete(len(parts))) for _ in range(5)]
+            while not running.is_set():
+                await asyncio.sleep(0.01)
+            gate.set()
+        assert all(task.result() == asked[0].result() for task in asked)
+        assert calls == [(len(parts), None)]
+        assert (await upload.complete(len(parts))) == asked[0].result()
 
 
 async def test_the_next_part_fails_with_the_one_before(tmp_path: Path) -> None:
