@@ -19,10 +19,10 @@ from typing import Any
 from bench.imaging.stream import SOURCE
 from bench.imaging.work import MIB, Restore
 from tests.support import disks
-from tests.support.dhcp import plain_dhcp
-from tests.support.netns import room, run
+from tests.support.lab import furnished
+from tests.support.netns import run
 from tests.support.qemu import Machine, MachineError, accelerator
-from tests.support.server import CHECKOUT, PROGRAMS, Server, running
+from tests.support.server import CHECKOUT, PROGRAMS, Server
 
 Run = dict[str, Any]
 IMAGE = "bench"
@@ -80,14 +80,7 @@ def measure(restore: Restore, rounds: int) -> list[Run]:
     """One capture, then ``rounds`` restores of it. Raises MachineError when the capture fails."""
     client = CHECKOUT / ".cache" / "client"
     subprocess.run([str(PROGRAMS / "pbserv"), "client", "build", "--output", str(client)], check=True)
-    with contextlib.ExitStack() as stack:
-        place = stack.enter_context(_place())
-        lan = stack.enter_context(room())
-        stack.enter_context(plain_dhcp(lan.host("dhcp", 1), place))
-        server = Server(lan.host("pbserv", 2), place)
-        server.ok("loaders", "install")
-        stack.enter_context(running(server))
-        shutil.copytree(client, server.state / "client", ignore=shutil.ignore_patterns(".*"), dirs_exist_ok=True)
+    with _place() as place, furnished(place, client) as (lan, server):
         disk = make_disk(place / "source.img", restore.file_bytes)
         source = Machine("source", "bios", lan, place, [disk])
         target = Machine("target", "bios", lan, place, [disks.blank_disk(place / "target.img", disk.stat().st_size)])

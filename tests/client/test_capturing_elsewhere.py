@@ -40,10 +40,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
 def server(lab: Installed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
     """The one that devices boot from."""
     installed = Installed(tmp_path_factory.mktemp("server"))
-    token = installed.place / "site.token"
-    token.write_text(lab.ok("token", "create", "site", "--role", "images"))
-    token.chmod(0o640)
-    installed.set("pbserv.conf", RemoteStores=f"lab={lab.url}", RemoteStoreToken=str(token), AllowImageOverwrite="YES")
+    installed.refers_to(lab, f"lab={lab.url}")
+    installed.set("pbserv.conf", AllowImageOverwrite="YES")
     installed.ok("start")
     installed.ok("device", "accept", MAC)
     yield installed

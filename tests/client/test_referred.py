@@ -83,11 +83,7 @@ def spy(lab: Installed) -> Iterator[Spy]:
 def server(lab: Installed, spy: Spy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
     """The one that devices boot from."""
     installed = Installed(tmp_path_factory.mktemp("server"))
-    token = installed.place / "site.token"
-    token.write_text(lab.ok("token", "create", "site", "--role", "images"))
-    token.chmod(0o640)
-    remotes = f"lab={lab.url}; near=http://127.0.0.1:{spy.port}; other=http://localhost:{spy.port}"
-    installed.set("pbserv.conf", RemoteStores=remotes, RemoteStoreToken=str(token))
+    installed.refers_to(lab, f"lab={lab.url}; near=http://127.0.0.1:{spy.port}; other=http://localhost:{spy.port}")
     installed.ok("start")
     installed.ok("device", "accept", MAC)
     for name, owner in OWNERS.items():

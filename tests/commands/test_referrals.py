@@ -34,10 +34,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
 def server(lab: Installed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
     """The one that is asked."""
     installed = Installed(tmp_path_factory.mktemp("server"))
-    token = installed.place / "site.token"
-    token.write_text(lab.ok("token", "create", "site", "--role", "images"))
-    token.chmod(0o640)
-    installed.set("pbserv.conf", RemoteStores=f"lab={lab.url}", RemoteStoreToken=str(token))
+    installed.refers_to(lab, f"lab={lab.url}")
     installed.ok("start")
     yield installed
     installed.finish()

@@ -5,7 +5,6 @@ The tests of one module tell one story in order (capture, restore, local boot) a
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -23,9 +22,10 @@ import pytest
 from tests.e2e.marks import PATIENCE_S
 from tests.support import disks
 from tests.support.dhcp import plain_dhcp
+from tests.support.lab import furnished
 from tests.support.netns import Room, room
 from tests.support.qemu import Machine, MachineError, accelerator
-from tests.support.server import CHECKOUT, Server, running
+from tests.support.server import CHECKOUT, Server
 
 CACHE = CHECKOUT / ".cache"
 ENDED = ("done", "failed", "held", "expired", "cancelled")
@@ -137,13 +137,7 @@ def client() -> Path:
 @pytest.fixture(scope="session")
 def lab(place: Path, parts: disks.Parts, client: Path) -> Iterator[Lab]:
     """The room with the DHCP server and our server running in it."""
-    with contextlib.ExitStack() as stack:
-        lan = stack.enter_context(room())
-        stack.enter_context(plain_dhcp(lan.host("dhcp", 1), place))
-        server = Server(lan.host("pbserv", 2), place)
-        server.ok("loaders", "install")
-        stack.enter_context(running(server))
-        shutil.copytree(client, server.state / "client", ignore=shutil.ignore_patterns(".*"), dirs_exist_ok=True)
+    with furnished(place, client) as (lan, server):
         made = Lab(lan, server, place, parts)
         note("server's resident memory after its start, MB", server.resident_mb)
         yield made

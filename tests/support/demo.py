@@ -27,10 +27,9 @@ from rich.table import Table
 from rich.text import Text
 
 from tests.support import disks
-from tests.support.dhcp import plain_dhcp
-from tests.support.netns import room
+from tests.support.lab import furnished
 from tests.support.qemu import Machine, MachineError, accelerator
-from tests.support.server import CHECKOUT, PROGRAMS, Server, running
+from tests.support.server import CHECKOUT, PROGRAMS, Server
 
 CACHE = CHECKOUT / ".cache"
 IMAGE = "classroom"
@@ -82,14 +81,7 @@ def main() -> int:
     subprocess.run([PROGRAMS / "pbserv", "client", "build", "--output", client], check=True)
     parts = disks.guest_parts(CACHE / "guest")
     try:
-        with _place() as place, contextlib.ExitStack() as stack:
-            lan = stack.enter_context(room())
-            stack.enter_context(plain_dhcp(lan.host("dhcp", 1), place))
-            server = Server(lan.host("pbserv", 2), place)
-            server.configure("preboot-policy.conf", NewDevices="accept")
-            server.ok("loaders", "install")
-            stack.enter_context(running(server))
-            shutil.copytree(client, server.state / "client", dirs_exist_ok=True)
+        with _place() as place, furnished(place, client, NewDevices="accept") as (lan, server):
             guest = disks.build_disk(place / "teacher.img", "bios", "teacher", parts)
             stage = Stage(
                 [

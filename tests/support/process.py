@@ -83,6 +83,13 @@ class Installed:
     def write(self, name: str, text: str) -> None:
         (self.conf / name).write_text(text)
 
+    def refers_to(self, owner: Installed, remotes: str) -> None:
+        """Its images belong to ``owner``, which runs, by the names and addresses of ``remotes``."""
+        token = self.place / "site.token"
+        token.write_text(owner.ok("token", "create", "site", "--role", "images"))
+        token.chmod(0o640)
+        self.set("pbserv.conf", RemoteStores=remotes, RemoteStoreToken=str(token))
+
     def call(self, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run one command; never raises for its exit code."""
         return subprocess.run(
