@@ -48,13 +48,13 @@ class OpenItem:
 def open_index(layout: Layout, image: StoredImage, item: str, *, whole: bool = False) -> OpenIndex | None:
     """The index of an item's frames, None when it has none: one piece, or none was made yet. Blocking; raises
     DamagedImage, also where it is the index of other bytes than the manifest's. ``whole``: its own digest is compared
-    with the manifest's, too."""
+    with the manifest's, too, and it is kept in memory: for a scrub or a repair, which take long."""
     file = layout.open_index(image, item)
     if file is None:
         return None
     try:
         with file:
-            opened = OpenIndex(file.fileno())
+            opened = OpenIndex(file.fileno(), copied=whole)
         try:
             _check(image, item, opened.index.header)
             if whole:

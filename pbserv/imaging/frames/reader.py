@@ -27,13 +27,20 @@ _BATCH_BYTES: Final = 1 << 20
 class OpenIndex:
     """An index file in memory as far as it is looked at; ``index`` is of no use after ``close``."""
 
-    def __init__(self, fd: int) -> None:
-        """Read it once, map and check it; the descriptor may be closed afterwards. Raises DamagedImage, OSError."""
+    def __init__(self, fd: int, *, copied: bool = False) -> None:
+        """Read it once, map and check it; the descriptor may be closed afterwards. Raises DamagedImage, OSError.
+
+        A page of a mapped file that the disk cannot read ends the process (SIGBUS); read before, it is an error.
+        ``copied``: what was read is kept instead, for work so long that mapped pages may have to be read again.
+        """
         size = os.fstat(fd).st_size
         if not size:
             raise DamagedImage("frame index, byte 0: the file is empty")
-        _read_once(fd, size)
-        self._map = mmap.mmap(fd, size, access=mmap.ACCESS_READ)
+        copy = mmap.mmap(-1, size) if copied else None
+        for at, block in _blocks(fd, size):
+            if copy is not None:
+                copy[at : at + len(block)] = block
+        self._map = mmap.mmap(fd, size, access=mmap.ACCESS_READ) if copy is None else copy
         self._view = memoryview(self._map)
         try:
             self.index = decode(self._view)
@@ -83,17 +90,18 @@ class FrameDamage:
         return f"frame {self.frame} at byte {self.offset}, {place}: {self.why}"
 
 
-def _read_once(fd: int, size: int) -> None:
-    """A page of a mapped file that the disk cannot read ends the process (SIGBUS); read before, it is an error."""
+def _blocks(fd: int, size: int) -> Iterator[tuple[int, bytes]]:
+    """All of an index; raises DamagedImage."""
     at = 0
     while at < size:
         try:
-            read = len(os.pread(fd, min(_BATCH_BYTES, size - at), at))
+            block = os.pread(fd, min(_BATCH_BYTES, size - at), at)
         except OSError as fault:
             raise DamagedImage(f"frame index, byte {at}: it cannot be read: {fault.strerror}") from fault
-        if not read:
+        if not block:
             raise DamagedImage(f"frame index, byte {at}: the file ends here, it had {size} bytes")
-        at += read
+        yield at, block
+        at += len(block)
 
 
 def read_exactly(fd: int, size: int, offset: int) -> bytes:

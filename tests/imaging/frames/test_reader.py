@@ -3,6 +3,8 @@
 import errno
 import io
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,8 +31,28 @@ def test_an_index_that_the_disk_cannot_read_is_damage(tmp_path: Path, monkeypatc
     monkeypatch.setattr(os, "pread", failing)
     OpenIndex(written.pbx).close()
     for bad in (0, 1023, 1024, size - 1):
-        with pytest.raises(DamagedImage, match=f"frame index, byte {bad // 1024 * 1024}: it cannot be read: Input/out"):
-            OpenIndex(written.pbx)
+        for copied in (False, True):
+            with pytest.raises(
+                DamagedImage, match=f"index, byte {bad // 1024 * 1024}: it cannot be read: Input/output"
+            ):
+                OpenIndex(written.pbx, copied=copied)
+
+
+_AFTERWARDS = """
+import os, sys
+from pbserv.imaging.frames.reader import OpenIndex
+fd = os.open(sys.argv[1], os.O_RDWR)
+opened = OpenIndex(fd, copied=True)
+os.ftruncate(fd, 0)  # as a page that cannot be read any more does, it kills whoever looks at it by a mapping
+print(sum(record.plain_bytes for record in opened.index.frames()))
+opened.close()
+"""
+
+
+def test_what_was_copied_is_read_from_the_disk_once(tmp_path: Path) -> None:
+    Written(tmp_path, raw=os.urandom(64 * EXTENT))
+    done = subprocess.run([sys.executable, "-c", _AFTERWARDS, tmp_path / "item.pbx"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"{64 * EXTENT}\n")
 
 
 def test_a_temporary_file_that_takes_little_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
