@@ -24,7 +24,8 @@ def text(preface: str, tables: Tables) -> str:
 def markdown(preface: str, tables: Tables) -> str:
     parts = [preface]
     for title, (head, *lines) in tables:
-        table = ["| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *lines)]
+        cells = ([cell.replace("|", "\\|") for cell in line] for line in (head, ["---"] * len(head), *lines))
+        table = ["| " + " | ".join(line) + " |" for line in cells]
         parts.append("\n".join([f"**{title}**", "", *table]))
     return "\n\n".join(parts)
 

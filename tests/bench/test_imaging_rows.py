@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bench import page
 from bench.imaging import machine, scrub, table
 from bench.imaging.__main__ import verdict
 from bench.imaging.work import DELTAS, KEYS, RESTORES, SCRUBS
@@ -78,3 +79,8 @@ def test_the_disk_that_is_restored_has_one_sound_file_system(tmp_path: Path) -> 
     listed = subprocess.run(["sfdisk", "--dump", disk], capture_output=True, text=True, check=True).stdout
     assert "label: dos" in listed
     assert len(files) > 3
+
+
+def test_a_bar_in_a_cell_does_not_end_it() -> None:
+    """A pipe of two programs in a table of Markdown."""
+    assert page.markdown("", [("title", [["head"], ["zstd | openssl"]])]).splitlines()[-1] == r"| zstd \| openssl |"
