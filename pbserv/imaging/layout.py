@@ -58,6 +58,9 @@ from pbserv.imaging.version_facts import MAX_FACTS_BYTES, VersionFacts
 
 __all__ = ["Damage", "Layout", "Scan", "StoredImage", "incoming_name"]
 
+Check = Callable[[About, bool], None]
+"""Gets what is said of an image just before some of it is removed, and whether all of it goes; refuses by raising."""
+
 _TRASH = ".deleted."
 _NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _WORKING = (".state", ".state.new", ".head", ".parts")
@@ -379,47 +382,74 @@ class Layout:
                 self.abouts[image] = signed(self.abouts.get(image, About()), version)
         return StoredImage(image, version, facts.created or datetime.fromtimestamp(created, UTC), manifest, facts)
 
-    def delete(self, image: str) -> None:
-        """Make an image with all its versions invisible at once, then remove it. Raises FileNotFoundError."""
-        check_image_name(image)
-        trash = f"{_TRASH}{image}.{secrets.token_hex(8)}"
-        self.at_work.add(trash)
-        with self._naming:
-            size = sum(self.size_of(image, version) for version in self._versions_of(image))
-            os.rename(image, trash, src_dir_fd=self._root_fd, dst_dir_fd=self._incoming_fd)
-            os.fsync(self._root_fd)
-            self.abouts.pop(image, None)
-            self.usage.count(-size)
-        with suppress(OSError):
-            self._remove_linked(trash)
-        self.remove_incoming(trash)
+    def delete(self, image: str, check: Check, gone: Callable[[], None]) -> None:
+        """Make an image with all its versions invisible at once, tell ``gone``, then remove it.
 
-    def purge(self, image: str, version: int) -> bool:
-        """Make one version invisible at once, then remove it; True when it was the last and the image went with it.
-
-        Raises FileNotFoundError.
+        Raises FileNotFoundError, and what ``check`` raises, which leaves everything as it is.
         """
         check_image_name(image)
-        trash = f"{_TRASH}{image}.{version}.{secrets.token_hex(8)}"
-        self.at_work.add(trash)
-        with self._naming:
+        with self._removing(image) as trash:
+            size = sum(self.size_of(image, version) for version in self._versions_of(image))
+            check(self.abouts.get(image, About()), True)
+            self._take_away(image, trash)
+            self.usage.count(-size)
+            gone()
+
+    def purge(self, image: str, version: int, check: Check, gone: Callable[[], None]) -> bool:
+        """As ``delete`` with one version; True when it was the last and the image went with it.
+
+        A full disk does not keep its bytes: ``about`` is written again when they are gone. Where that fails too, it
+        names a version that is not there, as after a crash, until the next change or start.
+        """
+        check_image_name(image)
+        said = True
+        with self._removing(f"{image}.{version}") as trash:
             size = self.size_of(image, str(version))
             with opened_directory(image, self._root_fd) as image_fd:
                 others = [name for name in os.listdir(image_fd) if VERSION.fullmatch(name) and int(name) != version]
+                check(self.abouts.get(image, About()), not others)
                 if others:
                     os.rename(str(version), trash, src_dir_fd=image_fd, dst_dir_fd=self._incoming_fd)
                     os.fsync(image_fd)
             if others:
-                self._change_about(image, lambda about: about.without(version))
+                said = self._say_without(image, version)
             else:
-                os.rename(image, trash, src_dir_fd=self._root_fd, dst_dir_fd=self._incoming_fd)
-                os.fsync(self._root_fd)
-                self.abouts.pop(image, None)
+                self._take_away(image, trash)
             self.usage.count(-size)
+            gone()
+        if not said:
+            with suppress(ImagingFault):
+                self.change_about(image, lambda about: about)
+        return not others
+
+    @contextmanager
+    def _removing(self, what: str) -> Iterator[str]:
+        """The name in ``.incoming`` that ``what`` gets in the block, which alone changes names; then its bytes go."""
+        trash = f"{_TRASH}{what}.{secrets.token_hex(8)}"
+        self.at_work.add(trash)
+        try:
+            with self._naming:
+                yield trash
+        except BaseException:
+            self.at_work.discard(trash)  # nobody removes what may lie there, but a check or the next start
+            raise
         with suppress(OSError):
             self._remove_linked(trash)
         self.remove_incoming(trash)
-        return not others
+
+    def _take_away(self, image: str, trash: str) -> None:
+        os.rename(image, trash, src_dir_fd=self._root_fd, dst_dir_fd=self._incoming_fd)
+        os.fsync(self._root_fd)
+        self.abouts.pop(image, None)
+
+    def _say_without(self, image: str, version: int) -> bool:
+        """A version is not there any more; whether ``about`` could be written. The next start says the same else."""
+        try:
+            self._change_about(image, lambda about: about.without(version))
+        except ImagingFault:
+            self.abouts[image] = self.abouts.get(image, About()).without(version)
+            return False
+        return True
 
     def remove_leftovers(self, keep: Collection[str] = ()) -> list[str]:
         """Remove what a crash left in ``.incoming`` but ``keep`` (asked after the directory was read); what was

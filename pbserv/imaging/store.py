@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from io import FileIO
@@ -34,7 +34,7 @@ from pbserv.imaging.faults import (
 )
 from pbserv.imaging.frames.index import Header
 from pbserv.imaging.frames.reader import OpenIndex
-from pbserv.imaging.layout import Layout, StoredImage
+from pbserv.imaging.layout import Check, Layout, StoredImage
 from pbserv.imaging.linking import link_in
 from pbserv.imaging.locks import Locks
 from pbserv.imaging.manifest import Manifest, check_image_name, check_new_name
@@ -85,7 +85,7 @@ class Store(Catalog):
         self._shared = reframer
         self._reframer: Reframer | None = None
         self._uploads: Uploads | None = None
-        self._deleting: set[str] = set()
+        self._deleting: list[str] = []  # a name is in it once for each of its versions that is being purged
         self._leaving = ""
         self._writers: ThreadPoolExecutor | None = None
         self._readers: ThreadPoolExecutor | None = None
@@ -278,8 +278,7 @@ class Store(Catalog):
     def _check_room(self, name: str, size_bytes: int) -> Uploads:
         if self._uploads is None:
             raise StoreClosed("the image store is not running")
-        if self._leaving:
-            raise StoreClosed(f"image {name}: {self._leaving}; try again when that is done")
+        self._check_staying(name)
         if name in self._deleting:
             raise UploadRunning(f"image {name} is being deleted; try again when that is done")
         self.layout.usage.check(size_bytes)
@@ -297,7 +296,9 @@ class Store(Catalog):
                 raise ImageExists(f"image {name} exists; change it, or take another name")
             return new
 
-        await self._change(name, change, make=True)
+        self._check_staying(name)
+        with self.locks.shared(name, None, "is being registered"):
+            await self._change(name, change, make=True)
         return self._object(name)
 
     async def change(self, name: str, change: AboutChange, expected: str = "") -> ImageObject:
@@ -356,13 +357,20 @@ class Store(Catalog):
         """Remove a retired version, or the image when all are; raises UnknownImage, WrongState, InUse."""
         found = self.object(name)
         damaged = {text.partition("/")[2] for text in (damage.path for damage in found.damages)}
-        check_purge(name, found.about, version, {int(text) for text in damaged if text.isdigit()})
+        numbers = {int(text) for text in damaged if text.isdigit()}
+        check_purge(name, found.about, version, numbers)
         refuse_users(name, version, (*await self.users(name, version), *self.locks.users(name, version)))
+
+        def check(about: About, whole: bool) -> None:
+            check_purge(name, about, version, numbers)
+            if whole and self.uploading(name):
+                raise UploadRunning(
+                    f"image {name}: version {version} is its last one, and a new one is being uploaded; purge it when "
+                    "that is done"
+                )
+
         with self.locks.taken(name, version, "is being purged"):
-            if version is None:
-                await self._remove(name)
-            else:
-                await self._remove(name, version)
+            await self._remove(name, version, check)
 
     async def delete(self, name: str) -> None:
         """Remove an image with all its versions at once; whoever reads it goes on. Raises UnknownImage, UploadRunning,
@@ -374,7 +382,7 @@ class Store(Catalog):
             raise UploadRunning(f"image {name}: a new version is being uploaded; wait for it before deleting")
         refuse_users(name, None, (*await self.users(name, None), *self.locks.users(name, None)))
         with self.locks.taken(name, None, "is being deleted"):
-            await self._remove(name)
+            await self._remove(name, None, lambda _about, _whole: None)
 
     def facts(self) -> StoreFacts:
         """The store as it is now."""
@@ -403,9 +411,12 @@ class Store(Catalog):
     def _keep_of(self, about: About) -> int:
         return self._rules.keep if about.keep is None else about.keep
 
-    async def _change(self, name: str, change: Callable[[About], About], *, make: bool = False) -> None:
+    def _check_staying(self, name: str) -> None:
         if self._leaving:
             raise StoreClosed(f"image {name}: {self._leaving}; try again when that is done")
+
+    async def _change(self, name: str, change: Callable[[About], About], *, make: bool = False) -> None:
+        self._check_staying(name)
         work = partial(self.layout.change_about, name, change, make=make)
         await asyncio.shield(self._work(self._running(self._writers), work))
         self.retirements.look(name)
@@ -414,37 +425,56 @@ class Store(Catalog):
         self._add(made)
         self.retirements.look(made.name)
 
-    async def _remove(self, name: str, version: int | None = None) -> None:
+    async def _remove(self, name: str, version: int | None, check: Check) -> None:
+        """What may have changed while this waits for a writer is asked again then: users, and by ``check`` the rest."""
         if self.uploading(name) and version is None:
             raise UploadRunning(f"image {name}: a new version is being uploaded; wait for it before deleting")
-        work = partial(self._remove_now, name, version)
-        removing = asyncio.get_running_loop().run_in_executor(self._running(self._writers), work)
-        self._deleting.add(name)
+        loop = asyncio.get_running_loop()
+        work = partial(self._remove_now, name, version, check, loop)
+        removing = loop.run_in_executor(self._running(self._writers), work)
+        self._deleting.append(name)
         removing.add_done_callback(lambda done: self._removed(name, version, done))
         await asyncio.shield(removing)
 
-    def _remove_now(self, name: str, version: int | None) -> None:
+    def _remove_now(self, name: str, version: int | None, check: Check, loop: asyncio.AbstractEventLoop) -> None:
+        refuse_users(name, version, asyncio.run_coroutine_threadsafe(self._needed_by(name, version), loop).result())
+
+        def gone() -> None:
+            with suppress(RuntimeError):  # the loop has ended, and nobody asks the index any more
+                loop.call_soon_threadsafe(self._gone, name, version)
+
         with filesystem_faults(f"image {name}: deleting it"):
             try:
                 if version is None:
-                    self.layout.delete(name)
+                    self.layout.delete(name, check, gone)
                 else:
-                    self.layout.purge(name, version)
+                    self.layout.purge(name, version, check, gone)
             except FileNotFoundError:
                 raise UnknownImage(f"there is no image {name!r} any more") from None
 
+    async def _needed_by(self, name: str, version: int | None) -> Sequence[str]:
+        return await self.users(name, version)
+
     def _removed(self, name: str, version: int | None, done: asyncio.Future[None]) -> None:
-        self._deleting.discard(name)
-        if done.cancelled() or not (done.exception() is None or isinstance(done.exception(), UnknownImage)):
-            return
+        self._deleting.remove(name)
+        if not done.cancelled() and isinstance(done.exception(), UnknownImage):
+            self._gone(name, version)
+
+    def _gone(self, name: str, version: int | None) -> None:
         self._forget(name, version)
         self.retirements.look(name)
         if not self.holds(name):
             self.freed()
 
     def uploading(self, name: str) -> bool:
-        """Whether a version of the image is on its way."""
-        return self._uploads is not None and name in self._uploads
+        """Whether a version of the image is on its way; may be asked from any thread."""
+        uploads = self._uploads
+        return uploads is not None and name in uploads
+
+    def claims(self, name: str) -> str:
+        """What may take the name here before long, as a phrase: an upload, a file, a registration; '': nothing."""
+        held = () if self.holds(name) else self.locks.users(name, None)
+        return "is being uploaded" if self.uploading(name) else ", ".join(held[:1])
 
     def _by_default(self, overwrite: bool | None) -> bool:
         return overwrite is None and self.allow_overwrite

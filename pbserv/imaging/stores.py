@@ -27,6 +27,7 @@ from pbserv.imaging.faults import (
     UnknownImage,
     UnknownStore,
     UploadRunning,
+    WrongState,
 )
 from pbserv.imaging.frames.index import Header
 from pbserv.imaging.frames.reader import OpenIndex
@@ -336,7 +337,7 @@ class Stores:
         gone: list[str] = []
         for image in self.all():
             for number in retired_before(image.about, before):
-                with suppress(InUse, UnknownImage, UploadRunning):
+                with suppress(InUse, UnknownImage, UploadRunning, WrongState):  # it was restored meanwhile
                     await self.purge(image.name, number)
                     gone.append(f"image {image.name} version {number}")
         return tuple(gone)
@@ -353,6 +354,7 @@ class Stores:
         here, holding = self.store(store), self._holding(name)
         if holding not in (None, here):
             raise ImageExists(f"image {name} is in another store; give the file another name, or move it there")
+        self._check_claims(name, here)
         return await here.take_file(file, name, manifest, index)
 
     async def verified(self, name: str, version: int, damage: str) -> None:
@@ -411,7 +413,18 @@ class Stores:
             store = next((each for each in self._stores if self._may_take(each)), self._first)
         if not self._may_take(store):
             raise Forbidden(f"image {name}: nothing is uploaded to store {store.name}: UploadDirectories leaves it out")
+        self._check_claims(name, store)
         return store
+
+    def _check_claims(self, name: str, here: Store) -> None:
+        """Raises UploadRunning where the name is about to be taken in another store than ``here``."""
+        for store in self._stores:
+            why = store.claims(name) if store is not here else ""
+            if why:
+                raise UploadRunning(
+                    f"image {name} {why} in store {store.name}; it cannot be in store {here.name} too: wait until that "
+                    "is done, or take another name"
+                )
 
     def _may_take(self, store: Store) -> bool:
         allowed = self._settings.upload_directories

@@ -74,6 +74,7 @@ async def test_limits_are_of_each_store(tmp_path):
     async with running(StoresSettings(places, allow_overwrite=True, free_floor_bytes=0)) as stores:
         with pytest.raises(StoreFull, match="store small has a quota of 1 MiB"):
             await put(stores, "win")
+        await stores.sessions()[0].discard()
         for _ in range(2):
             await put(stores, "win", store="big")
         assert [version.state.value for version in stores.object("win").versions] == ["retired", "enabled"]
