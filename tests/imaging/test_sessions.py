@@ -19,6 +19,7 @@ from pbserv.imaging.faults import (
     InvalidRequest,
     ManifestMismatch,
     ShortBody,
+    StoreFault,
     StoreFull,
     UploadRunning,
     WrongPart,
@@ -182,6 +183,44 @@ async def test_refusals_leave_the_upload_as_it_was(store):
         store.open_session("win")
     await send(session, "p1", MADE.stream, first=3)
     assert (await commit(session, "p1", MADE.stream)).version == 1
+
+
+async def test_a_commit_gives_up_items_that_are_not_complete(store, tmp_path):
+    session = store.open_session("win", owner="token:anna")
+    await send(session, "p2", MADE.stream, last=1)
+    await send(session, "p1", MADE.stream)
+    image = await commit(session, "p1", MADE.stream)
+    names = ["facts", "manifest", "p1", "p1.pbx"]
+    assert files_below(tmp_path / "images") == [*(f"win/1/{name}" for name in names), "win/about"]
+    assert store.facts().used_bytes == sum((tmp_path / "images/win/1" / name).stat().st_size for name in names)
+    assert image.manifest.item("p2") is None
+
+
+async def test_what_a_commit_gave_up_begins_anew_where_it_failed(store, monkeypatch):
+    session = store.open_session("win", owner="token:anna")
+    await send(session, "p2", MADE.stream, last=1)
+    await send(session, "p1", MADE.stream)
+    rename = store.layout._place
+
+    def broken(*_arguments):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(store.layout, "_place", broken)
+    with pytest.raises(StoreFault, match="renaming it into place"):
+        await commit(session, "p1", MADE.stream)
+    assert list(session.progress()) == ["p1"]
+    names = {"facts", "manifest", "p1", "p1.pbx", "session"}
+    there = {path.name for path in (store.root / ".incoming" / f"win.{session.number}").iterdir()}
+    assert (names <= there, [name for name in there if name.startswith("p2")]) == (True, [])
+    with pytest.raises(WrongPart):
+        await send(session, "p2", MADE.stream, first=2)
+    monkeypatch.setattr(store.layout, "_place", rename)
+    await send(session, "p2", MADE.stream)
+    arrived = [await session.complete(name, None, None) for name in ("p1", "p2")]
+    items = {item.name: (KIND, item.size_bytes, item.sha256, len(MADE.stream)) for item in arrived}
+    image = await session.commit(manifest_of(**items))
+    assert len(await read_all(store, "win", "p2")) == image.manifest.item("p2").stored_bytes
+    assert store.facts().used_bytes == sum(path.stat().st_size for path in (store.root / "win/1").iterdir())
 
 
 async def test_an_upload_goes_on_after_a_restart(tmp_path):
