@@ -106,8 +106,9 @@ def facts_of(path: Path) -> Facts | None:
 class Watcher:
     """Watches the directories of stores and awaits ``found`` for each complete file, one at a time.
 
-    ``found`` may raise PbservError: the file is tried again every ``retry_s``, without a word after the first. A file
-    is handed on once as long as it stays as it is; after a start every one is: ``found`` knows what it has already.
+    ``found`` may raise PbservError or OSError: the file is tried again every ``retry_s``, without a word after the
+    first. A file is handed on once as long as it stays as it is; after a start every one is: ``found`` knows what it
+    has already.
     """
 
     def __init__(
@@ -197,7 +198,7 @@ class Watcher:
         dropped = Dropped(one.store, path, image_name(path.name) or "", one.renamed)
         try:
             await self._found(dropped)
-        except PbservError as fault:
+        except (PbservError, OSError) as fault:  # the disk may be full, or the file gone meanwhile
             if self._complaints.get(path) != str(fault):
                 self._complaints[path] = str(fault)
                 self._log.warning("file not taken", file=str(path), reason=str(fault))

@@ -20,6 +20,8 @@ PATIENCE_S = 60
 class Found:
     """What was handed on, in order; ``refuse`` says so with a reason."""
 
+    fault: type[Exception] = PbservError
+
     def __init__(self) -> None:
         self.all: list[Dropped] = []
         self.refuse: dict[str, str] = {}
@@ -30,7 +32,7 @@ class Found:
         self.all.append(dropped)
         self._changed.set()
         if dropped.name in self.refuse:
-            raise PbservError(self.refuse[dropped.name])
+            raise self.fault(self.refuse[dropped.name])
 
     def warning(self, event: str, **fields: object) -> None:
         self.warnings.append(f"{event}: {fields.get('reason')}")
@@ -182,8 +184,11 @@ async def test_a_queue_that_runs_over_makes_it_look_again(tmp_path: Path) -> Non
         await found.until(lambda: "lab" in found.names)
 
 
-async def test_a_file_that_is_refused_is_tried_again_and_told_of_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fault", [PbservError, OSError])
+async def test_a_file_that_is_refused_is_tried_again_and_told_of_once(tmp_path: Path, fault: type[Exception]) -> None:
+    """Also where the disk refuses it: a full one ends nobody's watching."""
     found = Found()
+    found.fault = fault
     found.refuse["lab"] = "lab.img.lock exists"
     async with watching(tmp_path, found, retry_s=0.2) as _:
         rename(tmp_path / "lab.img")
