@@ -12,15 +12,16 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from pbserv.imaging.faults import DamagedImage, StoreClosed, UnknownImage
+from pbserv.imaging.faults import Changed, DamagedImage, StoreClosed, UnknownImage
 from pbserv.imaging.formats.model import FormatError
 from pbserv.imaging.frames import pieces
 from pbserv.imaging.import_plan import VIRTUAL, PlannedItem, whole_disk
 from pbserv.imaging.importing import survey
 from pbserv.imaging.inspection import InspectionError, inspect
 from pbserv.imaging.layout import StoredImage
+from pbserv.imaging.linking import exchange
 from pbserv.imaging.manifest import DiskFacts, Fact, Manifest, ManifestItem
 from pbserv.imaging.objects import ImageObject, ImageVersion, StoreFacts
 from pbserv.imaging.plain_size import PlainCounter
@@ -28,7 +29,10 @@ from pbserv.imaging.sum_files import locked, measure, read_sums, remove_own_lock
 from pbserv.imaging.sums import LOCK, Sums
 from pbserv.imaging.watch import Dropped, Facts, facts_of, image_name
 
+T = TypeVar("T")
 _MEGABYTE = 1_000_000
+_MOST_DAMAGED = 1000
+"""Files are forgotten when more are known: then one is read once more than needed."""
 
 
 class DropStore(Protocol):
@@ -107,9 +111,13 @@ class Adopter:
                 Fact(item.name, key, value) for key, value in pieces.facts_of(index).items()
             )
             if read.fault and not known.linked:
+                if len(self._damaged) >= _MOST_DAMAGED:
+                    self._damaged.clear()
                 self._damaged[dropped.path] = facts, f"{dropped.path}: {read.fault}"
-            await self._take(dropped, known, manifest, read, index)
+            again = await self._take(dropped, known, manifest, read, index)
             await asyncio.to_thread(write_sums, dropped.path, made)
+            if again is not None:  # after its checksums, which are right before that and afterwards
+                await self._join(dropped, again, facts)
         if not dropped.renamed and known.version is None:  # not before: what is not taken is tried every minute
             self._log.warning(
                 "copied straight to its name",
@@ -118,26 +126,21 @@ class Adopter:
             )
 
     async def _measured(self, path: Path, item: PlannedItem) -> tuple[_Read, bytes]:
-        """With the index of its pieces. Read in a thread, which ends soon when nobody waits for it any more: the file
-        may be of any size."""
-        given_up, indexer = threading.Event(), pieces.PieceIndexer()
-
-        def go_on(_count: int) -> None:
-            if given_up.is_set():
-                raise StoreClosed(f"{path}: not read to its end: the image store is stopping")
-
-        try:
-            rate = self._rate_mb() * _MEGABYTE
-            read = await asyncio.to_thread(_read, path, item, rate, go_on, indexer.feed)
-        finally:
-            given_up.set()
+        """With the index of its pieces."""
+        indexer, rate = pieces.PieceIndexer(), self._rate_mb() * _MEGABYTE
+        read = await _to_the_end(path, lambda go_on: _read(path, item, rate, go_on, indexer.feed))
         return read, indexer.index(read.sums.sha256)
 
-    async def _take(self, dropped: Dropped, known: _Known, manifest: Manifest, read: _Read, index: bytes) -> None:
+    async def _take(
+        self, dropped: Dropped, known: _Known, manifest: Manifest, read: _Read, index: bytes
+    ) -> ImageVersion | None:
+        """The version that has these bytes in a file of its own already; None: the file is one itself now."""
         version, made = known.version, read.sums
         same = version is not None and version.image.manifest.items[0].sha256 == made.sha256
-        if version is not None and same and (known.linked or not version.damage):
-            return  # the checksums alone were missing, or the bytes came a second time
+        if version is not None and same and known.linked:
+            return None  # the checksums alone were missing
+        if version is not None and same and not version.damage and await self._whole(dropped, version):
+            return version
         if version is not None and known.linked:
             damage = (
                 f"{dropped.path.name} was written to in place, and it is this version; drop the file again, renamed"
@@ -152,6 +155,40 @@ class Adopter:
             "image appeared", file=str(dropped.path), image=image.name, version=image.version, bytes=made.size_bytes
         )
         self._taken(image)
+        return None
+
+    async def _whole(self, dropped: Dropped, version: ImageVersion) -> bool:
+        """Whether the version still has the bytes of its manifest: else those of the file are the only ones."""
+        path, rate = _item_path(dropped, version), self._rate_mb() * _MEGABYTE
+        found = await _to_the_end(path, lambda go_on: measure(path, rate_bytes=rate, advance=go_on))
+        if found.sha256 == version.image.manifest.items[0].sha256:
+            return True
+        damage = f"item {path.name}: its stored bytes are not those that the manifest names"
+        await self._stores.verified(dropped.name, version.number, damage)
+        self._log.warning("version damaged", image=dropped.name, version=version.number, reason=damage)
+        return False
+
+    async def _join(self, dropped: Dropped, version: ImageVersion, facts: Facts) -> None:
+        """The bytes came a second time: the file becomes a second name of the version, and goes when that goes."""
+        item = _item_path(dropped, version)
+        try:
+            await asyncio.to_thread(exchange, dropped.path, item, facts)
+        except FileNotFoundError:
+            pass  # one of the two is gone
+        except OSError as fault:
+            self._log.warning(
+                "file has the bytes of a version and is not its second name",
+                file=str(dropped.path),
+                image=dropped.name,
+                version=version.number,
+                reason=fault.strerror,
+                remedy="remove the file yourself when the version is purged",
+            )
+        if await asyncio.to_thread(_inode, dropped, version) is None:
+            raise Changed(
+                f"{dropped.path}: version {version.number} of image {dropped.name}, which has its bytes, was removed"
+                " meanwhile; the file is looked at again"
+            )
 
     def _versions(self, dropped: Dropped) -> tuple[ImageVersion, ...]:
         """Of this image in this store; one of another store has nothing to do with the file."""
@@ -160,6 +197,21 @@ class Adopter:
         except UnknownImage:
             return ()
         return image.versions if image.store == dropped.store else ()
+
+
+async def _to_the_end(path: Path, read: Callable[[Callable[[int], None]], T]) -> T:
+    """Read in a thread, which ends soon when nobody waits for it any more: the file may be of any size. ``read`` gets
+    what it has to call now and then."""
+    given_up = threading.Event()
+
+    def go_on(_count: int) -> None:
+        if given_up.is_set():
+            raise StoreClosed(f"{path}: not read to its end: the image store is stopping")
+
+    try:
+        return await asyncio.to_thread(read, go_on)
+    finally:
+        given_up.set()
 
 
 def _read(
@@ -202,10 +254,13 @@ def _known(dropped: Dropped, versions: tuple[ImageVersion, ...]) -> _Known:
     return _Known(single[0] if single else None)
 
 
+def _item_path(dropped: Dropped, version: ImageVersion) -> Path:
+    return dropped.path.parent / dropped.name / str(version.number) / version.image.manifest.items[0].name
+
+
 def _inode(dropped: Dropped, version: ImageVersion) -> tuple[int, int] | None:
-    item = version.image.manifest.items[0].name
     try:
-        found = os.lstat(dropped.path.parent / dropped.name / str(version.number) / item)
+        found = os.lstat(_item_path(dropped, version))
     except OSError:
         return None
     return found.st_dev, found.st_ino

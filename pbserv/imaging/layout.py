@@ -53,6 +53,7 @@ from pbserv.imaging.states import VersionState
 from pbserv.imaging.store_file import STORE_FILE, identify
 from pbserv.imaging.store_rules import DEFAULT_FREE_FLOOR
 from pbserv.imaging.stored import Damage, Scan, StoredImage
+from pbserv.imaging.sum_files import half_made
 from pbserv.imaging.usage import Usage
 from pbserv.imaging.version_facts import MAX_FACTS_BYTES, VersionFacts
 
@@ -452,14 +453,18 @@ class Layout:
         return True
 
     def remove_leftovers(self, keep: Collection[str] = ()) -> list[str]:
-        """Remove what a crash left in ``.incoming`` but ``keep`` (asked after the directory was read); what was
-        removed. Raises OSError."""
+        """Remove what a crash left in ``.incoming`` but ``keep`` (asked after the directory was read), and what it left
+        half-made beside dropped files; what was removed. Raises OSError."""
         removed = []
         for name in [name for name in os.listdir(self._incoming_fd) if name not in keep]:
             with suppress(FileNotFoundError):  # somebody's work ended meanwhile
                 if name.startswith(_TRASH):
                     self._remove_linked(name)
                 remove_entry(name, self._incoming_fd)
+                removed.append(name)
+        for name in half_made(self._root_fd):
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=self._root_fd)
                 removed.append(name)
         with suppress(FileNotFoundError):
             os.unlink(f"{STORE_FILE}.new", dir_fd=self._root_fd)

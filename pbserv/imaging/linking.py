@@ -10,7 +10,7 @@ import contextlib
 import errno
 import hashlib
 import os
-import secrets
+import stat
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,7 +19,9 @@ from pbserv.imaging.durable import CREATE, filesystem_faults, write_durably
 from pbserv.imaging.faults import ChecksumMismatch, StoreFull
 from pbserv.imaging.layout import Layout, StoredImage, incoming_name
 from pbserv.imaging.manifest import INDEX_SUFFIX, Manifest, print_manifest
+from pbserv.imaging.sum_files import beside
 from pbserv.imaging.version_facts import VersionFacts, with_origin
+from pbserv.imaging.watch import Facts, facts_of
 
 _BLOCK = 1 << 20
 _NO_LINK = (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.EACCES, errno.ENOTSUP)
@@ -39,7 +41,7 @@ def link_in(
     incoming = incoming_name(image)
     folder = layout.make_incoming(image, incoming)
     counted = 0
-    copied: os.stat_result | None = None
+    copied: Facts | None = None
     try:
         with filesystem_faults(f"image {image}: taking {file.name}"):
             if not _linked(layout, file, folder, item.name, item.stored_bytes):
@@ -70,22 +72,23 @@ def link_in(
         os.close(folder)
     if copied is not None:
         with contextlib.suppress(OSError):  # then there are two: the file, and the version
-            _exchange(file, layout.root / image / str(made.version) / item.name, copied)
+            exchange(file, layout.root / image / str(made.version) / item.name, copied)
     return made
 
 
-def _exchange(file: Path, copy: Path, copied: os.stat_result) -> None:
-    """The file becomes a second name of its copy: so the room is needed once, and it goes when the version goes.
+def exchange(file: Path, item: Path, facts: Facts) -> None:
+    """``file`` becomes a second name of ``item``, a version's file with the same bytes: so the room is needed once, and
+    it goes when the version goes. Whoever could read it still can.
 
-    Not where another file came in its place meanwhile.
+    Not where another file than that of ``facts`` came in its place meanwhile. Raises OSError.
     """
-    new = file.with_name(f".{file.name}.{secrets.token_hex(4)}.new")
-    os.link(copy, new)
-    now = os.lstat(file)
-    if (now.st_dev, now.st_ino, now.st_mtime_ns) == (copied.st_dev, copied.st_ino, copied.st_mtime_ns):
-        os.rename(new, file)
-    else:
-        os.unlink(new)
+    with beside(file) as new:
+        os.link(item, new, follow_symlinks=False)
+        mode, wanted = os.lstat(new).st_mode, os.lstat(file).st_mode & 0o044
+        if wanted & ~mode:
+            os.chmod(new, stat.S_IMODE(mode) | wanted)
+        if facts_of(file) == facts:
+            os.rename(new, file)
 
 
 def _linked(layout: Layout, file: Path, folder: int, name: str, size: int) -> bool:
@@ -103,7 +106,7 @@ def _linked(layout: Layout, file: Path, folder: int, name: str, size: int) -> bo
     return True
 
 
-def _copied(file: Path, folder: int, name: str, sha256: str) -> os.stat_result:
+def _copied(file: Path, folder: int, name: str, sha256: str) -> Facts:
     """What the file was when it was copied; the copy has its time and its mode, but for what only owners may."""
     made = hashlib.sha256()
     source = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -122,4 +125,4 @@ def _copied(file: Path, folder: int, name: str, sha256: str) -> os.stat_result:
         os.fsync(target)
     if made.hexdigest() != sha256:
         raise ChecksumMismatch(f"{file}: was written to while it was copied; it is looked at again")
-    return facts
+    return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns

@@ -1,12 +1,14 @@
 """`NAME.img.sum`, `NAME.img.full.sum` and `NAME.img.lock` beside an image file. Blocking; for worker threads.
 
-One rule: a sidecar appears whole, by rename; a lock that somebody else made is never touched.
+One rule: a sidecar appears whole, by rename; a lock that somebody else made is never touched, and nothing is removed
+whose name and kind are not those of our own half-made files.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import stat
 import time
@@ -16,10 +18,16 @@ from pathlib import Path
 from pbserv.imaging import sums
 from pbserv.imaging.faults import ImagingFault, StoreFault, UploadRunning
 from pbserv.imaging.sums import SumMaker, Sums
+from pbserv.imaging.watch import image_name
 
 OURS = b"pbserv\n"
 """Content of a lock that this server made; after a crash it is known by it."""
 _BLOCK = 1 << 20
+_LONGEST = 256
+"""More bytes no sidecar has that is read, and none that is written."""
+_HALF_MADE = re.compile(r"\.(.+?)(\.sum|\.full\.sum)?\.[0-9a-f]{8}\.new")
+_making: set[str] = set()
+"""The names that :func:`beside` has given and that are in use right now."""
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -95,20 +103,50 @@ def write_sums(image: Path, made: Sums) -> None:
         raise StoreFault(f"{image}: its checksums cannot be written: {fault.strerror}") from fault
 
 
-def _place(path: Path, content: bytes) -> None:
+@contextlib.contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """A hidden name beside ``path``, for what is renamed to it when it is whole; what has that name at the end goes.
+
+    What is left of it when the server is killed :func:`half_made` finds.
+    """
     # The ending is none of an image, and hidden files are no image either.
     new = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
-    descriptor = os.open(new, _CREATE, 0o644)
+    _making.add(new.name)
     try:
-        os.write(descriptor, content)
-        os.fsync(descriptor)
-        os.rename(new, path)
-    except OSError:
+        yield new
+    finally:
         with contextlib.suppress(OSError):
             os.unlink(new)
-        raise
-    finally:
-        os.close(descriptor)
+        _making.discard(new.name)
+
+
+def half_made(folder_fd: int) -> list[str]:
+    """The files of an open directory that :func:`beside` named and that a killed server left. Raises OSError.
+
+    Files of images alone: a checksum is short, and any other is a second name of a version, so no bytes go with it.
+    """
+    found = []
+    for name in sorted(os.listdir(folder_fd)):
+        match = _HALF_MADE.fullmatch(name)
+        if match is None or image_name(match[1]) is None or name in _making:
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            facts = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
+            ours = facts.st_size <= _LONGEST if match[2] else facts.st_nlink > 1
+            if ours and stat.S_ISREG(facts.st_mode):
+                found.append(name)
+    return found
+
+
+def _place(path: Path, content: bytes) -> None:
+    with beside(path) as new:
+        descriptor = os.open(new, _CREATE, 0o644)
+        try:
+            os.write(descriptor, content)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.rename(new, path)
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder)
@@ -139,7 +177,7 @@ def _read(image: Path, ending: str) -> str | None:
     except OSError:
         return None
     try:
-        return sums.read(os.read(descriptor, 256))
+        return sums.read(os.read(descriptor, _LONGEST))
     except OSError:
         return None
     finally:
