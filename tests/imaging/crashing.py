@@ -7,27 +7,36 @@ writes down, outside of it, what it was told: that must be true afterwards, what
 from __future__ import annotations
 
 import asyncio
+import gzip
 import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import zstandard
 
+from pbserv.conf.places import StorePlace
 from pbserv.imaging.about import About, AboutChange
+from pbserv.imaging.adopt import Adopter
+from pbserv.imaging.converting import convert
 from pbserv.imaging.states import VersionState
 from pbserv.imaging.store import Store
+from pbserv.imaging.stores import Stores, StoresSettings
+from pbserv.imaging.tasks import Report
+from pbserv.imaging.watch import Dropped
 from tests.imaging.image_server import sha256
-from tests.imaging.test_sessions import CHANGED, KIND, told
+from tests.imaging.test_adopt import Told, drop
+from tests.imaging.test_sessions import CHANGED, KIND, MADE, told
 from tests.imaging.test_sessions import manifest_of as manifest
 from tests.imaging.test_store import chunks_of
 
 TABLE = b"label: gpt\n"
 STEPS = ("rename", "fsync", "fdatasync", "unlink", "rmdir", "mkdir", "ftruncate", "pwrite", "link")
 OWNER = "job:17"
+FIRST, SECOND = MADE.stream, gzip.compress(CHANGED.stream, mtime=0)
 PARTS = [zstandard.compress(CHANGED.stream[:700_000]), zstandard.compress(CHANGED.stream[700_000:])]
 
 
@@ -59,7 +68,7 @@ def manifest_text() -> str:
     return manifest(table=table, p1=(KIND, size, digest, len(CHANGED.stream)))
 
 
-async def scenario(root: Path, say: Callable[[str], None]) -> None:
+async def uploads(root: Path, say: Callable[[str], None]) -> None:
     """A capture in parts, its commit, and everything that can become of an image; ``say`` is what the caller heard."""
     store = Store(root, free_floor_bytes=0, allow_overwrite=True)
     await store.start()
@@ -86,16 +95,54 @@ async def scenario(root: Path, say: Callable[[str], None]) -> None:
     await store.close()
 
 
-def child(root: Path, heard: Path, last: int) -> int:
+def stores_of(root: Path) -> Stores:
+    """The one store ``root``; it is not started yet."""
+    return Stores(StoresSettings((StorePlace("main", root, floor=0),)))
+
+
+async def take(stores: Stores, path: Path) -> None:
+    """A file of the store's directory is handed on."""
+    await Adopter(stores, Told(), lambda: 100_000)(Dropped("main", path, path.name.split(".")[0]))
+
+
+async def drops(root: Path, say: Callable[[str], None]) -> None:
+    """A file is dropped, another one over it, that one again; a conversion, and the end of the version and its file."""
+    stores = stores_of(root)
+    await stores.start()
+    for content, name in ((FIRST, "first"), (SECOND, "second"), (SECOND, "again")):
+        await asyncio.sleep(0.02)  # so that the file is younger than the checksums of the one before
+        path = drop(root, content)
+        say(f"dropped {name}")
+        await take(stores, path)
+        say(name)
+    await convert(stores, "lab", None, "anna", Report())
+    say("converted")
+    await stores.move("lab", 2, VersionState.RETIRED, "anna")
+    say("retired")
+    await stores.purge("lab", 2)
+    say("purged")
+    await stores.delete("lab")
+    say("gone")
+    await stores.close()
+
+
+SCENARIOS: dict[str, Callable[[Path, Callable[[str], None]], Awaitable[None]]] = {"uploads": uploads, "drops": drops}
+
+
+async def play(scenario: str, root: Path, say: Callable[[str], None]) -> None:
+    await SCENARIOS[scenario](root, say)
+
+
+def child(scenario: str, root: Path, heard: Path, last: int) -> int:
     """Run the scenario in this process; the number of steps when it gets to its end."""
     notes = os.open(heard, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     killer = Killer(last)
     killer.arm()
-    asyncio.run(scenario(root, lambda text: print(text, file=os.fdopen(os.dup(notes), "a"), flush=True)))
+    asyncio.run(play(scenario, root, lambda text: print(text, file=os.fdopen(os.dup(notes), "a"), flush=True)))
     return killer.steps
 
 
-def main(template: Path, folder: Path) -> None:
+def main(scenario: str, template: Path, folder: Path) -> None:
     """Children 1, 2, ... until one of them gets to the end alive; each leaves ``folder``/n and ``folder``/n.heard."""
     for last in range(1, 1000):
         root, heard = folder / str(last), folder / f"{last}.heard"
@@ -104,7 +151,7 @@ def main(template: Path, folder: Path) -> None:
         process = os.fork()
         if process == 0:
             try:
-                child(root, heard, last)
+                child(scenario, root, heard, last)
             except BaseException as error:
                 print(f"{last}: {error!r}", file=sys.stderr, flush=True)
                 os._exit(1)
@@ -115,4 +162,4 @@ def main(template: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

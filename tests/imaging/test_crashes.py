@@ -1,28 +1,54 @@
 """After a kill at any moment: nothing that was confirmed is lost, no half image is visible, uploads go on."""
 
 import asyncio
+import hashlib
 import os
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 import zstandard
 
+from pbserv.imaging.about import About
+from pbserv.imaging.adopt import remove_own_locks
+from pbserv.imaging.faults import UnknownImage
 from pbserv.imaging.states import VersionState
-from tests.imaging.crashing import OWNER, PARTS, TABLE, manifest_text
+from pbserv.imaging.stores import Stores
+from pbserv.imaging.sum_files import read_sums, stale
+from pbserv.imaging.tasks import Report
+from tests.imaging.crashing import FIRST, OWNER, PARTS, SECOND, TABLE, manifest_text, stores_of, take
 from tests.imaging.test_sessions import CHANGED, KIND, MADE, commit, send
 from tests.imaging.test_store import chunks_of, opened, read_all
 
+Killed = list[tuple[Path, list[str]]]
+"""The store of every child that was killed, and what it had been told."""
+
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory) -> list[tuple[Path, list[str]]]:
-    """The store of every child that was killed, and what it had been told."""
-    folder = tmp_path_factory.mktemp("killed")
-    template = tmp_path_factory.mktemp("template") / "store"
-    asyncio.run(_first(template))
-    asyncio.run(_children(template, folder))
+def killed(tmp_path_factory) -> Killed:
+    return _killed("uploads", tmp_path_factory, _first)
+
+
+@pytest.fixture(scope="module")
+def killed_with_drops(tmp_path_factory) -> Killed:
+    return _killed("drops", tmp_path_factory, _registered)
+
+
+def _killed(scenario: str, folders: pytest.TempPathFactory, prepare: Callable[[Path], Awaitable[None]]) -> Killed:
+    folder = folders.mktemp("killed")
+    template = folders.mktemp("template") / "store"
+    asyncio.run(_play(scenario, prepare, template, folder))
     roots = sorted((path for path in folder.iterdir() if path.is_dir()), key=lambda path: int(path.name))
     return [(root, (folder / f"{root.name}.heard").read_text().splitlines()) for root in roots]
+
+
+async def _play(scenario: str, prepare: Callable[[Path], Awaitable[None]], template: Path, folder: Path) -> None:
+    await prepare(template)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.imaging.crashing", scenario, str(template), str(folder)
+    )
+    assert await process.wait() == 0
 
 
 async def _first(root: Path) -> None:
@@ -32,11 +58,9 @@ async def _first(root: Path) -> None:
         await commit(session, "p1", MADE.stream)
 
 
-async def _children(template: Path, folder: Path) -> None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.imaging.crashing", str(template), str(folder)
-    )
-    assert await process.wait() == 0
+async def _registered(root: Path) -> None:
+    async with opened(root) as store:
+        await store.register("lab", About(title="room"))
 
 
 async def plain(store, version: int) -> bytes:
@@ -114,3 +138,82 @@ async def _go_on(store, heard: list[str]) -> None:
     assert image.version == 2
     assert await plain(store, 2) == CHANGED.plain
     assert await read_all(store, "win", "table") == TABLE
+
+
+async def test_dropped_files_are_whole_after_every_kill(killed_with_drops: Killed) -> None:
+    assert len(killed_with_drops) > 60
+    told_of_all: set[str] = set()
+    for root, heard in killed_with_drops:
+        told_of_all |= set(heard)
+        try:
+            await _started_again(root, heard)
+        except Exception as error:
+            raise AssertionError(f"killed before step {root.name}, after {heard[-1:]}") from error
+    assert {"first", "second", "again", "converted", "retired", "purged"} <= told_of_all
+
+
+async def _started_again(root: Path, heard: list[str]) -> None:
+    stores = stores_of(root)
+    await stores.start()
+    try:
+        _check_drops(stores, root, heard)
+        remove_own_locks(root)
+        if (root / "lab.img").exists():  # after a start every file is handed on
+            await take(stores, root / "lab.img")
+            _check_taken(stores, root)
+        lines: list[str] = []
+        assert "0 leftovers removed, none damaged" in await stores.check("main", Report(), lines.append)
+        assert lines == []
+    finally:
+        await stores.close()
+    async with opened(root) as store:
+        assert (store.damages, store.leftovers) == ((), ())
+        if "lab" in store.names:
+            await store.delete("lab")
+        assert not list(root.glob("*lab*"))
+
+
+def _check_drops(stores: Stores, root: Path, heard: list[str]) -> None:
+    """What the start made of it: nothing that was confirmed is lost, nothing half-made is left."""
+    (facts,) = stores.stores()
+    assert facts.damages == ()
+    assert os.listdir(root / ".incoming") == []
+    beside = {"lab.img", "lab.img.sum", "lab.img.full.sum", "lab.img.lock"}
+    assert set(os.listdir(root)) <= {".incoming", ".store", "lab", "copy", *beside}
+    try:
+        image = stores.object("lab")
+    except UnknownImage:
+        assert "purged" in heard
+        assert not any((root / name).exists() for name in beside)
+        return
+    versions = stores.versions("lab")
+    assert image.about.title == "room"
+    assert facts.used_bytes == sum(path.stat().st_size for path in root.glob("lab/*/*"))
+    assert ("first" not in heard) or 1 in versions
+    assert ("second" not in heard) or 2 in versions or "retired" in heard
+    assert ("converted" not in heard) or 3 in versions
+    for number in versions:
+        item = _item(stores, root, number)
+        assert hashlib.sha256(item.read_bytes()).hexdigest() == stores.info("lab", number).manifest.items[0].sha256
+        assert number == 3 or item.read_bytes() == (FIRST, SECOND)[number - 1]
+    if "again" in heard and 2 in versions:
+        assert os.path.samefile(root / "lab.img", _item(stores, root, 2))
+        assert ("retired" not in heard) or image.version(2).state is VersionState.RETIRED
+    if "again" in heard and 2 not in versions:
+        assert not any((root / name).exists() for name in beside)
+
+
+def _check_taken(stores: Stores, root: Path) -> None:
+    """The file is a version, its bytes are no version twice, and its checksums are its own."""
+    path = root / "lab.img"
+    files = [_item(stores, root, number) for number in stores.versions("lab")]
+    assert [os.path.samefile(path, file) for file in files].count(True) == 1
+    assert len({file.read_bytes() for file in files}) == len(files)
+    content = path.read_bytes()
+    made = tuple(hashlib.md5(part, usedforsecurity=False).hexdigest() for part in (content[-(1 << 20) :], content))
+    assert (read_sums(path), stale(path)) == (made, False)
+    assert not (root / "lab.img.lock").exists()
+
+
+def _item(stores: Stores, root: Path, number: int) -> Path:
+    return root / "lab" / str(number) / stores.info("lab", number).manifest.items[0].name
