@@ -111,6 +111,27 @@ async def test_a_purge_that_cannot_remove_the_bytes_says_so_and_the_version_is_g
     assert len(left) == 1, "a check removes it"
 
 
+async def test_a_version_is_gone_while_its_bytes_are_still_being_removed(store, monkeypatch):
+    await put_many(store, "win", 2)
+    await store.move("win", 2, RETIRED, "anna")
+    removing, held = threading.Event(), threading.Event()
+    remove = store.layout.remove_incoming
+
+    def slow(name: str) -> None:
+        removing.set()
+        held.wait(20)
+        remove(name)
+
+    monkeypatch.setattr(store.layout, "remove_incoming", slow)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(store.purge("win", 2))
+        try:
+            await asyncio.to_thread(removing.wait, 20)
+            assert (store.info("win").version, store.versions("win")) == (1, (1,))
+        finally:
+            held.set()
+
+
 async def test_a_version_that_was_restored_meanwhile_is_not_purged(store):
     await put_many(store, "win", 2)
     await store.move("win", 1, RETIRED, "anna")
