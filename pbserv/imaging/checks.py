@@ -12,7 +12,7 @@ from typing import Final
 from pbserv.imaging.backend import ImagingBackend, is_versioned
 from pbserv.imaging.faults import Forbidden, ImageExists, InvalidRequest, NotRestorable, NotSupported, UnknownImage
 from pbserv.imaging.layout import StoredImage
-from pbserv.imaging.manifest import Manifest
+from pbserv.imaging.manifest import Manifest, check_new_name
 from pbserv.imaging.queue import Limits, StoreLimit
 from pbserv.registry.options import NO_OPTIONS, WorkOptions
 from pbserv.registry.records import FETCHES, BundleKind
@@ -45,6 +45,7 @@ def check_order(
     try:
         store.info(image)
     except UnknownImage:
+        _check_name(store, image)
         return None
     if not overwrite:
         raise ImageExists(f"image {image} exists; take another name, or make a new version with --overwrite")
@@ -106,6 +107,20 @@ def _check_addon(store: ImagingBackend, name: str) -> None:
     except UnknownImage:
         raise UnknownImage(f"no add-on image {name}; see: pbserv image list") from None
     check_addon(found)
+
+
+def _check_name(store: ImagingBackend, image: str) -> None:
+    """As an upload does: a name that no image has yet must be one that new images may have. Raises InvalidName.
+
+    An own backend has rules of its own, which it tells when the upload begins.
+    """
+    try:
+        if is_versioned(store):
+            store.object(image)
+    except UnknownImage:
+        check_new_name(image)
+    except NotSupported:
+        pass
 
 
 def _check_store(store: ImagingBackend, name: str) -> None:

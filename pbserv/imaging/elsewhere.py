@@ -28,6 +28,7 @@ from pbserv.imaging.manifest import (
     ManifestItem,
     check_image_name,
     check_item_name,
+    check_new_name,
     parse,
     print_manifest,
 )
@@ -171,6 +172,8 @@ class Elsewhere:
             check_order(self._store, kind, image, overwrite=overwrite, options=options, owner=self.owner)
         elif options.unreadable:
             raise InvalidRequest(options.unreadable)
+        elif kind is BundleKind.CAPTURE and not overwrite and not self.owner(image):
+            check_new_name(image)  # not with overwrite: there it may be the name of an older image
         else:
             check_image_name(image)
 

@@ -227,7 +227,9 @@ def test_names_of_the_servers_own_files_are_no_items(name):
         check_item_name(name)
 
 
-@pytest.mark.parametrize("name", ["win.11", "a b", "a(1)", "", "-a"])
+@pytest.mark.parametrize(
+    "name", ["win.11", "a b", "a(1)", "", "-a", *(f"a{character}b" for character in "\\/`'[]*?\"<>|:.\t\n")]
+)
 def test_names_that_new_images_cannot_have(name):
     with pytest.raises(InvalidName):
         check_new_name(name)
