@@ -32,13 +32,17 @@ async def test_a_job_is_seen_live_and_written_down_in_turns(tmp_path: Path) -> N
         await site.image()
         await site.device(MAC)
         wire = await site.order(MAC, kind="restore", image="classroom")
+        before = datetime.now(UTC)
         await wire.ask()
         assert await wire.progress(stage="write", item="p1", bytes=10, total=100, rate=5, waited=7) == "CONTINUE"
         view = await site.api("GET", f"/jobs/{wire.job}")
         assert (view["stage"], view["bytes_done"], view["rate"], view["eta_s"], view["waited_ms"]) == (
             "write", 10, 5, 18, 7,
         )  # fmt: skip
-        assert (view["store"], view["state"], view["seconds"] >= 0) == ("main", "running", True)
+        assert (view["store"], view["state"], view["finished"]) == ("main", "running", None)
+        began, now = datetime.fromisoformat(view["started"]), datetime.now(UTC)
+        assert before <= began <= now
+        assert 0 <= view["seconds"] <= round((now - before).total_seconds(), 1), "as long as it runs by now"
         [listed] = await site.api("GET", f"/jobs?mac={MAC}")
         assert (listed["bytes_done"], listed["eta_s"]) == (10, 18)
         assert (await site.registry.job(int(wire.job))).bytes_done == 0, "nothing was written for a report"
@@ -195,15 +199,29 @@ async def test_which_images_a_device_has_seen(tmp_path: Path) -> None:
     async with working(tmp_path) as site:
         await site.image()
         await site.device(MAC)
+        times = []
         for ok in (1, 0):
             wire = await site.order(MAC, kind="restore", image="classroom")
+            before = datetime.now(UTC)
             await wire.ask()
+            at_work = datetime.now(UTC)
+            await asyncio.sleep(0.3)
+            reporting = datetime.now(UTC)
             await wire.result(ok=ok, reason="" if ok else "disk failed", verified="read" if ok else "")
+            times.insert(0, (before, at_work, reporting, datetime.now(UTC)))
         seen = await site.api("GET", f"/devices/{MAC}/images")
         assert [(each["image"], each["version"], each["state"], each["verified"]) for each in seen["history"]] == [
             ("classroom", 1, "failed", ""), ("classroom", 1, "done", "read"),
         ]  # fmt: skip
-        assert (seen["current"]["job"], seen["current"]["verified"]) == (seen["history"][1]["job"], "read")
+        for each, (before, at_work, reporting, over) in zip(seen["history"], times, strict=True):
+            started, finished = (datetime.fromisoformat(each[name]) for name in ("started", "finished"))
+            assert before <= started <= at_work < reporting <= finished <= over
+            assert each["seconds"] == round((finished - started).total_seconds(), 1) >= 0.3
+            job = await site.api("GET", f"/jobs/{each['job']}")
+            assert {name: job[name] for name in ("started", "finished", "seconds")} == {
+                name: each[name] for name in ("started", "finished", "seconds")
+            }
+        assert seen["current"] == seen["history"][1]
         cut = await site.api("GET", f"/devices/{MAC}/images?limit=1")
         assert len(cut["history"]) == 1
         assert cut["current"] == seen["current"], "however many came after it"
