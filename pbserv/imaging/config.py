@@ -189,7 +189,9 @@ class PbservConf(ConfModel):
         Key(
             "UploadDirectories",
             Directories(),
-            "Images are stored only in stores at or below these directories.",
+            "Images are stored only in stores at or below these directories: what is uploaded, captured or registered."
+            " It does not hold for files that somebody with access to the disk drops into a store's directory, nor for"
+            " conversions of images that are there already.",
             extension=True,
             unset="all stores take images",
         ),
