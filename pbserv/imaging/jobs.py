@@ -108,11 +108,11 @@ class Jobs:
             if isinstance(place, Waiting):
                 return self._waits(work, place)
             queued_s = place.waited_s
-        with self._placed(work.mac):
+        with self._placed(work, work.kind, work.image, store):
             if not refusal:
                 refusal = await self._hooks.ask("before-job", _facts(work, address, version, store))
-                if refusal:
-                    self.running_now.queue.over(work.mac)
+            if refusal:
+                self.running_now.given_up(work, work.kind, work.image, store)
             job = await self._registry.start_job(work.id, address, version, store=store, queued_s=queued_s)
         how = f" ({UNICAST})" if work.kind is BundleKind.MULTICAST else ""
         self._history.add(work.mac, "job", f"{job.id}: {work.kind} {work.image or work.bundle} started{how}")
@@ -138,13 +138,13 @@ class Jobs:
         return (await self.finish(committed[0].id, work.id, Report(True, COMMITTED + after))).reason
 
     @contextmanager
-    def _placed(self, mac: str) -> Iterator[None]:
+    def _placed(self, work: Work, kind: BundleKind, image: str, store: str) -> Iterator[None]:
         """A device has its place for what is to begin; when that does not begin, whatever stops it, the place is free
         again."""
         try:
             yield
         except BaseException:
-            self.running_now.queue.over(mac)
+            self.running_now.given_up(work, kind, image, store)
             raise
 
     def _waits(self, work: Work, place: Waiting) -> Begun:
@@ -179,7 +179,7 @@ class Jobs:
         if isinstance(place, Waiting):
             return self._waits(work, place)
         asked = {**_facts(work, address, version, store), "kind": kind.value, "image": image}
-        with self._placed(work.mac):
+        with self._placed(work, kind, image, store):
             reason = await self._hooks.ask("before-job", asked)
             if reason:
                 raise ConflictError(reason)
@@ -290,6 +290,7 @@ class Jobs:
 
     def _ended(self, job: Job) -> None:
         """A job is over, whatever ended it: its report, an administrator, the next start of its device."""
+        self.running_now.over(job)
         self._counters.ended(job.kind.value, job.state.value)
         tell = self._log.transaction if job.state is WorkState.DONE else self._log.warning
         tell("job", device=job.mac, job=job.id, kind=job.kind.value, image=job.image, result=job.state.value,

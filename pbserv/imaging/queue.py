@@ -1,14 +1,16 @@
 """Who may restore or capture now, and who waits: slots for each store and each site. Pure.
 
-One rule: a device has at most one slot; it keeps it until its job is over or it falls silent, and nobody who fits and
-asked with a higher priority, or earlier, is passed by.
+One rule: a device has at most one slot for a store in a direction, and only jobs that run at the same time give it
+several; a slot is kept until the last job in it is over or silent, and nobody who fits and asked with a higher
+priority, or earlier, is passed by.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Final, Literal
 
 from pbserv.types import Instant
@@ -85,8 +87,16 @@ class Waiting:
 
 @dataclass(slots=True)
 class _Slot:
+    """``jobs``: those that run in it; ``begins``: so many more are about to begin."""
+
     ask: Ask
     heard: Instant
+    jobs: set[int] = field(default_factory=set)
+    begins: int = 0
+
+    @property
+    def empty(self) -> bool:
+        return not self.jobs and self.begins <= 0
 
 
 @dataclass(slots=True)
@@ -103,7 +113,7 @@ class Queue:
 
     def __init__(self, limits: Limits = Limits()) -> None:
         self.limits = limits
-        self._slots: dict[str, _Slot] = {}
+        self._slots: dict[str, list[_Slot]] = {}
         self._waiters: dict[str, _Waiter] = {}
         self._sites: dict[str, int] = {}
         self._number = 0
@@ -113,15 +123,16 @@ class Queue:
         self.limits = limits
 
     def ask(self, ask: Ask, now: Instant) -> Admitted | Waiting:
-        """A device asks, for the first time or again. One that has a slot for the same work keeps it."""
+        """A device asks, for the first time or again. One that has a slot for the same work keeps it. Who is admitted
+        says :meth:`began` or :meth:`given_up`."""
         self._sites[ask.site] = ask.site_limit
         self._forget(now)
-        slot = self._slots.get(ask.device)
+        slot = self._slot(ask)
         if slot is not None:
-            if (slot.ask.work, slot.ask.direction, slot.ask.store) == (ask.work, ask.direction, ask.store):
-                slot.heard = now
-                return Admitted()
-            del self._slots[ask.device]
+            slot.heard = now
+            slot.begins += 1
+            return Admitted()
+        self._keep(ask.device, lambda each: each.ask.work == ask.work and bool(each.jobs))
         waiter = self._waiters.get(ask.device)
         first = waiter is None or waiter.ask.work != ask.work
         if waiter is None or first:
@@ -131,27 +142,54 @@ class Queue:
         reason = self._reason(ask.device)
         if not reason:
             del self._waiters[ask.device]
-            self._slots[ask.device] = _Slot(ask, now)
+            self._slots.setdefault(ask.device, []).append(_Slot(ask, now, begins=1))
             return Admitted(int(now - waiter.since))
         found = self._place(waiter, reason)
         waiter.retry_s = found.retry_s
         return replace(found, first=first)
 
-    def heard(self, ask: Ask, now: Instant) -> None:
+    def heard(self, ask: Ask, now: Instant, job: int = 0) -> None:
         """A device is at work, also one that began before this process did: it has a slot, whatever the limits say."""
         self._sites.setdefault(ask.site, ask.site_limit)
-        self._waiters.pop(ask.device, None)
-        self._slots[ask.device] = _Slot(ask, now)
+        waiter = self._waiters.get(ask.device)
+        if waiter is not None and (waiter.ask.work != ask.work or _line(waiter) == (ask.store, ask.direction)):
+            del self._waiters[ask.device]
+        self._keep(ask.device, lambda each: each.ask.work == ask.work)
+        slot = self._slot(ask)
+        if slot is None:
+            slot = _Slot(ask, now)
+            self._slots.setdefault(ask.device, []).append(slot)
+        slot.heard = now
+        slot.jobs.add(job)
 
-    def keep(self, device: str, now: Instant) -> None:
-        """A device with a slot was heard of."""
-        slot = self._slots.get(device)
+    def began(self, ask: Ask, now: Instant, job: int) -> None:
+        """What was admitted has begun, as this job."""
+        slot = self._slot(ask)
         if slot is not None:
-            slot.heard = now
+            slot.begins = max(0, slot.begins - 1)
+        self.heard(ask, now, job)
 
-    def over(self, device: str) -> None:
-        """Its job has ended: the slot is free."""
-        self._slots.pop(device, None)
+    def given_up(self, ask: Ask) -> None:
+        """What was admitted does not begin."""
+        slot = self._slot(ask)
+        if slot is not None:
+            slot.begins = max(0, slot.begins - 1)
+            self._keep(ask.device, lambda each: not each.empty)
+
+    def keep(self, device: str, now: Instant, job: int) -> None:
+        """A job with a slot was heard of."""
+        for slot in self._slots.get(device, ()):
+            if job in slot.jobs:
+                slot.heard = now
+
+    def over(self, device: str, job: int | None = None) -> None:
+        """A job of it has ended, or with None all of them: a slot is free that no other job has."""
+        if job is None:
+            self._slots.pop(device, None)
+            return
+        for slot in self._slots.get(device, ()):
+            slot.jobs.discard(job)
+        self._keep(device, lambda each: not each.empty)
 
     def gone(self, device: str) -> None:
         """It has no work any more to wait for."""
@@ -160,7 +198,7 @@ class Queue:
     def busy(self, now: Instant) -> tuple[Ask, ...]:
         """Who has a slot."""
         self._forget(now)
-        return tuple(slot.ask for slot in self._slots.values())
+        return tuple(slot.ask for slot in self._all())
 
     def room(self, now: Instant) -> int | None:
         """How many restores could begin now, whoever asks; below 0: so many more wait. None: a store has no limit."""
@@ -184,16 +222,30 @@ class Queue:
         return tuple(found)
 
     def _forget(self, now: Instant) -> None:
-        for device in [each for each, slot in self._slots.items() if now - slot.heard >= SILENT_S]:
-            del self._slots[device]
+        for device in {slot.ask.device for slot in self._all() if now - slot.heard >= SILENT_S}:
+            self._keep(device, lambda each: now - each.heard < SILENT_S)
         for device in [each for each, w in self._waiters.items() if now - w.asked > _patience_s(w)]:
             del self._waiters[device]
+
+    def _slot(self, ask: Ask) -> _Slot | None:
+        """That of the device for the same work, store and direction."""
+        same = _same(ask)
+        return next((each for each in self._slots.get(ask.device, ()) if _same(each.ask) == same), None)
+
+    def _all(self) -> Iterator[_Slot]:
+        return chain.from_iterable(self._slots.values())
+
+    def _keep(self, device: str, wanted: Callable[[_Slot], bool]) -> None:
+        """The others of the device's slots are free."""
+        kept = [each for each in self._slots.pop(device, ()) if wanted(each)]
+        if kept:
+            self._slots[device] = kept
 
     def _turns(self) -> Iterator[tuple[_Waiter, str]]:
         """Each who waits, by turns, with the limit that stops it; empty: it may begin. Who may and has not asked yet
         has its place kept."""
-        stores = Counter((slot.ask.store, slot.ask.direction) for slot in self._slots.values())
-        sites = Counter(slot.ask.site for slot in self._slots.values())
+        stores = Counter((slot.ask.store, slot.ask.direction) for slot in self._all())
+        sites = Counter(slot.ask.site for slot in self._all())
         for waiter in sorted(self._waiters.values(), key=_turn):
             ask = waiter.ask
             reason = self._full(ask, stores, sites)
@@ -221,6 +273,10 @@ class Queue:
         turns = [_turn(each) for each in self._waiters.values() if _line(each) == line]
         position = sum(each <= turn for each in turns)
         return Waiting(waiter.ask, position, len(turns), _retry_s(position), reason or "its turn", waiter.since)
+
+
+def _same(ask: Ask) -> tuple[int, Direction, str]:
+    return ask.work, ask.direction, ask.store
 
 
 def _turn(waiter: _Waiter) -> tuple[int, int]:

@@ -96,10 +96,19 @@ class Running:
         for number in () if within else self._of_device.get(job.mac, ()):
             self._entries[number].wanted = False
         self._put(_Entry(job, self.now))
+        ask = self._ask(job.mac, job.work_id, job.kind, job.image, job.store)
+        if ask is not None:
+            self.queue.began(ask, self.now, job.id)
+
+    def given_up(self, work: Work, kind: BundleKind, image: str, store: str) -> None:
+        """What was admitted does not begin."""
+        ask = self._ask(work.mac, work.id, kind, image, store)
+        if ask is not None:
+            self.queue.given_up(ask)
 
     async def report(self, job_id: int, work_id: int, progress: Progress, waited_ms: int) -> bool:
         """What the device says of its job; False tells it to stop. Raises ConflictError for a job of other work."""
-        entry = self._entries.get(job_id) or await self._find(job_id)
+        entry = self._entries.get(job_id) or await self._find(job_id, work_id)
         if entry.job.work_id != work_id:
             raise ConflictError(f"job {job_id} belongs to other work")
         if not entry.wanted:
@@ -107,7 +116,7 @@ class Running:
         now = self.now
         entry.heard = now
         self._board.report(job_id, progress, now, waited_ms=waited_ms)
-        self.queue.keep(entry.job.mac, now)
+        self.queue.keep(entry.job.mac, now, job_id)
         return True
 
     def sent(self, job_id: int, count: int) -> None:
@@ -125,7 +134,7 @@ class Running:
         entry = self._entries.get(job_id)
         if entry is not None:
             entry.wanted = False
-            self.queue.over(entry.job.mac)
+            self.queue.over(entry.job.mac, job_id)
 
     def figures(self, job_id: int) -> Figures:
         """What is known of the job up to now."""
@@ -134,11 +143,14 @@ class Running:
         return Figures(sent=sent) if seen is None else Figures(seen.progress, sent, seen.waited_ms)
 
     def end(self, job: Job) -> None:
-        """The job is over: its slot is free."""
+        """The job is over, and nothing of it is known here any more."""
         self._board.end(job.id)
         self._drop(job.id)
-        if job.kind in DIRECTIONS:
-            self.queue.over(job.mac)
+        self.over(job)
+
+    def over(self, job: Job) -> None:
+        """The job is over, whatever ended it: its slot is free, unless another job has it, too."""
+        self.queue.over(job.mac, job.id)
 
     def device_changed(self, device: Device) -> None:
         """Told by the registry after each change: work that was cancelled or ended stops its jobs at their next report,
@@ -161,10 +173,12 @@ class Running:
             self._board.unwritten(due)
             self._log.warning("progress of jobs is not written down yet", jobs=len(due), reason=first_line(fault))
 
-    async def _find(self, job_id: int) -> _Entry:
+    async def _find(self, job_id: int, work_id: int) -> _Entry:
         """A job that began before this process did. It is known here before its work is asked for: a change that comes
-        meanwhile is not missed."""
+        meanwhile is not missed. Raises ConflictError for a job of other work, which stays unknown."""
         job = await self._registry.job(job_id)
+        if job.work_id != work_id:
+            raise ConflictError(f"job {job_id} belongs to other work")
         entry = self._entries.get(job_id)
         if entry is not None:
             return entry
@@ -172,15 +186,19 @@ class Running:
         self._put(entry)
         if not entry.wanted:
             return entry
-        work = await self._registry.work(job.work_id)
-        if not work.active:
+        try:
+            work = await self._registry.work(work_id)
+        except BaseException:
+            self._drop(job_id)  # its next report asks again
+            raise
+        if not work.active or self._entries.get(job_id) is not entry:
             entry.wanted = False
         ask = self._ask(job.mac, job.work_id, job.kind, job.image, job.store, work.priority)
         if entry.wanted and ask is not None:
-            self.queue.heard(ask, self.now)
+            self.queue.heard(ask, self.now, job_id)
         return entry
 
-    def _ask(self, mac: str, work: int, kind: BundleKind, image: str, store: str, priority: int) -> Ask | None:
+    def _ask(self, mac: str, work: int, kind: BundleKind, image: str, store: str, priority: int = 0) -> Ask | None:
         direction = DIRECTIONS.get(kind)
         if direction is None:
             return None

@@ -130,6 +130,33 @@ def test_who_was_at_work_before_this_process_keeps_on() -> None:
     assert waits(queue.ask(ask("d3"), at(0))).reason == "store main: 2 of 1 restores"
 
 
+def test_jobs_of_a_device_at_the_same_time_have_their_slots_until_each_is_over() -> None:
+    queue = limited(1, 1)
+    for job in (1, 2):
+        assert isinstance(queue.ask(ask("d1"), at(job)), Admitted)
+        queue.began(ask("d1"), at(job), job)
+    queue.ask(ask("d1", direction="capture"), at(3))
+    queue.began(ask("d1", direction="capture"), at(3), 3)
+    assert sorted(each.direction for each in queue.busy(at(3))) == ["capture", "restore"]
+    queue.over("d1", 7)
+    queue.over("d1", 1)
+    assert isinstance(queue.ask(ask("d2"), at(4)), Waiting), "job 2 runs"
+    queue.keep("d1", at(SILENT_S), 3)
+    assert [each.direction for each in queue.busy(at(SILENT_S + 2))] == ["capture"], "job 2 has fallen silent"
+    queue.over("d1", 3)
+    assert queue.busy(at(SILENT_S + 2)) == ()
+
+
+def test_a_slot_of_what_does_not_begin_is_free() -> None:
+    queue = limited(1)
+    queue.ask(ask("d1"), at(0))
+    queue.ask(ask("d1"), at(1))
+    queue.given_up(ask("d1"))
+    assert isinstance(queue.ask(ask("d2"), at(2)), Waiting), "it was admitted twice"
+    queue.given_up(ask("d1"))
+    assert isinstance(queue.ask(ask("d2"), at(2)), Admitted)
+
+
 def test_cancelled_work_waits_for_nothing() -> None:
     queue = limited(1)
     queue.ask(ask("d1"), at(0))
