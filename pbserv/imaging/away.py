@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import hmac
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final, TypeVar
@@ -44,8 +44,8 @@ class _Begun(BaseModel):
 
 @dataclass(slots=True, eq=False)
 class _Going:
-    """``wanted``: the store to ask for there, empty: where the image is. ``begun``: by a process before this one;
-    ``tried``: it was asked for there, whatever came of it."""
+    """``wanted``: the store to ask for there, empty: where the image is. ``begun``: by a process before this one, where
+    ``sent``: something may have been sent since; ``tried``: it was asked for there, whatever came of it."""
 
     job: int
     mac: str
@@ -56,6 +56,7 @@ class _Going:
     wanted: str = ""
     overwrite: bool = False
     begun: bool = False
+    sent: bool = False
     tried: bool = False
     upload: str = ""
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -88,13 +89,19 @@ class Away:
         going = _Going(job.id, job.mac, job.work_id, job.image, store, self._key(job), wanted, overwrite)
         self._going[job.id] = going
 
-    def resume(self, jobs: Sequence[Job], here: Callable[[str], bool]) -> None:
-        """At the start: the jobs that still run, and go into stores of other servers; ``here``: a store of this one."""
+    def resume(
+        self, jobs: Sequence[Job], here: Callable[[str], bool], orders: Mapping[int, tuple[str, bool]] = {}
+    ) -> None:
+        """At the start: the jobs that still run, and go into stores of other servers; ``here``: a store of this one.
+        ``orders``: of jobs that have sent nothing, the store to ask for there, and whether they may overwrite."""
         self._closed = False
         for job in jobs:
             if job.store in self._referring.remotes.urls and not here(job.store):
-                going = _Going(job.id, job.mac, job.work_id, job.image, job.store, self._key(job), begun=True)
-                self._going[job.id] = going
+                wanted, overwrite = orders.get(job.id, ("", False))
+                self._going[job.id] = _Going(
+                    job.id, job.mac, job.work_id, job.image, job.store, self._key(job), wanted, overwrite, begun=True,
+                    sent=job.id not in orders,
+                )  # fmt: skip
 
     async def item(
         self, job: Job, item: str, part: int | None = None, kind: str = "", *, size_bytes: int = 0
@@ -175,7 +182,7 @@ class Away:
         async with going.asking:
             if not going.upload:
                 try:
-                    going.upload = await (self._found(going) if going.begun else self._begin(going, size_bytes))
+                    going.upload = await (self._resumed if going.begun else self._begin)(going, size_bytes)
                 finally:  # also where no answer came: it may have been begun there
                     ended = self._going.get(going.job) is not going
                     if ended and not self._closed:
@@ -191,8 +198,18 @@ class Away:
         body = {"store": going.wanted, "overwrite": going.overwrite, "referred": going.key, "bytes": size_bytes}
         return _read(_Begun, await self._ask(going, "POST", _uploads(going), json=body), going.what).upload
 
-    async def _found(self, going: _Going) -> str:
+    async def _resumed(self, going: _Going, size_bytes: int) -> str:
+        """What a process before this one had begun; where it had not yet, it begins: the key makes it one upload."""
         found = await self._look(going)
+        if found.upload is None and found.version is None and not going.sent:
+            return await self._begin(going, size_bytes)
+        return self._number(going, found)
+
+    async def _found(self, going: _Going) -> str:
+        return self._number(going, await self._look(going))
+
+    @staticmethod
+    def _number(going: _Going, found: ReferredModel) -> str:
         if found.upload is None:
             raise DraftGone(f"{going.what}: the upload of job {going.job} is over there: the capture must start again")
         return found.upload.upload

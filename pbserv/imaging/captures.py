@@ -1,22 +1,22 @@
 """The uploads of devices that are capturing: one per job, given up when its work ends without a commit.
 
 One rule: an upload is begun only for a job that this process saw starting and whose work is active, and both are looked
-at in the same step that begins it: a cancel in between cannot leave an upload that nobody ends. One that a server
-before had begun is gone on with as long as its job runs.
+at in the same step that begins it: a cancel in between cannot leave an upload that nobody ends. A job that a server
+before had started goes on as long as it runs, with its upload, or with its first byte where there is none yet.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pbserv.imaging.away import Away
 from pbserv.imaging.backend import ImageDraft, Session, VersionedBackend
 from pbserv.imaging.checks import limits_of
-from pbserv.imaging.faults import DraftGone, NotSupported
+from pbserv.imaging.faults import DraftGone, ImagingFault, NotSupported
 from pbserv.imaging.layout import StoredImage
 from pbserv.imaging.part_bodies import PART_BYTES
-from pbserv.registry.records import Device, Job
+from pbserv.registry.records import BundleKind, Device, Job, Work
 
 
 @dataclass(slots=True)
@@ -58,9 +58,11 @@ class Captures:
             return
         self._captures[job.id] = _Capture(job.mac, job.work_id, overwrite, store=store)
 
-    def resume(self, jobs: Sequence[Job]) -> None:
-        """At the start: go on with what the jobs that still run had uploaded, or even committed, before it."""
-        self.away.resume(jobs, limits_of(self._store).stores.__contains__)
+    def resume(self, jobs: Sequence[Job], works: Mapping[int, Work] = {}) -> None:
+        """At the start: go on with what the jobs that still run had uploaded, or even committed, before it. ``works``:
+        their work by its number, as far as it is active; a job of it that has sent nothing yet may still begin."""
+        orders = {job.id: found for job in jobs if (found := self._order(job, works)) is not None}
+        self.away.resume(jobs, limits_of(self._store).stores.__contains__, orders)
         for job in jobs:
             if job in self.away:
                 continue
@@ -69,8 +71,27 @@ class Captures:
             except NotSupported:
                 return
             if session is not None or image is not None:
-                capture = _Capture(job.mac, job.work_id, False, session, image, session)
-                self._captures[job.id] = capture
+                self._captures[job.id] = _Capture(job.mac, job.work_id, False, session, image, session)
+            elif job.id in orders:
+                store, overwrite = orders[job.id]
+                self._captures[job.id] = _Capture(job.mac, job.work_id, overwrite, store=store)
+
+    def _order(self, job: Job, works: Mapping[int, Work]) -> tuple[str, bool] | None:
+        """Where a capture that has sent nothing was to go, as :meth:`begin` has it, and whether it may overwrite; None:
+        it sent something, or is not wanted any more."""
+        work = works.get(job.work_id)
+        if work is None or job.version is not None or job.bytes_done:
+            return None
+        try:
+            known = self._store.object(job.image)
+        except ImagingFault:
+            known = None
+        versions = () if known is None else known.versions
+        if work.kind is BundleKind.CAPTURE:
+            owned = known is not None and known.about.owner and not versions
+            return ("" if owned else work.options.store), work.overwrite
+        # Ordered in maintenance, which keeps no such word: of an image that was there only orders with it were let in.
+        return "", any(version.image.created < job.started for version in versions)
 
     def draft(self, job: Job, size_bytes: int = 0) -> ImageDraft:
         """Where the items of a running job go; raises DraftGone, ImageExists, StoreFull and their like. ``size_bytes``:
@@ -112,6 +133,10 @@ class Captures:
         capture = self._captures.pop(job_id, None)
         if capture is not None and capture.draft is not None:
             capture.draft.discard()
+
+    def ended(self, job: Job) -> None:
+        """Told by the registry: the job is over, whatever ended it."""
+        self.end(job.id)
 
     def device_changed(self, device: Device) -> None:
         """Work that was cancelled, failed or done frees the name that its upload held."""

@@ -61,8 +61,9 @@ class Keeper:
                 self._log.warning("leftover removed", path=lock, reason="a crash left this lock")
         for told in self._stores.untold:
             await self.inform(told)
-        running = await self._registry.running_jobs()
-        self._captures.resume([job for job in running if job.kind is BundleKind.CAPTURE])
+        running = [job for job in await self._registry.running_jobs() if job.kind is BundleKind.CAPTURE]
+        works = [await self._registry.work(number) for number in {job.work_id for job in running}]
+        self._captures.resume(running, {work.id: work for work in works if work.active})
         for gone in self._stores.leftovers:
             self._log.warning("leftover removed", path=gone.name, reason=gone.why)
         for session in self._stores.sessions():

@@ -101,6 +101,7 @@ class ImagingService:
         registry.subscribe(self._captures.device_changed)
         registry.subscribe(self._waker.device_changed)
         registry.subscribe_jobs(self._pins.ended)
+        registry.subscribe_jobs(self._captures.ended)
 
     @property
     def running(self) -> bool:

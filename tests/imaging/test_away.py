@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
@@ -13,6 +14,7 @@ import pytest
 
 from pbserv.imaging.away import Away
 from pbserv.imaging.elsewhere import Elsewhere
+from pbserv.imaging.faults import DraftGone
 from pbserv.imaging.peer import NoAnswer
 from pbserv.imaging.referring import Referring, Remotes
 from pbserv.imaging.stores import Stores
@@ -143,3 +145,25 @@ async def test_an_address_that_is_none_is_a_server_that_does_not_answer() -> Non
     away = away_to("http://[::1")
     away.begin(JOB, "main", "", overwrite=False)
     await _refused(away)
+
+
+async def test_a_server_that_is_restarted_before_the_first_byte_begins_the_upload(branch: Running) -> None:
+    url = branch.api.removesuffix("/api/v1")
+    job = replace(JOB, store="main")
+    before, after, again = away_to(url), away_to(url), away_to(url)
+    before.begin(job, "main", "", overwrite=False)
+    before.close()
+    after.resume([job], lambda _store: False, {job.id: ("", False)})
+    assert (await after.item(job, "p1")).status_code == 307
+    [session] = branch.store.sessions()
+    again.resume([job], lambda _store: False, {job.id: ("", False)})
+    assert (await again.item(job, "p1")).status_code == 307, "killed once more: the registry knows no byte of it"
+    assert [each.number for each in branch.store.sessions()] == [session.number]
+
+
+async def test_one_that_had_sent_something_does_not_begin_in_the_middle(branch: Running) -> None:
+    away, job = away_to(branch.api.removesuffix("/api/v1")), replace(JOB, store="main")
+    away.resume([job], lambda _store: False)
+    with pytest.raises(DraftGone, match="is over there"):
+        await away.item(job, "p1")
+    assert branch.store.sessions() == ()
