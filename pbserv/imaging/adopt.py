@@ -40,7 +40,9 @@ class DropStore(Protocol):
 
     def object(self, name: str) -> ImageObject: ...
     def stores(self) -> tuple[StoreFacts, ...]: ...
-    async def take_file(self, store: str, file: Path, name: str, manifest: Manifest, index: bytes = b"") -> StoredImage:
+    async def take_file(
+        self, store: str, file: Path, name: str, manifest: Manifest, index: bytes = b"", facts: Facts | None = None
+    ) -> StoredImage:
         """``file`` of that store's directory becomes the next version of the image; see ``linking.link_in``."""
         ...
 
@@ -114,7 +116,7 @@ class Adopter:
                 if len(self._damaged) >= _MOST_DAMAGED:
                     self._damaged.clear()
                 self._damaged[dropped.path] = facts, f"{dropped.path}: {read.fault}"
-            again = await self._take(dropped, known, manifest, read, index)
+            again = await self._take(dropped, facts, known, manifest, read, index)
             await asyncio.to_thread(write_sums, dropped.path, made)
             if again is not None:  # after its checksums, which are right before that and afterwards
                 await self._join(dropped, again, facts)
@@ -132,7 +134,7 @@ class Adopter:
         return read, indexer.index(read.sums.sha256)
 
     async def _take(
-        self, dropped: Dropped, known: _Known, manifest: Manifest, read: _Read, index: bytes
+        self, dropped: Dropped, facts: Facts, known: _Known, manifest: Manifest, read: _Read, index: bytes
     ) -> ImageVersion | None:
         """The version that has these bytes in a file of its own already; None: the file is one itself now."""
         version, made = known.version, read.sums
@@ -150,7 +152,7 @@ class Adopter:
         if read.fault:
             raise InspectionError(f"{dropped.path}: {read.fault}")
         self._damaged.pop(dropped.path, None)
-        image = await self._stores.take_file(dropped.store, dropped.path, dropped.name, manifest, index)
+        image = await self._stores.take_file(dropped.store, dropped.path, dropped.name, manifest, index, facts)
         self._log.transaction(
             "image appeared", file=str(dropped.path), image=image.name, version=image.version, bytes=made.size_bytes
         )

@@ -32,6 +32,7 @@ from pbserv.imaging.store import DEFAULT_NAME
 from pbserv.imaging.store_rules import DEFAULT_FREE_FLOOR
 from pbserv.imaging.stores import Stores, StoresSettings
 from pbserv.imaging.tasks import Report
+from pbserv.imaging.watch import Facts
 
 IMAGES_DIRECTORY = "images"
 _DEFAULT_OBJECT = "backend"
@@ -209,8 +210,11 @@ class VersionedBackend(ImagingBackend, Protocol):
     async def check(self, store: str, report: Report, tell: Callable[[str], None]) -> str:
         """Remove the leftovers of a store and look at its versions; ``tell`` gets a line for each thing found."""
 
-    async def take_file(self, store: str, file: Path, name: str, manifest: Manifest, index: bytes = b"") -> StoredImage:
-        """A file in a store's directory becomes the next version of an image; ``index``: of its pieces."""
+    async def take_file(
+        self, store: str, file: Path, name: str, manifest: Manifest, index: bytes = b"", facts: Facts | None = None
+    ) -> StoredImage:
+        """A file in a store's directory becomes the next version of an image; ``index``: of its pieces, ``facts``: what
+        it was when ``manifest`` was made of it."""
 
     async def verified(self, name: str, version: int, damage: str) -> None:
         """A version was read and is clean, or with ``damage`` is not served any more."""

@@ -29,11 +29,13 @@ _NO_LINK = (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.EACCES, errno.ENOTSUP)
 
 
 def link_in(
-    layout: Layout, file: Path, image: str, manifest: Manifest, signing: Signing, index: bytes = b""
-) -> StoredImage:
+    layout: Layout, file: Path, image: str, manifest: Manifest, signing: Signing, index: bytes = b"",
+    facts: Facts | None = None,
+) -> StoredImage:  # fmt: skip
     """``file``, a plain file in the root of ``layout``, becomes the one item of ``manifest``; the new version.
 
-    ``index``: of its pieces, kept beside it; b'': none.
+    ``index``: of its pieces, kept beside it; b'': none. ``facts``: what the file was when it was read for
+    ``manifest``; another one of the same length may have its name by now.
 
     Raises StoreFull, StoreFault, ChecksumMismatch; nothing is left behind then.
     """
@@ -48,6 +50,8 @@ def link_in(
                 layout.usage.charge(item.stored_bytes)
                 counted = item.stored_bytes
                 copied = _copied(file, folder, item.name, item.sha256)
+            elif facts is not None and facts_of(item.name, folder) != facts:
+                raise ChecksumMismatch(f"{file}: was replaced while it was taken; it is looked at again")
             if os.stat(item.name, dir_fd=folder, follow_symlinks=False).st_size != item.stored_bytes:
                 raise ChecksumMismatch(f"{file}: was replaced while it was taken; it is looked at again")
             if index:

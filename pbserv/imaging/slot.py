@@ -17,6 +17,7 @@ from pbserv.imaging.scrub import ScrubOrder
 from pbserv.imaging.states import VersionState
 from pbserv.imaging.stores import Stores, StoresSettings
 from pbserv.imaging.tasks import Report
+from pbserv.imaging.watch import Facts
 from pbserv.service import Reload
 
 
@@ -162,8 +163,10 @@ class BackendSlot:
     async def check(self, store: str, report: Report, tell: Callable[[str], None]) -> str:
         return await self._versioned.check(store, report, tell)
 
-    async def take_file(self, store: str, file: Path, name: str, manifest: Manifest, index: bytes = b"") -> StoredImage:
-        return await self._versioned.take_file(store, file, name, manifest, index)
+    async def take_file(
+        self, store: str, file: Path, name: str, manifest: Manifest, index: bytes = b"", facts: Facts | None = None
+    ) -> StoredImage:
+        return await self._versioned.take_file(store, file, name, manifest, index, facts)
 
     async def verified(self, name: str, version: int, damage: str) -> None:
         await self._versioned.verified(name, version, damage)

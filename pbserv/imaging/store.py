@@ -46,6 +46,7 @@ from pbserv.imaging.retiring import Retirements
 from pbserv.imaging.states import VersionState, served
 from pbserv.imaging.store_rules import DEFAULT_FREE_FLOOR, RunningJobs, StoreRules, Users, no_jobs, nobody
 from pbserv.imaging.uploads import Uploads
+from pbserv.imaging.watch import Facts
 
 T = TypeVar("T")
 
@@ -332,14 +333,16 @@ class Store(Catalog):
         await self._change(name, lambda about: about.moved(rolled_back(name, about, to), by, _now()))
         return self._object(name)
 
-    async def take_file(self, file: Path, name: str, manifest: Manifest, index: bytes = b"") -> StoredImage:
+    async def take_file(
+        self, file: Path, name: str, manifest: Manifest, index: bytes = b"", facts: Facts | None = None
+    ) -> StoredImage:
         """A file of this directory becomes the next version of an image; see ``linking.link_in``. Raises UploadRunning,
         StoreFull, StoreFault."""
         if not self.holds(name):
             check_new_name(name)
         if self.uploading(name) or name in self._deleting:
             raise UploadRunning(f"image {name} is being uploaded or deleted; the file is taken when that is done")
-        work = partial(link_in, self.layout, file, name, manifest, self._signing("drop"), index)
+        work = partial(link_in, self.layout, file, name, manifest, self._signing("drop"), index, facts)
         with self.locks.taken(name, None, "is being made of a file"):
             made = await asyncio.shield(self._work(self._running(self._writers), work))
             self._committed(made)

@@ -54,6 +54,7 @@ from pbserv.imaging.store_rules import (
 )
 from pbserv.imaging.tasks import Report
 from pbserv.imaging.uploads import session_of_job
+from pbserv.imaging.watch import Facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,13 +350,15 @@ class Stores:
     async def delete(self, name: str) -> None:
         await self._of(name).delete(name)
 
-    async def take_file(self, store: str, file: Path, name: str, manifest: Manifest, index: bytes = b"") -> StoredImage:
+    async def take_file(
+        self, store: str, file: Path, name: str, manifest: Manifest, index: bytes = b"", facts: Facts | None = None
+    ) -> StoredImage:
         """A file in a store's directory becomes the next version of an image; raises ImageExists, UploadRunning."""
         here, holding = self.store(store), self._holding(name)
         if holding not in (None, here):
             raise ImageExists(f"image {name} is in another store; give the file another name, or move it there")
         self._check_claims(name, here)
-        return await here.take_file(file, name, manifest, index)
+        return await here.take_file(file, name, manifest, index, facts)
 
     async def verified(self, name: str, version: int, damage: str) -> None:
         """A version was read and is clean, or with ``damage`` is not served any more."""

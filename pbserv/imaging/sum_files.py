@@ -195,12 +195,20 @@ def locked(image: Path) -> Iterator[None]:
     except OSError as fault:
         raise StoreFault(f"{path}: {fault.strerror}; the service needs to write into this directory") from fault
     try:
-        os.write(descriptor, OURS)
-        os.close(descriptor)
+        _mark(path, descriptor)
         yield
     finally:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             os.unlink(path)
+
+
+def _mark(lock: Path, descriptor: int) -> None:
+    try:
+        os.write(descriptor, OURS)
+    except OSError as fault:
+        raise StoreFault(f"{lock}: {fault.strerror}") from fault
+    finally:
+        os.close(descriptor)
 
 
 def remove_own_lock(image: Path) -> bool:

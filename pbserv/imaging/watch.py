@@ -94,10 +94,10 @@ def being_written(path: Path) -> bool:
     return False
 
 
-def facts_of(path: Path) -> Facts | None:
-    """Of a plain file; None where there is none."""
+def facts_of(path: Path | str, folder_fd: int | None = None) -> Facts | None:
+    """Of a plain file, in an open directory where one is given; None where there is none."""
     try:
-        found = os.lstat(path)
+        found = os.lstat(path, dir_fd=folder_fd)
     except OSError:
         return None
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None

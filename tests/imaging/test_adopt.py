@@ -26,7 +26,7 @@ from pbserv.imaging.store_rules import StoreRules
 from pbserv.imaging.stores import Stores, StoresSettings
 from pbserv.imaging.sum_files import Locked
 from pbserv.imaging.tasks import Report
-from pbserv.imaging.watch import Dropped, Watcher
+from pbserv.imaging.watch import Dropped, Facts, Watcher
 from tests.imaging import trees
 from tests.imaging.trees import MIB, Part
 
@@ -306,13 +306,16 @@ async def _chunks(content: bytes) -> AsyncIterator[bytes]:
     yield content
 
 
-async def test_a_file_that_is_exchanged_while_it_is_taken(tmp_path: Path, image: bytes) -> None:
+@pytest.mark.parametrize("size", [10, 0])
+async def test_a_file_that_is_exchanged_while_it_is_taken(tmp_path: Path, image: bytes, size: int) -> None:
+    """Also for one of the same length, as all images of one raw disk are."""
+
     class Late(Stores):
         async def take_file(
-            self, store: str, file: Path, name: str, manifest: Manifest, index: bytes = b""
+            self, store: str, file: Path, name: str, manifest: Manifest, index: bytes = b"", facts: Facts | None = None
         ) -> StoredImage:
-            drop(tmp_path, bytes(10))
-            return await super().take_file(store, file, name, manifest, index)
+            drop(tmp_path, bytes(size or len(image)))
+            return await super().take_file(store, file, name, manifest, index, facts)
 
     async with opened(tmp_path, made=Late) as store:
         with pytest.raises(ChecksumMismatch, match="replaced while it was taken"):

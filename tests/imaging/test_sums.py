@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import subprocess
@@ -122,6 +123,20 @@ def test_a_lock_stands_while_it_is_worked_and_others_are_respected(tmp_path: Pat
     lock.write_bytes(OURS)  # of a server that was killed
     assert remove_own_lock(image)
     assert not lock.exists()
+
+
+def test_a_lock_on_a_full_disk_is_no_lock_and_holds_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_descriptor: int, _data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = os.listdir("/proc/self/fd")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(StoreFault, match=r"lab\.img\.lock: No space left"), locked(tmp_path / "lab.img"):
+            pass
+    assert (os.listdir(tmp_path), len(os.listdir("/proc/self/fd"))) == ([], len(before))
 
 
 def _append(image: Path) -> None:
