@@ -76,6 +76,22 @@ describe() { # NAMES...: one phrase per disk, joined by semicolons
 	done | sed 's/; $//'
 }
 
+present() { # [NAME]: the end of a refusal: the disks among which the choice was (NAME first), or all when that was one alone
+	# shellcheck disable=SC2046,SC2086
+	set -- $(printf '%s\n' "$@" $pool $([ "$(echo $pool | wc -w)" -gt 1 ] || real_disks) | awk 'NF && !seen[$1]++')
+	present_text=$(listed "$@")
+	echo "present: ${present_text:-no disk}"
+}
+
+listed() { # NAMES...: what they are, as far as a message has room
+	listed_more=$(($# - 8))
+	# shellcheck disable=SC2046
+	set -- $(printf '%s\n' "$@" | head -n 8)
+	listed_text=$(describe "$@")
+	[ "$listed_more" -le 0 ] || listed_text="$listed_text; and $listed_more more"
+	echo "$listed_text"
+}
+
 matching() { # SELECTOR, disk names on stdin: those that the job's TARGET_DISK means
 	wanted=$(echo "${1#*:}" | squeezed)
 	while read -r match_name; do
@@ -83,10 +99,10 @@ matching() { # SELECTOR, disk names on stdin: those that the job's TARGET_DISK m
 		serial:*) match=$(property "$match_name" SERIAL) ;;
 		model:*) match=$(property "$match_name" MODEL) ;;
 		size:*) match=$(disk_size "$match_name") ;;
-		by-id:*) match=$match_name wanted=$(basename "$(dev_file "/dev/disk/by-id/${1#by-id:}")") ;;
-		*) match=$match_name wanted=$(basename "$(dev_file "$1")") ;;
+		by-id:*) match=/dev/$match_name wanted=$(dev_file "/dev/disk/by-id/${1#by-id:}") ;;
+		*) match=/dev/$match_name wanted=$(dev_file "$1") ;;
 		esac
-		[ "$match" != "$wanted" ] || echo "$match_name"
+		[ -z "$match" ] || [ "$match" != "$wanted" ] || echo "$match_name"
 	done
 }
 
@@ -94,28 +110,32 @@ choose_disk() { # NEEDED_BYTES: sets DISK and SECTOR, or refuses; nothing has be
 	roots=$(root_disks)
 	pool=''
 	for pool_name in $(if [ -n "$ONLY_DISKS" ]; then for d in $ONLY_DISKS; do basename "$(dev_file "$d")"; done; else real_disks; fi); do
-		[ -d "/sys/block/$pool_name" ] || die "/dev/$pool_name is not a whole disk"
+		[ -d "/sys/block/$pool_name" ] || { pool='' && die "refused: /dev/$pool_name is not a whole disk; $(present)"; }
 		case " $(echo "$roots" | tr '\n' ' ') " in *" $pool_name "*) ;; *) pool="$pool $pool_name" ;; esac
 	done
-	named=yes
+	only=''
 	# shellcheck disable=SC2086
-	if [ -n "$TARGET_DISK" ] && [ "$(echo $ONLY_DISKS | wc -w)" != 1 ]; then
+	[ "$(echo $ONLY_DISKS | wc -w)" != 1 ] || only=${ONLY_DISKS# }
+	[ -z "$only" ] || [ -n "$pool" ] || die "refused: $only holds the running system; $(present)"
+	named=yes
+	if [ -n "$TARGET_DISK" ]; then
 		case "$TARGET_DISK" in /dev/loop*) [ -n "$ONLY_DISKS" ] || pool="$pool $(basename "$TARGET_DISK")" ;; esac
+		# shellcheck disable=SC2086
 		chosen=$(printf '%s\n' $pool | matching "$TARGET_DISK")
-		[ -n "$chosen" ] || die "refused: no disk is $TARGET_DISK; present: $(describe $pool)"
-	elif [ -n "$ONLY_DISKS" ] && [ "$(echo $ONLY_DISKS | wc -w)" = 1 ]; then
+		[ -n "$chosen" ] || [ -z "$only" ] || die "refused: the job names $TARGET_DISK, which is not the disk given here, $only; $(present)"
+		[ -n "$chosen" ] || die "refused: no disk is $TARGET_DISK; $(present)"
+	elif [ -n "$only" ]; then
 		chosen=$pool
-		[ -n "$chosen" ] || die "refused: $ONLY_DISKS holds the running system"
 	else
 		named=''
 		chosen=''
 		for pool_name in $pool; do
 			[ -n "$(outer "$pool_name")" ] || [ "$(disk_size "$pool_name")" -lt "$1" ] || chosen="$chosen $pool_name"
 		done
-		[ -n "$chosen" ] || die "refused: no internal disk has the $1 bytes needed; present: $(describe $pool)"
+		[ -n "$chosen" ] || die "refused: no internal disk has the $1 bytes needed; $(present)"
 	fi
 	# shellcheck disable=SC2086
-	[ "$(echo $chosen | wc -w)" = 1 ] || die "refused: several disks could be meant: $(describe $chosen)"
+	[ "$(echo $chosen | wc -w)" = 1 ] || die "refused: several disks could be meant: $(listed $chosen)"
 	chosen=$(echo "$chosen" | tr -d ' ')
 	check_disk "$chosen" "$1"
 	DISK=/dev/$chosen
@@ -124,13 +144,14 @@ choose_disk() { # NEEDED_BYTES: sets DISK and SECTOR, or refuses; nothing has be
 }
 
 check_disk() { # NAME NEEDED_BYTES
-	[ -b "/dev/$1" ] || die "refused: there is no disk /dev/$1"
+	[ -b "/dev/$1" ] || die "refused: there is no disk /dev/$1; $(present)"
 	busy=$(active_use "$1" | head -n 3 | tr '\n' ';')
-	[ -z "$busy" ] || die "refused: the disk is in use: $busy $(describe "$1")"
+	[ -z "$busy" ] || die "refused: the disk is in use: $busy $(present "$1")"
 	[ -n "$named" ] || busy=$(members "$1" | head -n 3 | tr '\n' ';')
-	[ -z "$busy" ] || die "refused: the disk holds RAID or LVM members and the job does not name it: $busy $(describe "$1")"
-	[ "$ACTION" = capture ] || [ "$(cat "/sys/block/$1/ro")" = 0 ] || die "refused: /dev/$1 is read-only"
-	[ "$(disk_size "$1")" -ge "$2" ] || die "refused: the disk is too small: the image needs $2 bytes, this is $(describe "$1")"
+	[ -z "$busy" ] || die "refused: the disk holds RAID or LVM members and the job does not name it: $busy $(present "$1")"
+	[ "$ACTION" = capture ] || [ "$(cat "/sys/block/$1/ro")" = 0 ] || die "refused: /dev/$1 is read-only; $(present "$1")"
+	[ "$(disk_size "$1")" -ge "$2" ] ||
+		die "refused: the disk is too small: the image needs $2 bytes, /dev/$1 has $(disk_size "$1"); $(present "$1")"
 }
 
 # ---------------------------------------------------------------- partitions

@@ -71,7 +71,7 @@ plan_restore() { # everything that can be known before the disk is touched
 	[ -n "$PARTIAL" ] || find_last
 	choose_disk "$(needed_bytes)"
 	[ "$SECTOR" = "$IMAGE_SECTOR" ] ||
-		die "refused: $DISK has sectors of $SECTOR bytes, the image was made on sectors of $IMAGE_SECTOR bytes"
+		die "refused: $DISK has sectors of $SECTOR bytes, the image was made on sectors of $IMAGE_SECTOR bytes; $(present "${DISK##*/}")"
 	[ "$IMAGE_FIRMWARE" = "$FIRMWARE" ] || say "note: the image was captured on $IMAGE_FIRMWARE, this machine started with $FIRMWARE"
 	plan "disk $(describe "${DISK##*/}")"
 	if [ -n "$PARTIAL" ]; then plan_partitions

@@ -12,7 +12,18 @@ import pytest
 
 from tests.client import disks
 from tests.client.disks import MEBIBYTE
-from tests.client.machine import SCRIPT, Fixture, boot_bytes, client, contents, make_file_system, write_bytes
+from tests.client.machine import (
+    SCRIPT,
+    Fixture,
+    boot_bytes,
+    client,
+    contents,
+    everything,
+    make_file_system,
+    refused,
+    restored,
+    write_bytes,
+)
 from tests.client.standin import Job, StandIn
 
 pytestmark = [
@@ -247,6 +258,37 @@ def test_the_job_names_the_disk(loop: Fixture, small_image: Job, selector: str) 
     assert boot_bytes(second, 510, 2) == b"\x55\xaa"
 
 
+@pytest.mark.parametrize("selector", ["size", "path"])
+def test_a_disk_given_here_that_is_not_the_one_the_job_names_is_refused(
+    loop: Fixture, small_image: Job, selector: str
+) -> None:
+    """Neither is written. Given and named alike, it is taken."""
+    given, named = loop("given", 64), loop("named", 65)
+    small_image.target_disk = f"size:{65 * MEBIBYTE}" if selector == "size" else named
+    reason = refused(small_image, given)
+    assert reason.startswith(
+        f"refused: the job names {small_image.target_disk}, which is not the disk given here, {given}"
+    )
+    assert f"present: {given} {64 * MEBIBYTE} bytes" in reason
+    assert not (everything(given) + everything(named)).strip(b"\0")
+    alike = small_image.again()
+    alike.target_disk = small_image.target_disk
+    restored(alike, named)
+    assert not everything(given).strip(b"\0")
+
+
+def test_a_disk_is_named_by_a_whole_value_only(loop: Fixture, small_image: Job) -> None:
+    """Not by the last word of a path that leads nowhere, and not by nothing where a disk has no serial number."""
+    target, other = loop("target", 64), loop("other", 8)
+    name = target.removeprefix("/dev/")
+    for selector in (f"by-id:{name}", f"/dev/disk/by-path/{name}", name, "serial:", "model:"):
+        small_image.target_disk = selector
+        reason = refused(small_image, target, other)
+        assert f"no disk is {selector}; present: {target} " in reason
+        assert f"; {other} {8 * MEBIBYTE} bytes" in reason
+    assert not everything(target).strip(b"\0")
+
+
 def test_of_several_disks_the_only_one_that_fits_is_taken(loop: Fixture, small_image: Job) -> None:
     first, second = loop("first", 32), loop("second", 64)
     with StandIn(small_image) as server:
@@ -271,6 +313,7 @@ def test_lvm_member_needs_naming(loop: Fixture, small_image: Job) -> None:
     ok, reason = small_image.outcome()
     assert ok == "0"
     assert "LVM2_member" in reason
+    assert f"present: {target} {64 * MEBIBYTE} bytes; {small} {8 * MEBIBYTE} bytes" in reason
     assert boot_bytes(target, MEBIBYTE + 512, 8) == b"LABELONE"
 
     named = Job("restore", items=small_image.items, manifest=small_image.manifest, target_disk=target)
@@ -286,7 +329,8 @@ def test_mounted_disk_is_refused_even_when_named(loop: Fixture, small_image: Job
         client(server, target)
     ok, reason = small_image.outcome()
     assert ok == "0"
-    assert "is mounted on" in reason
+    assert f"the disk is in use: {target} is mounted on" in reason
+    assert f"present: {target} {64 * MEBIBYTE} bytes" in reason
 
 
 def test_disk_that_is_too_small_is_refused_untouched(loop: Fixture, small_image: Job) -> None:
@@ -296,7 +340,19 @@ def test_disk_that_is_too_small_is_refused_untouched(loop: Fixture, small_image:
     ok, reason = small_image.outcome()
     assert ok == "0"
     assert "too small" in reason
+    assert f"{target} has {32 * MEBIBYTE}; present: {target} {32 * MEBIBYTE} bytes" in reason
     assert boot_bytes(target, 0, MEBIBYTE) == bytes(MEBIBYTE)
+
+
+def test_read_only_disk_is_refused_with_the_others(loop: Fixture, small_image: Job) -> None:
+    first, target = loop("first", 64), loop("target", 65)
+    disks.run("blockdev", "--setro", target)
+    small_image.target_disk = target
+    reason = refused(small_image, first, target)
+    assert (
+        f"{target} is read-only; present: {target} {65 * MEBIBYTE} bytes read-only; {first} {64 * MEBIBYTE}" in reason
+    )
+    assert not (everything(first) + everything(target)).strip(b"\0")
 
 
 def test_other_sector_size_is_refused_untouched(loop: Fixture, small_image: Job) -> None:
@@ -306,6 +362,7 @@ def test_other_sector_size_is_refused_untouched(loop: Fixture, small_image: Job)
     ok, reason = small_image.outcome()
     assert ok == "0"
     assert "sectors of 4096 bytes" in reason
+    assert f"present: {target} {64 * MEBIBYTE} bytes" in reason
     assert boot_bytes(target, 0, MEBIBYTE) == bytes(MEBIBYTE)
 
 
