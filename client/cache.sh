@@ -125,7 +125,8 @@ fill_cache() { # ITEM_LIST: brings those items into the cache and verifies them;
 	cache_total=$(cat "$WORK/total")
 	[ "$ACTION" != cache ] || cache_total=0
 	echo $((cache_total + cache_need)) >"$WORK/total"
-	make_room "$cache_need" || { ERROR="$(too_small "$1")"; return 1; }
+	ERROR="$(too_small "$1")"
+	make_room "$cache_need" || return 1
 	while read -r name stored sum <&3; do
 		stage fill "$name"
 		cache_item "$name" "$stored" "$sum" || return 1
@@ -170,10 +171,11 @@ same_item() { # FILE STORED SHA256
 	[ "$(cut -d ' ' -f 1 "$WORK/sum")" = "$3" ]
 }
 
-make_room() { # BYTES: the least recently used versions go, never the one in work
+make_room() { # BYTES: the least recently used versions go, never the one in work; false, with ERROR when one cannot go
 	# What has come already of the items that are missing takes no more room.
 	make_begun=$(stat -c %s "$CACHE_DIR"/*.part 2>/dev/null | awk '{ n += $1 } END { printf "%.0f\n", n }')
 	while [ $((make_begun + $(room 4))) -lt "$1" ]; do
+		! cancelled || die cancelled
 		make_old=''
 		for make_folder in "$WORK"/cache/images/*/*; do
 			[ -d "$make_folder" ] && [ "$make_folder" != "$CACHE_DIR" ] || continue
@@ -182,7 +184,8 @@ make_room() { # BYTES: the least recently used versions go, never the one in wor
 		done
 		[ -n "$make_old" ] || return 1
 		say "cache: ${make_old#"$WORK/cache/images/"} goes, to make room"
-		rm -rf "$make_old"
+		rm -rf "$make_old" 2>"$WORK/rm.err" ||
+			{ ERROR="the cache cannot be written: ${make_old#"$WORK/cache/images/"} cannot be removed: $(last_line "$WORK/rm.err")"; return 1; }
 		rmdir "$(dirname "$make_old")" 2>/dev/null
 	done
 	return 0

@@ -92,7 +92,8 @@ stream_in() { # ITEM KIND STORED_BYTES SHA256 WRITER...: cache or server -> hash
 	shift 4
 	[ -z "$CACHED" ] || [ ! -f "$CACHED/$item" ] || from=cache
 	until stream_once "$@"; do
-		[ "$from" = cache ] || die "${WRITTEN}item $item: $ERROR"
+		# A copy that is as it should be is not what failed, and would fail again.
+		[ "$from" = cache ] && ! same_item "$CACHED/$item" "$stored" "$sum" || die "${WRITTEN}item $item: $ERROR"
 		say "item $item: the copy in the cache is damaged ($ERROR); taking it from the server"
 		rm -f "$CACHED/$item"
 		from=server

@@ -13,7 +13,17 @@ import pytest
 
 from tests.client import disks
 from tests.client.disks import MEBIBYTE
-from tests.client.machine import SCRIPT, Fixture, boot_bytes, captured, client, contents, make_file_system
+from tests.client.machine import (
+    SCRIPT,
+    Fixture,
+    boot_bytes,
+    captured,
+    client,
+    contents,
+    everything,
+    make_file_system,
+    refused,
+)
 from tests.client.standin import Job, StandIn
 
 pytestmark = [
@@ -197,6 +207,32 @@ def test_the_least_recently_used_goes_first(loop: Fixture, image: Job, tmp_path:
         assert {path.parent.name for path in folder.glob("*/*")} == {"older-name", "kept", "an-image"}
 
 
+def test_what_cannot_go_from_the_cache_ends_the_work_with_the_reason(loop: Fixture, image: Job, tmp_path: Path) -> None:
+    """It is not tried for ever."""
+    disk = with_cache(loop)
+    with cached(disk, tmp_path / "c") as folder:
+        (folder / "old/1").mkdir(parents=True)
+        (folder / "old/1" / ITEM).write_bytes(os.urandom(23_000_000))
+        disks.run("chattr", "+i", str(folder / "old/1" / ITEM))
+    run(job := image.again("cache"), disk)
+    assert job.outcome()[0] == "0"
+    assert "refused: the cache cannot be written: old/1 cannot be removed: " in job.outcome()[1]
+
+
+def test_a_disk_that_fails_leaves_a_good_copy_in_the_cache(loop: Fixture, image: Job, tmp_path: Path) -> None:
+    disk = with_cache(loop)
+    with cached(disk, tmp_path / "c") as folder:
+        (folder / "an-image/3").mkdir(parents=True)
+        (folder / "an-image/3" / ITEM).write_bytes(image.items[ITEM])
+    job = image.again(CACHE="use", VERSION="3")
+    failing = 'mount --bind /bin/false "$(command -v partclone.restore)" && exec dash "$@"'
+    reason = refused(job, disk, shell=["unshare", "-m", "sh", "-c", failing, "sh"])
+    assert reason.startswith(f"item {ITEM}: writer failed (1")
+    assert ITEM not in job.gets
+    with cached(disk, tmp_path / "c", number_of_cache(disk)) as folder:
+        assert (folder / "an-image/3" / ITEM).read_bytes() == image.items[ITEM]
+
+
 def test_the_cache_is_no_part_of_an_image(loop: Fixture, image: Job) -> None:
     disk = with_cache(loop)
     run(image.again("deploy"), disk)
@@ -227,6 +263,19 @@ def test_made_listed_and_cleared_by_hand(loop: Fixture, image: Job, tmp_path: Pa
     assert "an-image/3" in img("list")
     assert "empty" in img("clear", "-y")
     assert "an-image" not in img()
+
+
+@pytest.mark.parametrize("size", ["33554432", "20480", "M", "M32", "032M", "1.5G"])
+def test_a_size_has_its_unit(loop: Fixture, size: str) -> None:
+    """Without one, sectors would be meant for a partition and bytes for a cache."""
+    disk = loop("disk", 64, table="label: gpt\nstart=2048, size=20MiB\n")
+    before = everything(disk)
+    for words in (["cache", "create", disk, size, "-y"], ["partition", disk, "create", "linux", size, "-y"]):
+        done = subprocess.run(
+            ["dash", str(SCRIPT.with_name("img")), *words], capture_output=True, text=True, timeout=60
+        )
+        assert (done.returncode, "no size: a number and K, M, G or T" in done.stderr) == (2, True), done.stderr
+    assert everything(disk) == before
 
 
 @pytest.mark.parametrize("table", ["label: dos\n" + "size=4MiB, type=83\n" * 4, ""], ids=["four", "bare"])
