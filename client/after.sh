@@ -25,7 +25,29 @@ read_back() {
 		blockdev --flushbufs "$NODE"
 		read_back_item "$name" "$kind" "$plain"
 	done 3<"$WORK/chosen"
+	read_back_boot
 	VERIFIED='read'
+}
+
+read_back_boot() { # what write_boot_area wrote, and nothing of the tables
+	[ -z "$PARTIAL" ] && [ "$LABEL" != none ] && [ -s "$WORK/boot" ] || return 0
+	stage verify 'boot area'
+	blockdev --flushbufs "$DISK"
+	boot_area
+	# Never into the first partition, whose item came later.
+	boot_end=$(($(awk 'NR == 1 || $2 + 0 < m { m = $2 + 0 } END { printf "%.0f\n", m }' "$WORK/layout") * SECTOR))
+	boot_have=$(wc -c <"$WORK/boot")
+	[ "$boot_have" -ge "$boot_end" ] || boot_end=$boot_have
+	[ "$(boot_sum "$DISK")" = "$(boot_sum "$WORK/boot")" ] ||
+		die "boot area: the disk does not hold what was written to it: the first $boot_end bytes of $DISK differ from the image" \
+			"(is the disk failing?)"
+}
+
+boot_sum() { # FILE: the digest of its boot code and boot area
+	{
+		head -c "$boot_end" "$1" | head -c "$code"
+		head -c "$boot_end" "$1" | tail -c +$((from * SECTOR + 1))
+	} 2>/dev/null | sha256sum
 }
 
 read_back_item() { # NAME KIND PLAIN_BYTES: the device's content against the manifest

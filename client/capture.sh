@@ -306,6 +306,8 @@ capture() {
 	: >"$WORK/facts"
 	note_origin
 	script_around before
+	check_disk "${DISK##*/}" 1 # that script may have mounted it
+	SECTOR=$(blockdev --getss "$DISK")
 	stage partition "$DISK"
 	read_table
 	expect_bytes

@@ -39,6 +39,8 @@ choose_items() { # writes $WORK/chosen; PARTIAL: single partitions, and the tabl
 	fi
 	if [ -n "$into" ]; then
 		PARTIAL=yes
+		# As the server counts: swap is no system.
+		[ -n "$only" ] || { awk '$2 != "swap"' "$WORK/chosen" >"$WORK/chosen.new" && mv "$WORK/chosen.new" "$WORK/chosen"; }
 		[ "$(wc -l <"$WORK/chosen")" = 1 ] ||
 			die "refused: one partition goes into partition $into, the image has several: $present; say which"
 		awk -v n="$into" '{ $3 = n; print }' "$WORK/chosen" >"$WORK/chosen.new" && mv "$WORK/chosen.new" "$WORK/chosen"

@@ -70,6 +70,12 @@ plan_restore() { # everything that can be known before the disk is touched
 	[ "$(value VERIFY)" != read ] || check_verifiable
 	[ -n "$PARTIAL" ] || find_last
 	choose_disk "$(needed_bytes)"
+	plan_disk
+}
+
+plan_disk() { # what becomes of the disk as it is now
+	: >"$WORK/plan"
+	CACHE_LOST=''
 	[ "$SECTOR" = "$IMAGE_SECTOR" ] ||
 		die "refused: $DISK has sectors of $SECTOR bytes, the image was made on sectors of $IMAGE_SECTOR bytes; $(present "${DISK##*/}")"
 	[ "$IMAGE_FIRMWARE" = "$FIRMWARE" ] || say "note: the image was captured on $IMAGE_FIRMWARE, this machine started with $FIRMWARE"
@@ -88,6 +94,15 @@ plan_restore() { # everything that can be known before the disk is touched
 	plan_addons
 	planned_cache || check_archives
 	[ "$(value VERIFY)" != read ] || plan 'what was written is read back'
+	[ "$(value EFI_ENTRY)" = 0 ] || plan_efi_entry
+}
+
+plan_again() { # the script before the writing may have mounted the disk, or made it another table: nothing that was known holds
+	flag BEFORE || return 0
+	stage check "$DISK"
+	check_disk "${DISK##*/}" "$(needed_bytes)"
+	SECTOR=$(blockdev --getss "$DISK")
+	plan_disk
 }
 
 write_table() {
@@ -103,18 +118,29 @@ write_table() {
 	reread_table
 }
 
-write_boot_area() { # the first sector's table and, for GPT, the tables behind it are the new ones and stay
+boot_area() { # sets code, the bytes of boot code, and from, the sector from which the rest of the boot area is written
 	code=446 from=1
 	[ "$LABEL" != gpt ] || { code=440 from=$(sed -n 's/^first-lba: *//p' "$WORK/table"); }
-	dd if="$WORK/boot" of="$DISK" bs=1 count="$code" conv=notrunc 2>"$WORK/dd.err" ||
-		die "writing the boot code failed: $(tail -n 1 "$WORK/dd.err")"
-	[ "$(wc -c <"$WORK/boot")" -gt $((${from:-34} * SECTOR)) ] || return 0
-	dd if="$WORK/boot" of="$DISK" bs="$SECTOR" skip="${from:-34}" seek="${from:-34}" conv=notrunc 2>"$WORK/dd.err" ||
-		die "writing the boot area failed: $(tail -n 1 "$WORK/dd.err")"
+	from=${from:-34}
+}
+
+write_boot_area() { # the first sector's table and, for GPT, the tables behind it are the new ones and stay
+	boot_area
+	dd if="$WORK/boot" of="$DISK" bs=1 count="$code" conv=notrunc,fsync 2>"$WORK/dd.err" ||
+		die "writing the boot code failed: $(dd_error)"
+	[ "$(wc -c <"$WORK/boot")" -gt $((from * SECTOR)) ] || return 0
+	dd if="$WORK/boot" of="$DISK" bs="$SECTOR" skip="$from" seek="$from" conv=notrunc,fsync 2>"$WORK/dd.err" ||
+		die "writing the boot area failed: $(dd_error)"
+}
+
+dd_error() { # why dd failed; behind that it counts
+	dd_why=$(grep '^dd: ' "$WORK/dd.err" | tail -n 1)
+	echo "${dd_why:-$(tail -n 1 "$WORK/dd.err")}"
 }
 
 target_node() { # NUMBER: sets NODE, that partition of the disk
 	part_node "$1" "$(field layout "$1" 2)" "$(field layout "$1" 3)"
+	grep -qx "$NODE" "$WORK/nodes" 2>/dev/null || echo "$NODE" >>"$WORK/nodes"
 }
 
 restore_item() { # NAME KIND NUMBER STORED SHA256
@@ -137,6 +163,11 @@ restore_item() { # NAME KIND NUMBER STORED SHA256
 
 settle() { # what was written is on the disk itself
 	sync
+	# That one says nothing of what failed; each device tells its own failures, once.
+	for settled in $(cat "$WORK/nodes") "$DISK"; do
+		[ -b "$settled" ] || continue # a script after may have made the disk another table
+		sync "$settled" 2>"$WORK/sync.err" || die "${WRITTEN}not all that was written to $settled is on the disk: $(last_line "$WORK/sync.err")"
+	done
 	blockdev --flushbufs "$DISK" || die "flushing $DISK failed"
 	! cancelled || die cancelled
 }
@@ -145,9 +176,9 @@ restore() {
 	read_manifest
 	prepare_restore
 	plan_restore
-	[ "$(value EFI_ENTRY)" = 0 ] || plan_efi_entry
 	! flag DRY_RUN || { say 'dry run: nothing is written'; return 0; }
 	script_around before
+	plan_again
 	use_cache
 	check_archives
 	write_table

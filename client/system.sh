@@ -68,6 +68,9 @@ lay_over() { # NAME: an add-on image, one archive of files
 	stage add-on "$1"
 	ITEMS=addons/$1/items FACTS=addon.$1.facts CACHED=''
 	while read -r name kind _ stored sum _ <&5; do
+		# Before a file of it is there: the archive twice from the server, for nothing here has room for it.
+		stream_in "$name" "$kind" "$stored" "$sum" list_tree
+		check_tree "$1"
 		if [ "$SYSTEM" = windows ]; then
 			stream_in "$name" "$kind" "$stored" "$sum" tar -x -f - --no-same-owner --no-same-permissions -C "$ROOT"
 		else
@@ -79,11 +82,35 @@ lay_over() { # NAME: an add-on image, one archive of files
 	ITEMS=items FACTS=facts
 }
 
+list_tree() { # an archive on stdin to the names in it, in $WORK/tree; run as a member of a stream
+	tar -t -f - --quoting-style=literal >"$WORK/tree"
+}
+
+check_tree() { # ADD-ON: refuses one with a folder that is a link out of the system: tar would follow it into the running one
+	awk -F / '{ p = ""; for (i = 1; i < NF; i++) if ($i != "" && $i != ".") { p = p "/" $i; if (!(p in seen)) print p; seen[p] = 1 } }' \
+		"$WORK/tree" >"$WORK/folders"
+	while IFS= read -r tree_folder <&6; do
+		stays_inside "$ROOT$tree_folder" || die "${WRITTEN}the add-on $1 cannot be laid over it: its folder $tree_folder is a link to" \
+			"$(readlink "$ROOT$tree_folder") there, which leads out of the system as long as that does not run itself:" \
+			"make it a relative link in the image, or a folder"
+	done 6<"$WORK/folders"
+}
+
+stays_inside() { # PATH below $ROOT: false for a link that leads out of it from here, or nowhere
+	[ -L "$1" ] || return 0
+	case "$(readlink -f "$1")/" in "$(readlink -f "$ROOT")"/*) return 0 ;; esac
+	return 1
+}
+
 write_identity() { # the file as the server wrote it for this kind of system; it has a token
 	stage identity
 	persist "$PART_TRIES" "$WORK/identity" --max-time 60 "$URL/client/v1/jobs/$JOB/identity?form=$SYSTEM" || die "${WRITTEN}no identity: $ERROR"
 	identity_folder=$ROOT/etc/pbserv identity_file=identity
 	[ "$SYSTEM" != windows ] || { identity_folder=$ROOT/pbserv identity_file=identity.txt; }
+	for identity_path in "$(dirname "$identity_folder")" "$identity_folder" "$identity_folder/$identity_file"; do
+		stays_inside "$identity_path" ||
+			die "${WRITTEN}the identity file could not be written: ${identity_path#"$ROOT"} is a link that leads out of the system"
+	done
 	# shellcheck disable=SC2174  # only the last folder is new
 	mkdir -p -m 755 "$identity_folder" && (umask 077 && cat "$WORK/identity" >"$identity_folder/$identity_file") ||
 		die "${WRITTEN}the identity file could not be written"

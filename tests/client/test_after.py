@@ -77,6 +77,52 @@ def test_add_ons_and_identity_get_onto_the_system(loop: Fixture, image: Job, tmp
         assert not (mount / "etc").exists()
 
 
+@pytest.mark.parametrize("link", ["/{outside}", "../../../../../../../../../../{outside}", "usr/lib"])
+def test_an_add_on_does_not_follow_links_out_of_the_system(
+    loop: Fixture, image: Job, tmp_path: Path, link: str
+) -> None:
+    """Where the restored system is not the one that runs, its absolute links lead into the latter."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    target = loop("target", 40)
+    with StandIn(job := image.again()) as server:
+        client(server, target)
+    with disks.partition(target, 2) as node, disks.mounted(node, tmp_path / "m") as mount:
+        (mount / "opt").symlink_to(link.format(outside=str(outside).lstrip("/")))
+    job = captured(target).again(ADDONS="tools")
+    job.addons = {"tools": archive(tmp_path / "tree")}
+    with StandIn(job) as server:
+        output = client(server, target)
+    assert not list(outside.iterdir()), output
+    ok, reason = job.outcome()
+    with disks.partition(target, 2) as node, disks.mounted(node, tmp_path / "m") as mount:
+        if link == "usr/lib":
+            assert (ok, reason) == ("1", "")
+            assert (mount / "usr/lib/tool/run").is_file()
+        else:
+            assert reason.startswith(
+                "the image is on the disk, but the add-on tools cannot be laid over it: its folder /opt"
+            )
+            assert not (mount / "usr/lib/tool.so").exists(), "nothing of it"
+
+
+@pytest.mark.parametrize("link", ["etc/pbserv", "etc/pbserv/identity"])
+def test_an_identity_does_not_follow_links_out_of_the_system(
+    loop: Fixture, image: Job, tmp_path: Path, link: str
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    target = loop("target", 40)
+    with StandIn(image.again()) as server:
+        client(server, target)
+    with disks.partition(target, 2) as node, disks.mounted(node, tmp_path / "m") as mount:
+        (mount / link).parent.mkdir(exist_ok=True)
+        (mount / link).symlink_to(outside if link == "etc/pbserv" else outside / "identity")
+    job = captured(target).again(IDENTITY="1")
+    assert f"/{link} is a link that leads out of the system" in refused(job, target)
+    assert not list(outside.iterdir())
+
+
 def test_windows_gets_its_own_file(loop: Fixture, tmp_path: Path) -> None:
     source = loop("source", 64, table="label: dos\nstart=2048, size=50MiB, type=7\n")
     with disks.partition(source, 1) as node:
@@ -169,6 +215,46 @@ def test_a_script_that_fails_before_keeps_the_disk_and_one_after_says_that_it_is
     with StandIn(job) as server:
         client(server, target)
     assert job.outcome() == ("0", "the image is on the disk, but script after ended with 5")
+
+
+def test_a_script_that_makes_the_disk_another_table_is_followed(loop: Fixture, image: Job) -> None:
+    """What lies now where the partition was before keeps every byte; what has no room any more is refused."""
+    target = loop("target", 80, table="label: dos\nstart=2048, size=8MiB, type=83\nsize=24MiB, type=83\n")
+    table = "label: dos\nstart=2048, size=36MiB, type=83\nstart=81920, size={}MiB, type=83\n"
+    script = "printf '%s' '{}' | sfdisk -q --no-reread --no-tell-kernel --force $PB_DISK\n"
+    job = image.again(BEFORE="1", PARTITIONS="2")
+    job.scripts = {"before": script.format(table.format(30))}
+    before = boot_bytes(target, disks.MEBIBYTE, 39 * disks.MEBIBYTE)
+    with StandIn(job) as server:
+        output = client(server, target)
+    assert job.outcome() == ("1", ""), output
+    assert boot_bytes(target, disks.MEBIBYTE, 39 * disks.MEBIBYTE) == before
+    with disks.partition(target, 2) as node:
+        disks.run("e2fsck", "-fn", node)
+    job = image.again(BEFORE="1", PARTITIONS="2")
+    job.scripts = {"before": script.format(table.format(9))}
+    before = boot_bytes(target, disks.MEBIBYTE, 79 * disks.MEBIBYTE)
+    assert f"partition 2 of {target} is too small" in refused(job, target)
+    assert boot_bytes(target, disks.MEBIBYTE, 79 * disks.MEBIBYTE) == before
+
+
+@pytest.mark.parametrize("action", ["restore", "capture"])
+def test_a_script_that_leaves_the_disk_in_use_is_noticed(
+    loop: Fixture, image: Job, tmp_path: Path, action: str
+) -> None:
+    target = loop("target", 40)
+    disks.run("mkfs.ext4", "-q", target)
+    before = everything(target)
+    job = image.again(BEFORE="1") if action == "restore" else Job("capture", options={"PROTOCOL": "2", "BEFORE": "1"})
+    (tmp_path / "m").mkdir(exist_ok=True)
+    job.scripts = {"before": f"mount -o ro,noload $PB_DISK {tmp_path}/m\n"}
+    try:
+        reason = refused(job, target)
+    finally:
+        disks.run("umount", str(tmp_path / "m"))
+    assert reason.startswith(f"refused: the disk is in use: {target} is mounted on {tmp_path}/m")
+    assert everything(target) == before
+    assert not job.manifest or action == "restore"
 
 
 def test_scripts_run_around_a_capture(loop: Fixture, tmp_path: Path) -> None:

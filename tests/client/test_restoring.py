@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from tests.client.machine import (
     Fixture,
     boot_bytes,
     captured,
+    client,
     contents,
     everything,
     make_file_system,
@@ -110,6 +113,97 @@ def test_a_dry_run_tells_its_plan_and_writes_nothing(loop: Fixture, two: Job) ->
     assert "too small" in refused(two.again(DRY_RUN="1"), loop("small", 40))
 
 
+def test_swap_beside_a_file_system_is_not_counted(loop: Fixture) -> None:
+    """As the server counts: of such an image the file system is what goes into the partition that was named."""
+    source = loop("source", 40, table="label: dos\nstart=2048, size=24MiB, type=83\nsize=8MiB, type=82\n")
+    for number, maker in ((1, "mkfs.ext4"), (2, "mkswap")):
+        with disks.partition(source, number) as node:
+            disks.run(maker, "-q", "-L", "one", node)
+    target = loop("target", 64, table="label: gpt\nstart=2048, size=9MiB\nsize=30MiB\n")
+    job = captured(source)
+    restored(again := job.again(TARGET_PARTITION="2"), target)
+    assert again.result is not None
+    assert "p2.swap" not in again.result["plan"]
+    with disks.partition(target, 2) as node:
+        disks.run("e2fsck", "-fn", node)
+        assert "LABEL=one" in disks.run("blkid", "-p", "-o", "export", node)
+    restored(job.again(TARGET_PARTITION="1", PARTITIONS="2"), target)
+    with disks.partition(target, 1) as node:
+        assert "TYPE=swap" in disks.run("blkid", "-p", "-o", "export", node)
+
+
+@contextlib.contextmanager
+def full_disk(folder: Path, missing: int) -> Iterator[str]:
+    """A disk of 40 MiB of which one block, at ``missing``, cannot be written, as the kernel notices later."""
+    folder.mkdir()
+    disks.run("mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(folder))
+    try:
+        with (file := folder / "disk.img").open("wb") as image:
+            image.write(bytes(missing))
+            image.seek(missing + 4096)
+            image.write(bytes(40 * MEBIBYTE - missing - 4096))
+        with (folder / "rest").open("ab", buffering=0) as rest, contextlib.suppress(OSError):
+            while True:
+                rest.write(bytes(4096))
+        with disks.loop(file, 0, scan=False) as device:
+            # A longer write that ends early counts as whole there.
+            Path(f"/sys/block/{device.removeprefix('/dev/')}/queue/max_sectors_kb").write_text("4")
+            yield device
+    finally:
+        disks.run("umount", str(folder))
+
+
+@pytest.fixture
+def bootable(loop: Fixture) -> Job:
+    """An image of one ext4 with something in front of it, and a swap."""
+    table = "label: dos\nstart=2048, size=24MiB, type=83\nsize=8MiB, type=82\n"
+    source = loop("source", 40, table=table)
+    for number, maker in ((1, "mkfs.ext4"), (2, "mkswap")):
+        with disks.partition(source, number) as node:
+            disks.run(maker, "-q", node)
+    write_bytes(source, 0, b"\xeb\x63" + b"boot code" * 20)
+    write_bytes(source, 512, os.urandom(MEBIBYTE - 512))
+    return captured(source)
+
+
+def test_a_boot_area_that_cannot_be_written_is_noticed(tmp_path: Path, bootable: Job) -> None:
+    with full_disk(tmp_path / "full", 64 << 10) as target:
+        assert refused(bootable.again(), target).startswith("writing the boot area failed: dd: ")
+
+
+@pytest.mark.parametrize("place", ["disk", "partition"])
+def test_what_the_kernel_could_not_write_is_noticed_at_the_end(tmp_path: Path, bootable: Job, place: str) -> None:
+    """Behind the partitions, or in the swap, whoever wrote there."""
+    missing = (39 if place == "disk" else 28) * MEBIBYTE
+    job = bootable.again(AFTER="1")
+    node, start = "$PB_DISK", 0
+    if place == "partition":
+        start = 25 * MEBIBYTE  # the loop device is where the kernel shows no partitions
+        node = f"$(ls ${{PB_DISK}}p2 || losetup -nl -O NAME,OFFSET | awk '$2 == {start} {{ print $1 }}')"
+    job.scripts = {
+        "after": f"dd if=/dev/urandom of={node} bs=4096 count=1 seek={(missing - start) // 4096} conv=notrunc\n"
+    }
+    with full_disk(tmp_path / "full", missing) as target:
+        assert "the image is on the disk, but not all that was written to /dev/loop" in refused(job, target)
+
+
+@pytest.mark.parametrize("place", [100, 70_000, 0])
+def test_the_boot_area_is_read_back_too(loop: Fixture, bootable: Job, tmp_path: Path, place: int) -> None:
+    """Code, and the sectors behind the table; a byte of them is changed while the swap is made."""
+    target = loop("target", 64)
+    tool = tmp_path / "mkswap"
+    damage = f"printf X | dd of={target} bs=1 seek={place} conv=notrunc,fsync\n" if place else ""
+    tool.write_text(f"#!/bin/sh\n{damage}exit 0\n")
+    tool.chmod(0o755)
+    shell = ["unshare", "-m", "sh", "-c", f'mount --bind {tool} "$(command -v mkswap)" && exec dash "$@"', "sh"]
+    with StandIn(job := bootable.again(VERIFY="read")) as server:
+        output = client(server, target, shell=shell)
+    ok, reason = job.outcome()
+    assert (ok, "boot area: the disk does not hold what was written" in reason) == (
+        ("0", True) if place else ("1", False)
+    ), output
+
+
 def test_a_sector_that_reads_back_wrong_is_a_failure(loop: Fixture, two: Job) -> None:
     """The facts of another content stand for a disk that lies."""
     target = loop("target", 128)
@@ -124,14 +218,8 @@ def test_without_facts_an_image_is_not_verifiable(loop: Fixture, two: Job) -> No
     assert everything(target) == bytes(128 * MEBIBYTE)
 
 
-def test_luks_is_opaque_and_comes_back_whole(loop: Fixture, tmp_path: Path) -> None:
-    source = loop("source", 48, table="label: gpt\nstart=2048, size=40MiB\n")
-    key = tmp_path / "key"
-    key.write_text("a passphrase")
-    with disks.partition(source, 1) as node:
-        disks.run("cryptsetup", "-q", "luksFormat", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000",
-                  node, str(key))  # fmt: skip
-    write_bytes(source, 39 * MEBIBYTE, os.urandom(MEBIBYTE))
+def came_back_whole(loop: Fixture, source: str) -> tuple[Job, str]:
+    """The one partition, of 40 MiB, is captured as it is, restored and read back; job and target."""
     inside = boot_bytes(source, MEBIBYTE, 40 * MEBIBYTE)
     job = captured(source)
     assert "item p1.raw.zst raw 1 " in job.manifest
@@ -140,6 +228,18 @@ def test_luks_is_opaque_and_comes_back_whole(loop: Fixture, tmp_path: Path) -> N
     assert again.result is not None
     assert again.result["verified"] == "read"
     assert boot_bytes(target, MEBIBYTE, 40 * MEBIBYTE) == inside
+    return job, target
+
+
+def test_luks_is_opaque_and_comes_back_whole(loop: Fixture, tmp_path: Path) -> None:
+    source = loop("source", 48, table="label: gpt\nstart=2048, size=40MiB\n")
+    key = tmp_path / "key"
+    key.write_text("a passphrase")
+    with disks.partition(source, 1) as node:
+        disks.run("cryptsetup", "-q", "luksFormat", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000",
+                  node, str(key))  # fmt: skip
+    write_bytes(source, 39 * MEBIBYTE, os.urandom(MEBIBYTE))
+    job, target = came_back_whole(loop, source)
     with disks.partition(target, 1) as node:
         disks.run("cryptsetup", "open", "--test-passphrase", "--key-file", str(key), node)
     assert "raw cannot be resized" in refused(job.again(RESIZE="1"), loop("other", 64))
@@ -164,14 +264,7 @@ def test_lvm_is_opaque_and_comes_back_whole(loop: Fixture) -> None:
         known = lvm("pvs --noheadings -o vg_name,pv_uuid,vg_uuid,pv_size", node)
     assert "opaque" in known
     write_bytes(source, 20 * MEBIBYTE, os.urandom(MEBIBYTE))
-    inside = boot_bytes(source, MEBIBYTE, 40 * MEBIBYTE)
-    job = captured(source)
-    assert "item p1.raw.zst raw 1 " in job.manifest
-    target = loop("target", 64)
-    restored(again := job.again(VERIFY="read"), target)
-    assert again.result is not None
-    assert again.result["verified"] == "read"
-    assert boot_bytes(target, MEBIBYTE, 40 * MEBIBYTE) == inside
+    _job, target = came_back_whole(loop, source)
     with disks.partition(target, 1) as node:
         assert lvm("pvs --noheadings -o vg_name,pv_uuid,vg_uuid,pv_size", node) == known
 
