@@ -1,7 +1,8 @@
 """Programs of the administrator that are told of events, or asked before something happens (HookDirectory).
 
 One rule: a program is started by its path, without a shell, only when nobody but root or the server's user could have
-written it; what it says and how long it takes is bounded. A guard that cannot be asked refuses.
+written it; what it says, how long it takes and how long it is waited for is bounded. A guard that cannot be asked
+refuses.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import signal
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
+from pbserv.imaging.faults import ImagingFault
 from pbserv.log import ServiceLog
 
 TOLD: Final = ("job-started", "job-done", "job-failed", "image-committed", "image-retired")
@@ -24,8 +27,10 @@ TOLD: Final = ("job-started", "job-done", "job-failed", "image-committed", "imag
 ASKED: Final = ("before-job", "before-commit")
 """Events before which a program of that name is asked; only its exit code 0 lets it happen."""
 LIMIT_S: Final = 20.0
-"""A device that asks for work waits for half a minute."""
+"""With ``PLACE_S`` less than the two minutes for which a device that asks for work waits."""
 AT_ONCE: Final = 4
+PLACE_S: Final = 60.0
+"""So long a question waits until fewer than ``AT_ONCE`` programs run."""
 WAITING: Final = 1_000
 """Events that wait to be told; more are left out."""
 _MOST: Final = 64 * 1024
@@ -33,6 +38,16 @@ _MOST: Final = 64 * 1024
 _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 
 Facts = Mapping[str, str]
+
+
+class Crowded(ImagingFault):
+    """As many programs run as may; ``waiting``: so many questions wait. Whoever asks is to ask again."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+
+    def __init__(self, event: str, waiting: int) -> None:
+        super().__init__(f"{event}: {AT_ONCE} programs run, as many as may at once; ask again")
+        self.waiting = waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +66,38 @@ class Hooks:
         self._directory: Path | None = None
         self._waiting: asyncio.Queue[tuple[str, dict[str, str]]] = asyncio.Queue(WAITING)
         self._places = asyncio.Semaphore(AT_ONCE)
+        self._questions = 0
 
     def adopt(self, directory: Path | None) -> None:
         """None: nobody is told or asked."""
         self._directory = directory
 
     async def ask(self, event: str, facts: Facts) -> str:
-        """Empty: it may happen, or there is no program of that name; else why not."""
+        """Empty: it may happen, or there is no program of that name; else why not. Raises Crowded."""
         path = self._program(event)
         if path is None:
             return ""
-        async with self._places:
+        await self._place(event)
+        try:
             ended = await _run(path, event, facts)
+        finally:
+            self._places.release()
         if ended.code == 0:
             return ""
         reason = ended.said or f"it ended with {ended.code}"
         self._log.warning("hook refused", hook=event, reason=reason, **facts)
         return f"{event}: {reason}"
+
+    async def _place(self, event: str) -> None:
+        """Wait until one more program may run."""
+        self._questions += 1
+        try:
+            async with asyncio.timeout(PLACE_S):
+                await self._places.acquire()
+        except TimeoutError:
+            raise Crowded(event, self._questions) from None
+        finally:
+            self._questions -= 1
 
     def tell(self, event: str, facts: Facts) -> None:
         """Soon; nothing waits for it."""

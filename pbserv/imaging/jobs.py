@@ -6,12 +6,15 @@ that committed its image has nothing to do again: it is done when its device ask
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
+from pbserv.imaging.hooks import Crowded
 from pbserv.imaging.ports import Hooks, Policy
 from pbserv.imaging.queue import Waiting
 from pbserv.imaging.running import Figures, Running
@@ -26,6 +29,9 @@ _AROUND: Final = RESTORES | {BundleKind.CAPTURE}
 DRY_RUN: Final = "dry run: nothing was written"
 COMMITTED: Final = "the image was committed; the device started again before it reported"
 """How a capture ended whose device was cut off after the commit: there is nothing left to capture."""
+ASKED_AGAIN: Final = "the device asked again meanwhile"
+REPEATED_S: Final = 2.5
+"""A client repeats an order that was not answered after three seconds; one that was reports every two."""
 
 
 class History(Protocol):
@@ -75,6 +81,7 @@ class Jobs:
         self._policy = policy
         self._log = log
         self._hooks = hooks
+        self._asking: dict[tuple[int, BundleKind, str], asyncio.Timeout] = {}
         self.running_now = Running(registry, policy, log)
         registry.subscribe(self.running_now.device_changed)
         registry.subscribe_jobs(self._ended)
@@ -110,7 +117,11 @@ class Jobs:
             queued_s = place.waited_s
         with self._placed(work, work.kind, work.image, store):
             if not refusal:
-                refusal = await self._hooks.ask("before-job", _facts(work, address, version, store))
+                said = await self._allowed(work, work.kind, work.image, _facts(work, address, version, store))
+                if isinstance(said, Waiting):
+                    self.running_now.given_up(work, work.kind, work.image, store)
+                    return self._waits(work, said)
+                refusal = said
             if refusal:
                 self.running_now.given_up(work, work.kind, work.image, store)
             job = await self._registry.start_job(work.id, address, version, store=store, queued_s=queued_s)
@@ -125,6 +136,39 @@ class Jobs:
         self.running_now.began(job)
         self._hooks.tell("job-started", _facts_of(job))
         return Begun(job)
+
+    async def _allowed(self, work: Work, kind: BundleKind, image: str, facts: Mapping[str, str]) -> str | Waiting:
+        """What the administrator's program says of a job that is to begin: empty, or why not. A device that asks again
+        has given its older question up, which leaves the line: its job would be closed by the next one at once."""
+        key = work.id, kind, image
+        older = self._asking.get(key)
+        if older is not None:
+            older.reschedule(asyncio.get_running_loop().time())
+        said = ""
+        try:
+            async with asyncio.timeout(None) as turn:
+                self._asking[key] = turn
+                said = await self._hooks.ask("before-job", facts)
+        except Crowded as fault:
+            return self.running_now.later(work, kind, image, facts["store"], str(fault), fault.waiting)
+        except TimeoutError:
+            pass  # a newer one took its place
+        finally:
+            newest = self._asking.get(key) is turn
+            if newest:
+                del self._asking[key]
+        return said if newest else self.running_now.later(work, kind, image, facts["store"], ASKED_AGAIN)
+
+    async def _unheard(self, within: Job, kind: BundleKind, image: str) -> list[int]:
+        """The same order's jobs that no client has: it would have reported by now, so their answer was lost."""
+        before = datetime.now(UTC) - timedelta(seconds=REPEATED_S)
+        return [
+            job.id
+            for job in await self._registry.jobs(mac=within.mac, state=WorkState.RUNNING)
+            if (job.work_id, job.kind, job.image) == (within.work_id, kind, image) and job.id != within.id
+            and job.started <= before and (job.stage, job.bytes_done) == ("start", 0)
+            and self.running_now.look(job.id) is None
+        ]  # fmt: skip
 
     async def _complete(self, work: Work) -> str:
         """Close a capture that lacks nothing but its report, as done: how it ended; empty: there is none."""
@@ -180,11 +224,15 @@ class Jobs:
             return self._waits(work, place)
         asked = {**_facts(work, address, version, store), "kind": kind.value, "image": image}
         with self._placed(work, kind, image, store):
-            reason = await self._hooks.ask("before-job", asked)
+            reason = await self._allowed(work, kind, image, asked)
+            if isinstance(reason, Waiting):
+                self.running_now.given_up(work, kind, image, store)
+                return self._waits(work, reason)
             if reason:
                 raise ConflictError(reason)
+            unheard = await self._unheard(within, kind, image)
             job = await self._registry.add_job(
-                within.id, kind, image, address, version, store=store, queued_s=place.waited_s
+                within.id, kind, image, address, version, store=store, queued_s=place.waited_s, instead_of=unheard
             )
         self._history.add(job.mac, "job", f"{job.id}: {kind} {image} started, ordered on the device")
         self._counters.request(job.mac, kind.value, _started(referred), image=image, detail=f"job {job.id}")

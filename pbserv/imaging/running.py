@@ -87,6 +87,11 @@ class Running:
             return Waiting(ask, 1, 1, SHORTEST_WAIT_S, closed, self.now)
         return self.queue.ask(ask, self.now)
 
+    def later(self, work: Work, kind: BundleKind, image: str, store: str, reason: str, of: int = 1) -> Waiting:
+        """Nothing begins just now, for another reason than the limits; ``of`` that wait this is the last."""
+        ask = Ask(work.mac, work.id, DIRECTIONS.get(kind, "restore"), image, store)
+        return Waiting(ask, of, of, SHORTEST_WAIT_S, reason, self.now)
+
     def placed(self, store: str) -> tuple[str, ...]:
         """The devices that have a place to work with a store, also those whose job is about to begin."""
         return tuple(ask.device for ask in self.queue.busy(self.now) if ask.store == store)
@@ -149,7 +154,10 @@ class Running:
         self.over(job)
 
     def over(self, job: Job) -> None:
-        """The job is over, whatever ended it: its slot is free, unless another job has it, too."""
+        """The job is over, whatever ended it: its device stops. Its slot is free, unless another job has it, too."""
+        entry = self._entries.get(job.id)
+        if entry is not None:
+            entry.wanted = False
         self.queue.over(job.mac, job.id)
 
     def device_changed(self, device: Device) -> None:

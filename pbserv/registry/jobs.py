@@ -6,7 +6,7 @@ One rule: a job is closed once; what comes after that changes nothing.
 from __future__ import annotations
 
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Final
 
@@ -25,6 +25,7 @@ from pbserv.registry.works import close
 _JOB: Final = typing.cast(Table, JobRow.__table__)
 _PROGRESS: Final = ("stage", "item", "bytes_done", "bytes_total", "rate")
 
+_REPEATED: Final = "the device ordered the same again and had not reported of this job: its answer was lost"
 _NOT_WHOLE: Final = ('"dry_run": true', '"partitions": [', '"target_partition": ')
 """What the options of work say when a restore did not write the whole image."""
 
@@ -74,10 +75,12 @@ class Jobs(Store):
 
     async def add_job(
         self, within: int, kind: BundleKind, image: str, address: str, version: int | None, *, store: str = "",
-        queued_s: int = 0,
+        queued_s: int = 0, instead_of: Collection[int] = (),
     ) -> Job:  # fmt: skip
         """A further job that was ordered on the device while the job ``within`` runs. It ends alone: the work goes on
         until the job of its own kind ends. Raises NotFoundError, and ConflictError when that job or its work is over.
+
+        ``instead_of``: jobs of the same order that the device never heard of; they are closed.
         """
         async with self._write() as change:
             session = change.session
@@ -85,6 +88,9 @@ class Jobs(Store):
             work = await session.get(WorkRow, parent.work_id)
             if parent.state != WorkState.RUNNING or work is None or work.state not in ACTIVE_WORK:
                 raise ConflictError(f"job {within} is over")
+            if instead_of:
+                unheard = (JobRow.id.in_(instead_of), JobRow.work_id == parent.work_id)
+                await close_jobs(change, *unheard, state=WorkState.FAILED, reason=_REPEATED)
             row = _begun(parent.work_id, parent.mac, kind.value, image, address, version, store, queued_s)
             session.add(row)
             await session.flush()

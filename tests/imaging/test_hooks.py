@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pbserv.imaging import hooks
-from pbserv.imaging.hooks import Hooks, unsafe
+from pbserv.imaging.hooks import Crowded, Hooks, unsafe
 from pbserv.imaging.queue import Limits, StoreLimit
 from pbserv.log import ServiceLog
 from tests.imaging import trees
@@ -227,6 +227,63 @@ async def test_a_place_is_free_when_nothing_begins(tmp_path: Path) -> None:
         guard.unlink()
         wire = site.wire(MAC, 2)
         assert (await wire.ask())["ACTION"] == "restore"
+
+
+async def test_a_guard_is_waited_for_only_so_long(tmp_path: Path, made: Hooks, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hooks, "PLACE_S", 0.3)
+    put(tmp_path, "before-job", f"while [ ! -e {tmp_path}/go ]; do sleep 0.05; done")
+    async with asyncio.TaskGroup() as group:
+        first = [group.create_task(made.ask("before-job", {})) for _ in range(hooks.AT_ONCE)]
+        await until(lambda: made._places.locked())
+        with pytest.raises(Crowded, match="ask again"):
+            await made.ask("before-job", {})
+        (tmp_path / "go").touch()
+    assert [each.result() for each in first] == [""] * hooks.AT_ONCE
+    assert await made.ask("before-job", {}) == ""
+
+
+async def test_devices_that_cannot_be_asked_for_yet_wait_without_a_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hooks, "PLACE_S", 0.3)
+    async with working(tmp_path) as site, asyncio.TaskGroup() as group:
+        await site.image()
+        macs = [f"52:54:00:00:00:{number:02x}" for number in range(hooks.AT_ONCE + 2)]
+        wires = []
+        for mac in macs:
+            await site.device(mac)
+            wires.append(await site.order(mac, kind="restore", image="classroom"))
+        site.imaging.hooks.adopt(tmp_path / "hooks")
+        put(tmp_path, "before-job", f"while [ ! -e {tmp_path}/go ]; do sleep 0.05; done")
+        begins = [group.create_task(wire.ask()) for wire in wires[: hooks.AT_ONCE]]
+        await until(lambda: site.imaging.hooks._places.locked())
+        told = await wires[-1].ask()
+        assert (told["ACTION"], "as many as may at once" in told["REASON"], "JOB" in told) == ("wait", True, False)
+        old = await wires[-2].call("POST", "/work", data={"mac": wires[-2].mac})
+        assert (old.status_code, old.text[:12]) == (503, "error: busy:"), "an older client knows no other words"
+        assert len((await site.api("GET", "/queue"))["running"]) == hooks.AT_ONCE
+        (tmp_path / "go").touch()
+        assert {(await each)["ACTION"] for each in begins} == {"restore"}
+        assert (await wires[-1].ask())["ACTION"] == "restore"
+
+
+async def test_a_device_that_asks_again_takes_its_older_question_out_of_the_line(tmp_path: Path) -> None:
+    async with working(tmp_path) as site, asyncio.TaskGroup() as group:
+        await site.image()
+        await site.device(MAC)
+        wire = await site.order(MAC, kind="restore", image="classroom")
+        site.imaging.hooks.adopt(tmp_path / "hooks")
+        put(tmp_path, "before-job", f"echo $$ >>{tmp_path}/asked; while [ ! -e {tmp_path}/go ]; do sleep 0.05; done")
+        stale = group.create_task(site.wire(MAC, 2).ask())
+        await until((tmp_path / "asked").exists)
+        newer = group.create_task(wire.ask())
+        told = await stale
+        assert (told["ACTION"], "asked again" in told["REASON"]) == ("wait", True)
+        (tmp_path / "go").touch()
+        assert (await newer)["ACTION"] == "restore"
+        [job] = await site.api("GET", f"/jobs?mac={MAC}")
+        assert (str(job["id"]), job["state"]) == (wire.job, "running")
+        assert [each["mac"] for each in (await site.api("GET", "/queue"))["running"]] == [MAC]
 
 
 def _squeezed(path: Path) -> str:
