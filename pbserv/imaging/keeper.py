@@ -47,6 +47,9 @@ class Keeper:
         self.placed: Callable[[str], Sequence[str]] = lambda _store: ()
         """The devices that have a place to work with a store: their jobs may be just about to begin."""
 
+        self.referred: Callable[[str, int | None], Sequence[str]] = lambda _image, _version: ()
+        """The devices of other servers that work with a version; None: with any of the image."""
+
     def wire(self, stores: Stores) -> None:
         """Before ``stores`` are started: let them ask."""
         stores.users, stores.jobs, stores.at_work, stores.inform = self.users, self.jobs, self.at_work, self.inform
@@ -105,7 +108,7 @@ class Keeper:
     async def users(self, image: str, version: int | None) -> Sequence[str]:
         """Who needs this version, also as an add-on, or with None the image as such: jobs, work, bundles that devices
         can get."""
-        users = await self._registry.image_users(image, version)
+        users = [*await self._registry.image_users(image, version), *self.referred(image, version)]
         if version is None:
             return [*users, *self._policy.uses_image(image)]
         return list(dict.fromkeys([*users, *await self._with_addon(image, version)]))

@@ -1,6 +1,7 @@
 """Images that belong to another server: callers are sent there (307) with a ticket that opens this one image.
 
-One rule: who may not have it here gets no ticket; and a ticket opens here only what stands in ``_opens``.
+One rule: who may not have it here gets no ticket; and a ticket opens here only what stands in ``_opens``. Devices of
+other servers are known here by nothing but their tickets: what these were used for is remembered for a while.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -27,6 +29,9 @@ from pbserv.registry.tokens import digest
 
 GOOD_FOR_S: Final = 12 * 3600
 """A ticket; a large image over a slow line takes its time."""
+USED_FOR_S: Final = 3600
+"""So long after a ticket was used for a version, somebody is believed to work with that."""
+_MOST_USED: Final = 4096
 _MOST_TOKEN_BYTES: Final = 512
 _ITEM = re.compile(r"/api/v1/images/[^/]+/items/[^/]+(/index)?")
 _VERSION = re.compile(r"/api/v1/images/[^/]+/versions/([0-9]{1,9})")
@@ -85,6 +90,7 @@ class Referring:
         self._token_digests = token_digests
         self._image_of = image_of
         self._clock = clock
+        self._used: OrderedDict[tuple[str, int], float] = OrderedDict()
         self.remotes = NO_REMOTES
 
     def refer(
@@ -114,17 +120,33 @@ class Referring:
         """Who calls with a ticket that opens what is asked for; None: nobody does."""
         text = request.query_params.get("ticket")
         scope = None if text is None else verify(text, self._token_digests(), int(self._clock()))
-        return Ticket(scope) if scope is not None and self._opens(scope, request) else None
+        if scope is None or not self._opens(scope, request):
+            return None
+        version = _asked_version(request) or scope.version
+        if scope.what == "get" and version:
+            self._used[scope.image, version] = self._clock()
+            self._used.move_to_end((scope.image, version))
+            if len(self._used) > _MOST_USED:
+                self._used.popitem(last=False)
+        return Ticket(scope)
+
+    def users(self, image: str, version: int | None) -> tuple[str, ...]:
+        """Who works with this version by way of another server, None: with any of the image; in words."""
+        since = self._clock() - USED_FOR_S
+        used = [at for (name, number), at in self._used.items() if name == image and version in (None, number)]
+        if not used or max(used) <= since:
+            return ()
+        minutes = int((self._clock() - max(used)) / 60)
+        return (f"a device of another server, which asked for it {minutes} min ago",)
 
     def _opens(self, scope: Scope, request: Request) -> bool:
         path, method, name = request.scope["path"], request.method, str(request.path_params.get("name", ""))
         if scope.what == "get":
             if method not in ("GET", "HEAD") or name != scope.image:
                 return False
-            found = _VERSION.fullmatch(path)
-            if not found and not _ITEM.fullmatch(path):
+            if not _VERSION.fullmatch(path) and not _ITEM.fullmatch(path):
                 return False
-            return scope.opens("get", name, _number(found[1] if found else request.query_params.get("version")))
+            return scope.opens("get", name, _asked_version(request))
         if scope.what == "send":
             upload = str(request.path_params.get("upload", ""))
             sends = method == "PUT" and _SENDS.fullmatch(path) and upload == scope.upload
@@ -147,6 +169,12 @@ def image_of_upload(store: VersionedBackend, upload: str) -> str | None:
         return store.session(upload).image
     except ImagingFault:
         return None
+
+
+def _asked_version(request: Request) -> int | None:
+    """The version that a download or a question names; None: the one that is served. 0 of a question is that, too."""
+    found = _VERSION.fullmatch(request.scope["path"])
+    return _number(found[1] if found else request.query_params.get("version"))
 
 
 def _number(text: str | None) -> int | None:

@@ -95,6 +95,7 @@ class ImagingService:
         self._registry = registry
         self._pins = Pins()
         self._keeper = Keeper(registry, policy, self._captures, self._pins, log)
+        self._keeper.referred = self._referring.users
         self.tasks = Tasks(log)
         self._elsewhere = Elsewhere(self._store, self._referring, log)
         self.watcher = Watcher(Adopter(self._store, log, self.scrub_rate, self._transfers.dropped), log)

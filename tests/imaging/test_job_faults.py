@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
+from pbserv.imaging import jobs
 from pbserv.imaging.config import PbservConf
 from pbserv.imaging.queue import Limits, StoreLimit
+from pbserv.imaging.referral import Scope, sign
+from pbserv.imaging.referring import USED_FOR_S
 from pbserv.imaging.service import ImagingSettings
 from pbserv.registry.faults import UnavailableError
-from pbserv.registry.records import Work, WorkState
+from pbserv.registry.records import Role, Work, WorkState
+from pbserv.registry.tokens import digest
 from tests.imaging.working import ITEM, Wire, Working, read, working
 
 MACS = [f"52:54:00:00:00:{number:02x}" for number in range(1, 4)]
@@ -215,3 +220,49 @@ async def test_a_capture_whose_upload_is_lost_does_not_begin_in_the_middle(tmp_p
         sent = await wire.call("PUT", f"/jobs/{wire.job}/items/p1", content=ITEM)
         assert sent.status_code == (410 if why == "it sent something" else 409)
         assert site.imaging._store.sessions() == ()
+
+
+async def test_an_order_whose_answer_was_lost_leaves_no_job_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with working(tmp_path) as site:
+        await site.image()
+        wire = await maintenance(site)
+        lost = await ordered(wire, "restore", "classroom")
+        beside = await ordered(wire, "restore", "classroom")
+        assert (await site.registry.job(int(lost.job))).state is WorkState.RUNNING, "no client repeats so soon"
+        assert await beside.progress() == "CONTINUE"
+        monkeypatch.setattr(jobs, "REPEATED_S", 0.0)
+        again = await ordered(wire, "restore", "classroom")
+        gone = await site.registry.job(int(lost.job))
+        assert (gone.state, "its answer was lost" in gone.reason) == (WorkState.FAILED, True)
+        for wire in (beside, again):
+            assert (await site.registry.job(int(wire.job))).state is WorkState.RUNNING, "somebody reports of it"
+        assert await lost.progress() == "CANCEL"
+        await beside.result(ok=1)
+        assert busy(site) == {(MAC, "restore")}
+        await again.result(ok=1)
+        assert (busy(site), await site.registry.image_users("classroom", 1)) == (set(), [])
+
+
+async def test_what_devices_of_another_server_fetch_is_in_use(tmp_path: Path) -> None:
+    async with working(tmp_path) as site:
+        await site.image()
+        await site.image("other", "52:54:00:00:0f:fe")
+        token, now = digest(Role.IMAGES.value), int(time.time())
+        site.imaging._referring._clock = lambda: now
+        ticket = sign(Scope("get", "classroom", 1), token, now + 60)
+        for name in ("classroom", "other"):
+            await site.api("POST", f"/images/{name}/versions/1/disable")
+            await site.api("POST", f"/images/{name}/versions/1/retire")
+            place = f"/api/v1/images/{name}/items/p1"
+            got = await site.client.get(
+                place, params={"version": 1, "ticket": ticket}, headers={"Authorization": "Bearer none"}
+            )
+            assert got.status_code == (200 if name == "classroom" else 401)
+        await site.api("DELETE", "/images/other?version=1")
+        now += USED_FOR_S - 60
+        refused = await site.api("DELETE", "/images/classroom?version=1", status=409)
+        assert "a device of another server, which asked for it 59 min ago" in refused["error"]
+        now += 61
+        await site.api("DELETE", "/images/classroom?version=1")
