@@ -210,7 +210,6 @@ CHOICES = {
     "serial:beta-1": "beta",
     "model:Room Alpha": "alpha",
     "by-id:ata-Room_Alpha_alpha-1": "alpha",
-    "by-id:nvme-QEMU_NVMe_Ctrl_beta-1": "beta",
     f"size:{72 * MEBIBYTE}": "beta",
 }
 
@@ -229,7 +228,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
         drives += ["-drive", f"if=none,id={name},format=raw,file={path}"]
     made, plain = image()
     jobs = {}
-    for selector in ("", *CHOICES, "serial:small-1", "serial:nobody"):
+    for selector in ("", *CHOICES, "serial:small-1"):
         jobs[selector] = made.again(**({"DRY_RUN": "1"} if selector in CHOICES else {}))
         jobs[selector].target_disk = selector
     jobs["last"] = made.again()
@@ -239,7 +238,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
     several = Several([first, *jobs.values()], list(files.values()))
     with several as server:
         card = ("-device", f"virtio-net-pci,netdev=net,mac={MAC}")
-        console = boot(folder, server, *card, *drives, *DEVICES, timeout_s=600)
+        console = boot(folder, server, *card, *drives, *DEVICES, timeout_s=900)
     assert first.result is not None, console
     return Seen(jobs, several.written, files, plain, console)
 
@@ -266,19 +265,9 @@ class TestMachine:
         assert line.endswith(f" {name}-1")
         assert f" {SIZES[name] * MEBIBYTE} bytes " in line
 
-    @pytest.mark.parametrize(
-        ("selector", "why"),
-        [
-            (
-                "serial:small-1",
-                f"refused: the disk is too small: the image needs {NEEDED} bytes, /dev/vda has {16 << 20}",
-            ),
-            ("serial:nobody", "refused: no disk is serial:nobody"),
-        ],
-    )
-    def test_what_is_named_and_does_not_do_is_refused_with_the_list(self, seen: Seen, selector: str, why: str) -> None:
-        reason, _, listed = seen.refusal(selector).partition("; present: ")
-        assert reason == why
+    def test_what_is_named_and_does_not_do_is_refused_with_the_list(self, seen: Seen) -> None:
+        reason, _, listed = seen.refusal("serial:small-1").partition("; present: ")
+        assert reason == f"refused: the disk is too small: the image needs {NEEDED} bytes, /dev/vda has {16 << 20}"
         disks = listed.split("; ")
         assert len(disks) == 4
         for name, mib in SIZES.items():
