@@ -147,8 +147,13 @@ def full_disk(folder: Path, missing: int) -> Iterator[str]:
                 rest.write(bytes(4096))
         with disks.loop(file, 0, scan=False) as device:
             # A longer write that ends early counts as whole there.
-            Path(f"/sys/block/{device.removeprefix('/dev/')}/queue/max_sectors_kb").write_text("4")
-            yield device
+            most = Path(f"/sys/block/{device.removeprefix('/dev/')}/queue/max_sectors_kb")
+            usual = most.read_text()
+            most.write_text("4")
+            try:
+                yield device
+            finally:
+                most.write_text(usual)  # it outlives the device
     finally:
         disks.run("umount", str(folder))
 
