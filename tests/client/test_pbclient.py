@@ -348,7 +348,10 @@ def test_read_only_disk_is_refused_with_the_others(loop: Fixture, small_image: J
     first, target = loop("first", 64), loop("target", 65)
     disks.run("blockdev", "--setro", target)
     small_image.target_disk = target
-    reason = refused(small_image, first, target)
+    try:
+        reason = refused(small_image, first, target)
+    finally:
+        disks.run("blockdev", "--setrw", target)  # the loop device keeps it, and is given to others
     assert (
         f"{target} is read-only; present: {target} {65 * MEBIBYTE} bytes read-only; {first} {64 * MEBIBYTE}" in reason
     )
