@@ -58,7 +58,7 @@ class VersionAbout:
         if self.manifest_sha256 not in ("", found):
             raise DamagedImage(
                 f"manifest: it is not the one that was signed off: its SHA-256 is {found}, not {self.manifest_sha256}; "
-                "put it back from a copy and start imaging again, or purge this version"
+                "put it back from a copy, start imaging again and scrub it, or purge this version"
             )
 
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from pbserv.imaging.faults import Changed, DamagedImage, StoreClosed, UnknownImage
+from pbserv.imaging.durable import SHORTAGES
+from pbserv.imaging.faults import Changed, DamagedImage, StoreClosed, StoreFault, UnknownImage
 from pbserv.imaging.formats.model import FormatError
 from pbserv.imaging.frames import pieces
 from pbserv.imaging.import_plan import VIRTUAL, PlannedItem, whole_disk
@@ -25,7 +26,8 @@ from pbserv.imaging.linking import exchange
 from pbserv.imaging.manifest import DiskFacts, Fact, Manifest, ManifestItem
 from pbserv.imaging.objects import ImageObject, ImageVersion, StoreFacts
 from pbserv.imaging.plain_size import PlainCounter
-from pbserv.imaging.sum_files import locked, measure, read_sums, remove_own_lock, stale, write_sums
+from pbserv.imaging.states import VersionState
+from pbserv.imaging.sum_files import FileChanged, locked, measure, read_sums, remove_own_lock, stale, write_sums
 from pbserv.imaging.sums import LOCK, Sums
 from pbserv.imaging.watch import Dropped, Facts, facts_of, image_name
 
@@ -141,7 +143,7 @@ class Adopter:
         same = version is not None and version.image.manifest.items[0].sha256 == made.sha256
         if version is not None and same and known.linked:
             return None  # the checksums alone were missing
-        if version is not None and same and not version.damage and await self._whole(dropped, version):
+        if version is not None and same and _wanted(dropped, version) and await self._whole(dropped, version):
             return version
         if version is not None and known.linked:
             damage = (
@@ -162,10 +164,19 @@ class Adopter:
     async def _whole(self, dropped: Dropped, version: ImageVersion) -> bool:
         """Whether the version still has the bytes of its manifest: else those of the file are the only ones."""
         path, rate = _item_path(dropped, version), self._rate_mb() * _MEGABYTE
-        found = await _to_the_end(path, lambda go_on: measure(path, rate_bytes=rate, advance=go_on))
-        if found.sha256 == version.image.manifest.items[0].sha256:
-            return True
         damage = f"item {path.name}: its stored bytes are not those that the manifest names"
+        try:
+            found = await _to_the_end(path, lambda go_on: measure(path, rate_bytes=rate, advance=go_on))
+        except StoreFault as fault:
+            shortage = isinstance(fault.__cause__, OSError) and fault.__cause__.errno in SHORTAGES
+            if shortage or isinstance(fault, FileChanged):
+                raise
+            if not await asyncio.to_thread(path.parent.is_dir):
+                raise Changed(f"{path.parent}: was removed meanwhile; the file is looked at again") from None
+            damage = f"item {path.name}: {fault}"
+        else:
+            if found.sha256 == version.image.manifest.items[0].sha256:
+                return True
         await self._stores.verified(dropped.name, version.number, damage)
         self._log.warning("version damaged", image=dropped.name, version=version.number, reason=damage)
         return False
@@ -258,6 +269,13 @@ def _known(dropped: Dropped, versions: tuple[ImageVersion, ...]) -> _Known:
 
 def _item_path(dropped: Dropped, version: ImageVersion) -> Path:
     return dropped.path.parent / dropped.name / str(version.number) / version.image.manifest.items[0].name
+
+
+def _wanted(dropped: Dropped, version: ImageVersion) -> bool:
+    """Whether a file with its bytes may become its second name: not where the version is damaged, or where it was
+    retired and somebody drops the file to have it back."""
+    back = dropped.renamed and version.about.state is VersionState.RETIRED
+    return not version.damage and not back
 
 
 def _inode(dropped: Dropped, version: ImageVersion) -> tuple[int, int] | None:

@@ -188,18 +188,20 @@ class Draft:
                 item = await upload.complete()
                 self._check_open()
             except BaseException:
+                self._uploads.discard(upload)
                 await asyncio.shield(upload.abandon())
                 raise
+            try:  # until it is noted there is no commit: the name is of the new file, and what is known of the old one
+                await upload.close()
+                before = self._parts.pop(name, None)
+                if before is not None:
+                    await before.close()
+                replaced = self._items.get(name)
+                if replaced is not None:
+                    self._folder.charge(-replaced.size_bytes)
+                self._items[name] = item
             finally:
                 self._uploads.discard(upload)
-            await upload.close()
-            before = self._parts.pop(name, None)
-            if before is not None:
-                await before.close()
-            replaced = self._items.get(name)
-            if replaced is not None:
-                self._folder.charge(-replaced.size_bytes)
-            self._items[name] = item
             await self._note(name)
         return _told(item)
 
@@ -322,7 +324,7 @@ class Draft:
     def _publish(
         self, manifest: Manifest, facts: VersionFacts, signing: Signing, sizes: Mapping[str, int]
     ) -> StoredImage:
-        for name, upload in self._parts.items():
+        for name, upload in tuple(self._parts.items()):
             if name not in sizes:
                 upload.blocking_close()
         image = self._folder.publish(manifest, facts, signing, sizes)
@@ -400,9 +402,9 @@ class Draft:
                 self.discard()
         else:
             self._state = _State.COMMITTED
+            self._ended(published.result())
             for upload in self._parts.values():
                 upload.stop()
-            self._ended(published.result())
 
     def _kept(self, manifest: Manifest) -> Manifest:
         """The manifest with what is stored in place of what was sent. Raises ManifestMismatch."""

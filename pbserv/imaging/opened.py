@@ -10,6 +10,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from io import FileIO
 
+from pbserv.imaging.durable import SHORTAGES
 from pbserv.imaging.faults import DamagedImage, StoreClosed, UnknownImage
 from pbserv.imaging.frames.index import HEADER_BYTES, Header, Stream, decode_header
 from pbserv.imaging.frames.reader import OpenIndex
@@ -48,7 +49,8 @@ class OpenItem:
 def open_index(layout: Layout, image: StoredImage, item: str, *, whole: bool = False) -> OpenIndex | None:
     """The index of an item's frames, None when it has none: one piece, or none was made yet. Blocking; raises
     DamagedImage, also where it is the index of other bytes than the manifest's. ``whole``: its own digest is compared
-    with the manifest's, too, and it is kept in memory: for a scrub or a repair, which take long."""
+    with the manifest's, too, and it is kept in memory: for a scrub or a repair, which take long; then OSError says that
+    this server has no descriptor or memory for it."""
     file = layout.open_index(image, item)
     if file is None:
         return None
@@ -64,6 +66,8 @@ def open_index(layout: Layout, image: StoredImage, item: str, *, whole: bool = F
             raise
         return opened
     except (OSError, ValueError, DamagedImage) as error:
+        if whole and isinstance(error, OSError) and error.errno in SHORTAGES:
+            raise
         raise DamagedImage(f"image {image.name} version {image.version} item {item}: index: {error}") from error
 
 

@@ -231,7 +231,8 @@ class ItemUpload:
         """Whoever sends it fails with DraftGone at once; the files stay until ``abandon`` or ``close``."""
         self._intake.gone = True
         for patience in self._patience:
-            patience.reschedule(asyncio.get_running_loop().time())  # whoever waits waits in vain
+            if not patience.expired():
+                patience.reschedule(asyncio.get_running_loop().time())  # whoever waits waits in vain
 
     @property
     def arrived(self) -> tuple[int, str]:
@@ -261,15 +262,15 @@ class ItemUpload:
                 self._waiting.discard(waiter)
 
     async def _place(self, slot: _Slot) -> None:
-        """A place among the whole bodies. Raises UploadRunning where none becomes free."""
-        idle_s = self._reframer.idle_timeout_s
+        """A place among the whole bodies. Raises UploadRunning where none becomes free for long."""
+        longest_s = _PART_TIMES * self._reframer.idle_timeout_s
         try:
-            async with self._patient(asyncio.get_running_loop().time() + idle_s):
+            async with self._patient(asyncio.get_running_loop().time() + longest_s):
                 await slot.take()
         except TimeoutError:
             raise UploadRunning(
                 f"item {self.name}: {_WHOLES} items arrive in one body each, and none of them came to its end in "
-                f"{idle_s:.0f} seconds; try again later, or send it in parts"
+                f"{longest_s:.0f} seconds; try again later, or send it in parts"
             ) from None
 
     @asynccontextmanager

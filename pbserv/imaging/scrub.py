@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Final, Protocol
 
+from pbserv.imaging.durable import SHORTAGES
 from pbserv.imaging.faults import DamagedImage, ImagingFault, InUse, UnknownImage
 from pbserv.imaging.frames.pieces import PieceIndexer, worth
 from pbserv.imaging.frames.reader import FrameDamage, OpenIndex, verify
@@ -167,7 +168,8 @@ def _version(
     elsewhere: Elsewhere | None,
 ) -> Found:  # fmt: skip
     """Blocking: verify all items of a version, and its manifest."""
-    found = Found(_manifest(store, image))
+    found = Found()
+    _manifest(store, image, found)
     for item in image.manifest.items:
         what = f"image {image.name} version {image.version} item {item.name}"
         before = report.done
@@ -193,13 +195,13 @@ def _version(
     return found
 
 
-def _manifest(store: Store, image: StoredImage) -> list[str]:
+def _manifest(store: Store, image: StoredImage, found: Found) -> None:
     """Blocking: what is wrong with the files beside the items."""
     try:
         store.layout.load(image.name, str(image.version), items=False)
     except (OSError, ImagingFault) as fault:
-        return [f"image {image.name} version {image.version}: {fault}"]
-    return []
+        ours = isinstance(fault, OSError) and fault.errno in SHORTAGES
+        (found.faults if ours else found.damages).append(f"image {image.name} version {image.version}: {fault}")
 
 
 def _item(

@@ -98,15 +98,40 @@ async def test_good_bytes_do_not_give_way_to_damaged_ones(tmp_path: Path) -> Non
         assert [line.partition(":")[0] for line in told.lines] == ["version damaged", "image appeared"]
 
 
+async def test_bytes_that_are_dropped_to_have_them_back(tmp_path: Path) -> None:
+    """Their version was retired, and goes soon: they are the next one."""
+    async with opened(tmp_path) as store:
+        await adopt(store, drop(tmp_path, IMAGE))
+        await store.move("lab", 1, VersionState.RETIRED, "anna")
+        path = drop(tmp_path, IMAGE)
+        await adopt(store, path)
+        assert (store.info("lab").version, store.versions("lab")) == (2, (1, 2))
+        await store.purge("lab", 1)
+        assert path.read_bytes() == IMAGE
+        assert store.versions("lab") == (2,)
+
+
+async def test_a_version_whose_bytes_are_gone_keeps_no_good_copy_out(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        await adopt(store, drop(tmp_path, IMAGE))
+        stored(tmp_path, store).unlink()
+        await adopt(store, drop(tmp_path, IMAGE))
+        assert (store.info("lab").version, store.versions("lab")) == (2, (1, 2))
+        assert "No such file" in store.object("lab").version(1).damage
+
+
 async def test_a_version_that_is_purged_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file came after it, so it stays, and is an image of its own the next time."""
     async with opened(tmp_path) as store:
         await adopt(store, drop(tmp_path, IMAGE))
-        await store.move("lab", 1, VersionState.RETIRED, "anna")
         loop = asyncio.get_running_loop()
 
+        async def purged() -> None:
+            await store.move("lab", 1, VersionState.RETIRED, "anna")
+            await store.purge("lab", 1)
+
         def late(file: Path, item: Path, facts: tuple[int, int, int, int]) -> None:
-            asyncio.run_coroutine_threadsafe(store.purge("lab", 1), loop).result(60)
+            asyncio.run_coroutine_threadsafe(purged(), loop).result(60)
             linking.exchange(file, item, facts)
 
         monkeypatch.setattr(adopting, "exchange", late)

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from pbserv.errors import StartError
-from pbserv.imaging import draft
+from pbserv.imaging import draft, reframe
 from pbserv.imaging.faults import (
     ChecksumMismatch,
     DraftGone,
     InvalidName,
     InvalidRequest,
+    ManifestMismatch,
     StoreFault,
     UnknownImage,
     UploadRunning,
@@ -253,6 +254,33 @@ async def test_a_part_on_a_dead_connection_does_not_stop_the_commit(tmp_path):
         assert await ended
         assert [image.version for image in store.list()] == [1]
     assert held(tmp_path) == []
+
+
+async def test_an_item_that_is_being_replaced_is_not_committed_half(tmp_path):
+    """The file has its name already, and what is known of it is still of the one before."""
+    async with opened(tmp_path) as store, asyncio.TaskGroup() as tasks:
+        session = store.open_session("win")
+        await session.receive("table", chunks_of(TABLE))
+        reached, gate, close = asyncio.Event(), asyncio.Event(), reframe.ItemUpload.close
+
+        async def slow(upload):
+            reached.set()
+            await gate.wait()
+            await close(upload)
+
+        reframe.ItemUpload.close = slow
+        try:
+            sending = tasks.create_task(session.receive("table", chunks_of(TABLE[::-1])))
+            await reached.wait()
+            text = manifest_of(table=("sfdisk", len(TABLE), sha256(TABLE), len(TABLE)))
+            with pytest.raises(UploadRunning, match="table is still arriving"):
+                await session.commit(text)
+        finally:
+            reframe.ItemUpload.close = close
+            gate.set()
+        await sending
+        with pytest.raises(ManifestMismatch):
+            await session.commit(text)
 
 
 async def test_only_so_many_items_are_begun_at_once(tmp_path, monkeypatch):

@@ -17,8 +17,6 @@ from pbserv.imaging.frames.index import Buffer
 CRC_BYTES: Final = 4
 MAX_BLOCKS: Final = 1 << 40
 MAX_BITMAP_BYTES: Final = 4 << 30
-LARGEST_BLOCK: Final = 1 << 20
-"""An extent has a block at least, and each upload holds one in memory."""
 
 _CRC32_MODES: Final = (0x20, 1)
 
@@ -74,8 +72,6 @@ def parse_header(data: Buffer) -> PartcloneHead:
         raise NotNative(f"its checksums are {found.checksum}, which is not verified here")
     if header[105] != 1:
         raise NotNative("its bitmap is not one of bits")
-    if found.block_bytes > LARGEST_BLOCK:
-        raise NotNative(f"its blocks of {found.block_bytes} bytes are larger than {LARGEST_BLOCK}")
     head = PartcloneHead(
         found.device_bytes, _little(header, 60, 8), _little(header, 76, 8), found.block_bytes,
         _little(header, 100, 4) if _little(header, 96, 2) in _CRC32_MODES else 0,

@@ -255,7 +255,13 @@ class Intake:
         write_part(self._folder_fd, self._base, number, body.sha256.digest(), body.size_bytes)
         point = replace(pipeline.point(self._point), part=number)
         point = replace(point, received_bytes=self._point.received_bytes + body.size_bytes)
-        write_state(self._folder_fd, self._base, point)
+        try:
+            write_state(self._folder_fd, self._base, point)
+        except OSError:  # it may be there all the same, and counts what is taken back now
+            if self._point.part:
+                with suppress(OSError):
+                    write_state(self._folder_fd, self._base, self._point)
+            raise
         writer.keep()
         self._point = point
 

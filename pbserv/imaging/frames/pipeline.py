@@ -25,6 +25,8 @@ from pbserv.imaging.frames.writer import FrameWriter, ItemFacts, Shape, write_al
 
 _READ_BYTES: Final = 1 << 20
 _RAW_KINDS: Final = ("raw", "partclone.dd")
+LARGEST_BLOCK: Final = 1 << 20
+"""Of a stream that comes: an extent has a block at least, and each upload holds one in memory."""
 
 Answer = tuple[Stream, str]
 
@@ -46,9 +48,11 @@ def stream_of(kind: str, name: str, first: bytes, compressed: bool) -> Answer | 
         return Stream.PIECES, ""
     with bad_streams():
         try:
-            parse_header(first)
+            head = parse_header(first)
         except NotNative as why:
             return Stream.PIECES, str(why)
+    if head.block_bytes > LARGEST_BLOCK:
+        return Stream.PIECES, f"its blocks of {head.block_bytes} bytes are larger than {LARGEST_BLOCK}"
     return Stream.PARTCLONE, ""
 
 

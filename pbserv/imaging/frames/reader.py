@@ -22,6 +22,8 @@ from pbserv.imaging.frames.head import HeadReader, NotNative, PartcloneHead
 from pbserv.imaging.frames.index import Index, Record, Section, Stream, decode, digest_of
 
 _BATCH_BYTES: Final = 1 << 20
+_MOST_COPIED: Final = 256 << 20
+"""Of an index: 190 GB that are used. Larger ones are mapped."""
 
 
 class OpenIndex:
@@ -36,7 +38,7 @@ class OpenIndex:
         size = os.fstat(fd).st_size
         if not size:
             raise DamagedImage("frame index, byte 0: the file is empty")
-        copy = mmap.mmap(-1, size) if copied else None
+        copy = mmap.mmap(-1, size) if copied and size <= _MOST_COPIED else None
         for at, block in _blocks(fd, size):
             if copy is not None:
                 copy[at : at + len(block)] = block

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,10 +17,12 @@ from pbserv.imaging.faults import (
     ImagingFault,
     InvalidName,
     ShortBody,
+    StoreFault,
     StoreFull,
     WrongPart,
 )
 from pbserv.imaging.frames import intake
+from pbserv.imaging.frames.head import parse_header
 from tests.imaging.frames.place import MADE, PART, chunks_of, parts_of, placed, send, sha256, unzstd, zstd
 from tests.imaging.making import partclone
 
@@ -87,6 +90,46 @@ async def test_a_part_whose_checkpoint_is_not_written_is_taken_once(
         whole = place.bytes("p1")
         assert (whole if kind == "file" else unzstd(whole)) == (MADE.plain if "partclone" in kind else stream)
         place.check(item)
+
+
+async def test_a_checkpoint_that_is_there_and_failed_is_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was renamed, and the directory could not be synced; killed then, the upload goes on all the same."""
+    real, fail = intake.write_state, False
+
+    def failing(*args: Any) -> None:
+        nonlocal fail
+        real(*args)
+        if fail:
+            fail = False
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(intake, "write_state", failing)
+    bodies = [zstd(part) for part in parts_of(MADE.stream)]
+    async with placed(tmp_path / "folder") as place:
+        upload = place.item("p1", "partclone.ext4")
+        await upload.part(1, chunks_of(bodies[0]))
+        fail = True
+        with pytest.raises(StoreFault):
+            await upload.part(2, chunks_of(bodies[1]))
+        await upload.close()
+        again = place.resumed("p1")
+        assert again.next_part == 2
+        place.check(await send(again, MADE.stream))
+
+
+async def test_streams_of_huge_blocks_are_kept_as_they_come(tmp_path: Path) -> None:
+    """A block is gathered in memory. Those that an older server cut remain what they are."""
+    made = partclone({0, 2}, 4, block_bytes=2 << 20)
+    async with placed(tmp_path / "folder") as place:
+        upload = place.item("p1", "partclone.exfat")
+        body = zstd(made.stream)
+        await upload.part(1, chunks_of(body))
+        item = await upload.complete(1)
+        assert (item.stream, place.bytes("p1")) == ("pieces", body)
+        assert "are larger than 1048576" in item.facts["kept"]
+    assert parse_header(made.stream).block_bytes == 2 << 20
 
 
 async def test_more_than_the_stream_is_refused(tmp_path: Path) -> None:
