@@ -125,8 +125,8 @@ fill_cache() { # ITEM_LIST: brings those items into the cache and verifies them;
 	cache_total=$(cat "$WORK/total")
 	[ "$ACTION" != cache ] || cache_total=0
 	echo $((cache_total + cache_need)) >"$WORK/total"
-	ERROR="$(too_small "$1")"
-	make_room "$cache_need" || return 1
+	ERROR=''
+	make_room "$cache_need" || { ERROR=${ERROR:-$(too_small "$1")}; return 1; }
 	while read -r name stored sum <&3; do
 		stage fill "$name"
 		cache_item "$name" "$stored" "$sum" || return 1

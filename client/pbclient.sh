@@ -73,7 +73,7 @@ question() { # asks once for work; the answer is in $WORK/work
 	if [ -n "$ORDER" ]; then
 		persist 3 "$WORK/work" --max-time 120 --data-urlencode "action=$ORDER" --data-urlencode "image=$ORDER_IMAGE" \
 			--data-urlencode "disk=$ORDER_DISK" --data-urlencode "overwrite=$ORDER_OVERWRITE" -d client=2 -d follow=1 \
-			"$URL/client/v1/jobs/${PB_JOB:-0}/order" || die "$ERROR"
+			-d "number=$ORDER_NUMBER" "$URL/client/v1/jobs/${PB_JOB:-0}/order" || die "$ERROR"
 	else
 		persist 6 "$WORK/work" --max-time 120 -K "$WORK/machine" --data-urlencode "mac=$MAC" -d client=2 -d follow=1 \
 			--data-urlencode "cache=$(cat "$WORK/cache.facts")" --data-urlencode "disks@$WORK/disks" \
@@ -90,6 +90,7 @@ ask_for_work() {
 	fi
 	if [ -n "$ORDER" ]; then say "asking $URL to $ORDER $ORDER_IMAGE"; else say "asking $URL for the work of $MAC"; fi
 	asked_shown=0
+	ORDER_NUMBER=$$.$(date +%s) # of all tries: the server tells a repeated order by it
 	while question; [ "$ACTION" = wait ]; do # the queue is full: there is no job yet
 		[ $(($(date +%s) - asked_shown)) -lt 10 ] || { say "waiting: $(value REASON)"; asked_shown=$(date +%s); }
 		asked_pause=$(number "$(value RETRY_S)")

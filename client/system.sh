@@ -34,6 +34,8 @@ finish_system() {
 	say "system: $SYSTEM on $NODE"
 	for addon in $addons; do lay_over "$addon"; done
 	! flag IDENTITY || write_identity
+	# A block of a file that could not be written is known to its file system alone, and as long as that is mounted.
+	sync -f "$WORK/mnt" 2>"$WORK/sync.err" || die "${WRITTEN}not all that was written to $NODE is on the disk: $(last_line "$WORK/sync.err")"
 	umount "$WORK/mnt" || die "${WRITTEN}the system's partition cannot be unmounted"
 }
 

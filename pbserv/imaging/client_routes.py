@@ -219,10 +219,11 @@ def _maintenance_routes(
     @routes.post("/jobs/{job_id}/order")
     async def order(
         request: Request, job_id: Number, who: Caller = asker, action: Text = "", image: Text = "", disk: Text = "",
-        overwrite: Text = "0", client: Text = "", follow: Text = "",
+        overwrite: Text = "0", client: Text = "", follow: Text = "", number: Text = "",
     ) -> str:  # fmt: skip
         """What somebody in imaging maintenance wants done: restore or capture, answered like ``/work`` with a job of
-        its own; or auto, which ends the maintenance and answers the TOKEN of the work that is assigned."""
+        its own; or auto, which ends the maintenance and answers the TOKEN of the work that is assigned. ``number``: the
+        client's own for this order, the same whenever it repeats it."""
         address, figures = peer_address(request), transfers.statistics
         with refusals(figures, address, _wanted(action), image):
             within = await jobs.maintenance(job_id, work_of(who))
@@ -248,7 +249,7 @@ def _maintenance_routes(
             else:
                 version = check_order(transfers.store, kind, image, overwrite=again)
             store = far or store_of(transfers.store, image, "")
-            given = await jobs.order(within, kind, image, version, address, store, referred=bool(far))
+            given = await jobs.order(within, kind, image, version, address, store, referred=bool(far), number=number)
         if given.waiting is not None:
             return _waits(given.waiting, protocol_of(client))
         job = given.job

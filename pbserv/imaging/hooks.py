@@ -72,12 +72,13 @@ class Hooks:
         """None: nobody is told or asked."""
         self._directory = directory
 
-    async def ask(self, event: str, facts: Facts) -> str:
-        """Empty: it may happen, or there is no program of that name; else why not. Raises Crowded."""
+    async def ask(self, event: str, facts: Facts, patience_s: float | None = None) -> str:
+        """Empty: it may happen, or there is no program of that name; else why not. Raises Crowded where no place
+        becomes free within ``patience_s``, else PLACE_S."""
         path = self._program(event)
         if path is None:
             return ""
-        await self._place(event)
+        await self._place(event, PLACE_S if patience_s is None else patience_s)
         try:
             ended = await _run(path, event, facts)
         finally:
@@ -88,11 +89,11 @@ class Hooks:
         self._log.warning("hook refused", hook=event, reason=reason, **facts)
         return f"{event}: {reason}"
 
-    async def _place(self, event: str) -> None:
+    async def _place(self, event: str, patience_s: float) -> None:
         """Wait until one more program may run."""
         self._questions += 1
         try:
-            async with asyncio.timeout(PLACE_S):
+            async with asyncio.timeout(patience_s):
                 await self._places.acquire()
         except TimeoutError:
             raise Crowded(event, self._questions) from None

@@ -7,11 +7,11 @@ that committed its image has nothing to do again: it is done when its device ask
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
 from pbserv.imaging.hooks import Crowded
@@ -30,8 +30,6 @@ DRY_RUN: Final = "dry run: nothing was written"
 COMMITTED: Final = "the image was committed; the device started again before it reported"
 """How a capture ended whose device was cut off after the commit: there is nothing left to capture."""
 ASKED_AGAIN: Final = "the device asked again meanwhile"
-REPEATED_S: Final = 2.5
-"""A client repeats an order that was not answered after three seconds; one that was reports every two."""
 
 
 class History(Protocol):
@@ -81,7 +79,9 @@ class Jobs:
         self._policy = policy
         self._log = log
         self._hooks = hooks
-        self._asking: dict[tuple[int, BundleKind, str], asyncio.Timeout] = {}
+        self._asking: dict[tuple[int, str], asyncio.Timeout] = {}
+        self._orders: dict[int, str] = {}
+        self._alone = itertools.count()
         self.running_now = Running(registry, policy, log)
         registry.subscribe(self.running_now.device_changed)
         registry.subscribe_jobs(self._ended)
@@ -119,7 +119,7 @@ class Jobs:
             if not refusal:
                 said = await self._allowed(work, work.kind, work.image, _facts(work, address, version, store))
                 if isinstance(said, Waiting):
-                    self.running_now.given_up(work, work.kind, work.image, store)
+                    self.running_now.given_up(work, work.kind, work.image, store, keep=True)
                     return self._waits(work, said)
                 refusal = said
             if refusal:
@@ -137,10 +137,13 @@ class Jobs:
         self._hooks.tell("job-started", _facts_of(job))
         return Begun(job)
 
-    async def _allowed(self, work: Work, kind: BundleKind, image: str, facts: Mapping[str, str]) -> str | Waiting:
+    async def _allowed(
+        self, work: Work, kind: BundleKind, image: str, facts: Mapping[str, str], number: str = ""
+    ) -> str | Waiting:
         """What the administrator's program says of a job that is to begin: empty, or why not. A device that asks again
-        has given its older question up, which leaves the line: its job would be closed by the next one at once."""
-        key = work.id, kind, image
+        has given its older question up, which leaves the line: its job would be closed by the next one at once.
+        ``number``: of an order; each of them is a question of its own."""
+        key = work.id, number
         older = self._asking.get(key)
         if older is not None:
             older.reschedule(asyncio.get_running_loop().time())
@@ -159,16 +162,13 @@ class Jobs:
                 del self._asking[key]
         return said if newest else self.running_now.later(work, kind, image, facts["store"], ASKED_AGAIN)
 
-    async def _unheard(self, within: Job, kind: BundleKind, image: str) -> list[int]:
-        """The same order's jobs that no client has: it would have reported by now, so their answer was lost."""
-        before = datetime.now(UTC) - timedelta(seconds=REPEATED_S)
+    async def _unheard(self, within: Job, number: str) -> list[int]:
+        """The same order's jobs, which no client has: it would not ask again if the answer had come."""
         return [
             job.id
             for job in await self._registry.jobs(mac=within.mac, state=WorkState.RUNNING)
-            if (job.work_id, job.kind, job.image) == (within.work_id, kind, image) and job.id != within.id
-            and job.started <= before and (job.stage, job.bytes_done) == ("start", 0)
-            and self.running_now.look(job.id) is None
-        ]  # fmt: skip
+            if number and job.work_id == within.work_id and self._orders.get(job.id) == number
+        ]
 
     async def _complete(self, work: Work) -> str:
         """Close a capture that lacks nothing but its report, as done: how it ended; empty: there is none."""
@@ -214,28 +214,31 @@ class Jobs:
 
     async def order(
         self, within: Job, kind: BundleKind, image: str, version: int | None, address: str, store: str = "",
-        *, referred: bool = False,
+        *, referred: bool = False, number: str = "",
     ) -> Begun:  # fmt: skip
         """A job that was ordered in imaging maintenance; it ends alone, the maintenance goes on. It takes a place like
-        any other."""
+        any other. ``number``: the client's own for this order, the same whenever it repeats it; empty: an older
+        client's."""
         work = await self._registry.work(within.work_id)
         place = self.running_now.admit(work, kind, image, store)
         if isinstance(place, Waiting):
             return self._waits(work, place)
         asked = {**_facts(work, address, version, store), "kind": kind.value, "image": image}
         with self._placed(work, kind, image, store):
-            reason = await self._allowed(work, kind, image, asked)
+            reason = await self._allowed(work, kind, image, asked, number or f"alone {next(self._alone)}")
             if isinstance(reason, Waiting):
-                self.running_now.given_up(work, kind, image, store)
+                self.running_now.given_up(work, kind, image, store, keep=True)
                 return self._waits(work, reason)
             if reason:
                 raise ConflictError(reason)
-            unheard = await self._unheard(within, kind, image)
+            unheard = await self._unheard(within, number)
             job = await self._registry.add_job(
                 within.id, kind, image, address, version, store=store, queued_s=place.waited_s, instead_of=unheard
             )
         self._history.add(job.mac, "job", f"{job.id}: {kind} {image} started, ordered on the device")
         self._counters.request(job.mac, kind.value, _started(referred), image=image, detail=f"job {job.id}")
+        if number:
+            self._orders[job.id] = number
         self.running_now.began(job, within=True)
         self._hooks.tell("job-started", _facts_of(job))
         return Begun(job)
@@ -338,6 +341,7 @@ class Jobs:
 
     def _ended(self, job: Job) -> None:
         """A job is over, whatever ended it: its report, an administrator, the next start of its device."""
+        self._orders.pop(job.id, None)
         self.running_now.over(job)
         self._counters.ended(job.kind.value, job.state.value)
         tell = self._log.transaction if job.state is WorkState.DONE else self._log.warning

@@ -26,8 +26,8 @@ class Site(Protocol):
 class Hooks(Protocol):
     """The administrator's programs."""
 
-    async def ask(self, event: str, facts: Mapping[str, str]) -> str:
-        """Empty: go on; else the reason of the refusal."""
+    async def ask(self, event: str, facts: Mapping[str, str], patience_s: float | None = None) -> str:
+        """Empty: go on; else the reason of the refusal. ``patience_s``: how long to wait until it can be asked."""
 
     def tell(self, event: str, facts: Mapping[str, str]) -> None:
         """Soon; nothing waits for it."""

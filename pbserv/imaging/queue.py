@@ -169,11 +169,13 @@ class Queue:
             slot.begins = max(0, slot.begins - 1)
         self.heard(ask, now, job)
 
-    def given_up(self, ask: Ask) -> None:
-        """What was admitted does not begin."""
+    def given_up(self, ask: Ask, *, keep: bool = False) -> None:
+        """What was admitted does not begin; ``keep``: it asks again soon, and has its place until then."""
         slot = self._slot(ask)
-        if slot is not None:
-            slot.begins = max(0, slot.begins - 1)
+        if slot is None:
+            return
+        slot.begins = max(0, slot.begins - 1)
+        if not keep:
             self._keep(ask.device, lambda each: not each.empty)
 
     def keep(self, device: str, now: Instant, job: int) -> None:

@@ -105,11 +105,11 @@ class Running:
         if ask is not None:
             self.queue.began(ask, self.now, job.id)
 
-    def given_up(self, work: Work, kind: BundleKind, image: str, store: str) -> None:
-        """What was admitted does not begin."""
+    def given_up(self, work: Work, kind: BundleKind, image: str, store: str, *, keep: bool = False) -> None:
+        """What was admitted does not begin; ``keep``: its place is kept for a while, for it asks again at once."""
         ask = self._ask(work.mac, work.id, kind, image, store)
         if ask is not None:
-            self.queue.given_up(ask)
+            self.queue.given_up(ask, keep=keep)
 
     async def report(self, job_id: int, work_id: int, progress: Progress, waited_ms: int) -> bool:
         """What the device says of its job; False tells it to stop. Raises ConflictError for a job of other work."""

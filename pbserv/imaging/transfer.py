@@ -34,6 +34,8 @@ CHUNK_BYTES = 1024 * 1024
 ZERO_COPY = "http.response.zerocopysend"
 ZERO_COPY_BYTES = 128 * 1024 * 1024
 """At most in one message: so often is looked whether the store still runs, and so much counts at once."""
+COMMIT_PATIENCE_S = 600.0
+"""So long all bytes of an image wait for a place of the administrator's programs: sending them again takes longer."""
 CHECKSUM_HEADER = "x-checksum-sha256"
 
 Delivered = Callable[[int, int], None]
@@ -170,7 +172,8 @@ class Transfers:
 
     async def check_commit(self, image: str, source: str) -> None:
         """Before an image becomes visible: raises Forbidden when a program of the administrator refuses it."""
-        reason = "" if self.hooks is None else await self.hooks.ask("before-commit", {"image": image, "source": source})
+        facts = {"image": image, "source": source}
+        reason = "" if self.hooks is None else await self.hooks.ask("before-commit", facts, COMMIT_PATIENCE_S)
         if reason:
             raise Forbidden(reason)
 

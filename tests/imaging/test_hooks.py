@@ -261,10 +261,46 @@ async def test_devices_that_cannot_be_asked_for_yet_wait_without_a_job(
         assert (told["ACTION"], "as many as may at once" in told["REASON"], "JOB" in told) == ("wait", True, False)
         old = await wires[-2].call("POST", "/work", data={"mac": wires[-2].mac})
         assert (old.status_code, old.text[:12]) == (503, "error: busy:"), "an older client knows no other words"
-        assert len((await site.api("GET", "/queue"))["running"]) == hooks.AT_ONCE
+        running = {each["mac"] for each in (await site.api("GET", "/queue"))["running"]}
+        assert running == set(macs), "who was admitted keeps its place: it asks again at once"
         (tmp_path / "go").touch()
         assert {(await each)["ACTION"] for each in begins} == {"restore"}
         assert (await wires[-1].ask())["ACTION"] == "restore"
+
+
+async def test_two_consoles_are_asked_for_each_on_its_own(tmp_path: Path) -> None:
+    """The same image for two disks of a device: neither takes the other's question out of the line."""
+    async with working(tmp_path) as site, asyncio.TaskGroup() as group:
+        await site.image()
+        await site.device(MAC)
+        await site.api("POST", "/apply", {"objects": {"bundle": {"m": {"kind": "maintenance"}}}})
+        wire = await site.order(MAC, bundle="m")
+        await wire.ask()
+        site.imaging.hooks.adopt(tmp_path / "hooks")
+        put(tmp_path, "before-job", f"echo $$ >>{tmp_path}/asked; while [ ! -e {tmp_path}/go ]; do sleep 0.05; done")
+        forms = [
+            {"action": "restore", "image": "classroom", "client": "2", "number": each} for each in ("1", "2", "", "")
+        ]
+        orders = [group.create_task(wire.call("POST", f"/jobs/{wire.job}/order", data=form)) for form in forms]
+        await until(lambda: len(_squeezed(tmp_path / "asked").split()) == len(forms))
+        (tmp_path / "go").touch()
+        for order in orders:
+            assert "ACTION=restore" in (await order).text
+
+
+async def test_all_bytes_of_an_image_wait_longer_for_their_guard(
+    tmp_path: Path, made: Hooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would have to be sent again."""
+    monkeypatch.setattr(hooks, "PLACE_S", 0.1)
+    put(tmp_path, "before-commit", f"while [ ! -e {tmp_path}/go ]; do sleep 0.05; done")
+    async with asyncio.TaskGroup() as group:
+        asked = [group.create_task(made.ask("before-commit", {}, 60)) for _ in range(hooks.AT_ONCE + 1)]
+        await until(lambda: made._places.locked())
+        with pytest.raises(Crowded):
+            await made.ask("before-commit", {})
+        (tmp_path / "go").touch()
+    assert [each.result() for each in asked] == [""] * len(asked)
 
 
 async def test_a_device_that_asks_again_takes_its_older_question_out_of_the_line(tmp_path: Path) -> None:
