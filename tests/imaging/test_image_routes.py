@@ -22,7 +22,7 @@ async def server(tmp_path):
 
 @pytest.fixture
 async def client():
-    async with httpx.AsyncClient(headers=ADMIN) as client:
+    async with httpx.AsyncClient(timeout=60, headers=ADMIN) as client:
         yield client
 
 
@@ -95,7 +95,7 @@ async def test_head_ranges_and_listings_are_no_requests_and_complete_an_image_on
 
 
 async def test_without_a_token_nothing_works_and_denials_are_counted(server):
-    async with httpx.AsyncClient() as nobody:
+    async with httpx.AsyncClient(timeout=60) as nobody:
         for method, path in (("GET", ""), ("GET", "/x"), ("HEAD", "/x/items/file")):
             answer = await nobody.request(method, server.url + path)
             assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
@@ -117,7 +117,7 @@ async def test_without_a_token_nothing_works_and_denials_are_counted(server):
 
 
 async def test_viewers_look_operators_download_administrators_change(server):
-    async with httpx.AsyncClient(headers=ADMIN) as admin:
+    async with httpx.AsyncClient(timeout=60, headers=ADMIN) as admin:
         assert (await admin.put(f"{server.url}/x", content=BODY)).status_code == 201
     may: dict[str, set[str]] = {"site": set(), "images": set(), "viewer": {"look"}, "operator": {"look", "fetch"}}
     may["admin"] = {"look", "fetch", "change"}
@@ -128,7 +128,7 @@ async def test_viewers_look_operators_download_administrators_change(server):
         ("change", "POST", "/y-{role}/versions/1/retire", {}, 200), ("change", "DELETE", "/y-{role}", {}, 204),
     ]  # fmt: skip
     for role, open_to_it in may.items():
-        async with httpx.AsyncClient(headers=bearer_of(role)) as client:
+        async with httpx.AsyncClient(timeout=60, headers=bearer_of(role)) as client:
             for right, method, path, headers, good in requests:
                 url = server.url + path.format(role=role)
                 answer = await client.request(method, url, headers=headers, content=b"y" if method == "PUT" else None)
@@ -139,9 +139,9 @@ async def test_viewers_look_operators_download_administrators_change(server):
 
 
 async def test_a_wrong_token_learns_nothing_of_images(server):
-    async with httpx.AsyncClient(headers=ADMIN) as admin:
+    async with httpx.AsyncClient(timeout=60, headers=ADMIN) as admin:
         assert (await admin.put(f"{server.url}/x", content=BODY)).status_code == 201
-    async with httpx.AsyncClient(headers={"Authorization": "Bearer wrong"}) as client:
+    async with httpx.AsyncClient(timeout=60, headers={"Authorization": "Bearer wrong"}) as client:
         for method, path in (("GET", "/{}"), ("GET", "/{}/items/file"), ("HEAD", "/{}/items/file"), ("DELETE", "/{}")):
             there, missing = [await client.request(method, server.url + path.format(name)) for name in ("x", "none")]
             assert there.status_code == missing.status_code == 401
@@ -352,7 +352,7 @@ async def test_a_server_that_is_killed_in_the_middle_of_an_upload_leaves_nothing
             await asyncio.sleep(0)
 
     async def upload() -> None:
-        async with httpx.AsyncClient(headers=ADMIN) as client:
+        async with httpx.AsyncClient(timeout=60, headers=ADMIN) as client:
             assert (await client.put(f"{url}/whole", content=BODY)).status_code == 201
             with pytest.raises(httpx.TransportError):
                 await client.put(f"{url}/half", content=endless())
@@ -363,7 +363,7 @@ async def test_a_server_that_is_killed_in_the_middle_of_an_upload_leaves_nothing
         process.send_signal(signal.SIGKILL)
         await process.wait()
     assert os.listdir(root / ".incoming") != []
-    async with serving(root) as server, httpx.AsyncClient(headers=ADMIN) as client:
+    async with serving(root) as server, httpx.AsyncClient(timeout=60, headers=ADMIN) as client:
         assert os.listdir(root / ".incoming") == []
         assert [image["name"] for image in (await client.get(server.url)).json()["images"]] == ["whole"]
         assert (await client.get(f"{server.url}/whole/items/file")).content == BODY

@@ -80,5 +80,5 @@ async def test_what_there_is_not(server: Running, client: httpx.AsyncClient) -> 
     for role, status in (("viewer", 403), ("operator", 200)):
         answer = await client.get("/images/win/items/p1/index", headers=bearer_of(role))
         assert answer.status_code == status, role
-    async with httpx.AsyncClient(base_url=server.api) as nobody:
+    async with httpx.AsyncClient(timeout=60, base_url=server.api) as nobody:
         assert (await nobody.get("/images/win/items/p1/index")).status_code == 401

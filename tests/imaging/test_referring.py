@@ -32,12 +32,12 @@ async def server(tmp_path, branch):
 
 @pytest.fixture
 async def client(server):
-    async with httpx.AsyncClient(headers=ADMIN, base_url=server.api, follow_redirects=True) as client:
+    async with httpx.AsyncClient(timeout=60, headers=ADMIN, base_url=server.api, follow_redirects=True) as client:
         yield client
 
 
 async def test_bytes_are_fetched_from_the_server_that_has_them(server, branch, client):
-    async with httpx.AsyncClient(headers=ADMIN, base_url=branch.api) as there:
+    async with httpx.AsyncClient(timeout=60, headers=ADMIN, base_url=branch.api) as there:
         assert (await there.put("/images/room", content=BODY)).status_code == 201
     made = await client.post("/images", json={"name": "room", "owner": "main"})
     assert (made.status_code, made.json()["owner"]) == (201, "main")
@@ -58,7 +58,7 @@ async def test_bytes_are_fetched_from_the_server_that_has_them(server, branch, c
 async def test_so_is_the_index_of_an_item(server, branch, client):
     await native(branch.store, "win")
     await client.post("/images", json={"name": "win", "owner": "main"})
-    async with httpx.AsyncClient(headers=ADMIN, base_url=branch.api) as there:
+    async with httpx.AsyncClient(timeout=60, headers=ADMIN, base_url=branch.api) as there:
         index = await there.get("/images/win/items/p1/index")
     assert index.status_code == 200
     got = await client.get("/images/win/items/p1/index")
@@ -66,7 +66,7 @@ async def test_so_is_the_index_of_an_item(server, branch, client):
     assert "authorization" not in got.request.headers
     got = await client.get("/images/win/items/p1/index", params={"version": 1}, headers={"Range": "bytes=160-"})
     assert (got.status_code, got.content) == (206, index.content[160:])
-    async with httpx.AsyncClient(base_url=branch.api) as nobody:
+    async with httpx.AsyncClient(timeout=60, base_url=branch.api) as nobody:
         ticket = sign(Scope("get", "room"), digest("the-site-token"), int(time.time()) + 60)
         assert (await nobody.get("/images/win/items/p1/index", params={"ticket": ticket})).status_code == 401
 
@@ -79,7 +79,7 @@ async def test_uploads_go_to_the_server_that_owns_the_image(server, branch, clie
     begun = await client.post("/images/lab/uploads", json={"store": "main"})
     assert begun.status_code == 201
     ticket, upload = begun.url.params["ticket"], begun.json()["upload"]
-    async with httpx.AsyncClient(base_url=branch.api, params={"ticket": ticket}) as there:
+    async with httpx.AsyncClient(timeout=60, base_url=branch.api, params={"ticket": ticket}) as there:
         put = await there.put(
             f"/uploads/{upload}/items/p1/parts/1", content=BODY, headers={"X-Checksum-SHA256": sha256(BODY)}
         )
@@ -94,14 +94,14 @@ async def test_uploads_go_to_the_server_that_owns_the_image(server, branch, clie
 async def test_who_may_not_have_it_here_gets_no_ticket(server, client):
     await client.post("/images", json={"name": "room", "owner": "main"})
     for role, method, path in (("viewer", "GET", "/images/room/items/file"), ("operator", "PUT", "/images/room")):
-        async with httpx.AsyncClient(headers=bearer_of(role), base_url=server.api) as other:
+        async with httpx.AsyncClient(timeout=60, headers=bearer_of(role), base_url=server.api) as other:
             assert (await other.request(method, path)).status_code == 403
-    async with httpx.AsyncClient(base_url=server.api) as nobody:
+    async with httpx.AsyncClient(timeout=60, base_url=server.api) as nobody:
         assert (await nobody.get("/images/room/items/file")).status_code == 401
 
 
 async def test_a_ticket_opens_one_image_and_nothing_else(branch):
-    async with httpx.AsyncClient(headers=ADMIN, base_url=branch.api) as there:
+    async with httpx.AsyncClient(timeout=60, headers=ADMIN, base_url=branch.api) as there:
         for name in ("room", "other"):
             await there.put(f"/images/{name}", content=BODY)
         upload = (await there.post("/images/third/uploads", json={})).json()["upload"]
@@ -109,7 +109,7 @@ async def test_a_ticket_opens_one_image_and_nothing_else(branch):
     def ticket(what: str, version: int | None = None, token: str = "the-site-token", seconds: int = 60) -> str:
         return sign(Scope(what, "room", version), digest(token), int(time.time()) + seconds)
 
-    async with httpx.AsyncClient(base_url=branch.api) as nobody:
+    async with httpx.AsyncClient(timeout=60, base_url=branch.api) as nobody:
         for method, path, what, good in (
             ("GET", "/images/room/items/file", "get", 200), ("HEAD", "/images/room/items/file", "get", 200),
             ("GET", "/images/room/versions/1", "get", 200), ("GET", "/images/other/items/file", "get", 401),
@@ -134,7 +134,7 @@ async def test_without_a_site_token_callers_bring_their_own(tmp_path, branch):
     place = branch.api.removesuffix("/api/v1")
     async with (
         serving(tmp_path / "images", remotes=Remotes({"main": place})) as server,
-        httpx.AsyncClient(headers=ADMIN, base_url=server.api) as client,
+        httpx.AsyncClient(timeout=60, headers=ADMIN, base_url=server.api) as client,
     ):
         await client.post("/images", json={"name": "room", "owner": "main"})
         answer = await client.get("/images/room/items/file")

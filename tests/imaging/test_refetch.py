@@ -232,7 +232,7 @@ async def test_no_more_than_its_time_is_given_to_an_item(store, branch):
 
 async def test_items_without_frames_are_not_refetched(store, branch, tmp_path):
     await put(store, "old", {"a": b"abc"})
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=60) as client:
         assert (await client.get(f"{branch.api}/images")).status_code == 401
     damage(tmp_path / "here/old/1/a", 0)
     assert "1 damaged" in (await Asked(store, url_of(branch)).scrub())[0]

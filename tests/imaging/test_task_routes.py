@@ -98,10 +98,10 @@ async def test_what_cannot_be_done_is_refused_at_once_or_ends_the_task_with_its_
 
 async def test_viewers_look_at_tasks_and_administrators_order_them(server, client):
     await stored(client, "x", b"one")
-    async with httpx.AsyncClient(headers=bearer_of("operator"), base_url=server.api) as operator:
+    async with httpx.AsyncClient(timeout=60, headers=bearer_of("operator"), base_url=server.api) as operator:
         assert (await operator.get("/tasks")).status_code == 200
         for path in ("/stores/main/scrub", "/images/x/scrub", "/images/x/convert", "/tasks/1/cancel"):
             assert (await operator.post(path, json={})).status_code == 403
-    async with httpx.AsyncClient(base_url=server.api) as nobody:
+    async with httpx.AsyncClient(timeout=60, base_url=server.api) as nobody:
         assert (await nobody.get("/tasks")).status_code == 401
         assert (await nobody.post("/stores/main/scrub", content=b"{")).status_code == 401

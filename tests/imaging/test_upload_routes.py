@@ -32,7 +32,7 @@ async def server(tmp_path):
 
 @pytest.fixture
 async def client(server):
-    async with httpx.AsyncClient(headers=ADMIN, base_url=server.api) as client:
+    async with httpx.AsyncClient(timeout=60, headers=ADMIN, base_url=server.api) as client:
         yield client
 
 
@@ -212,13 +212,13 @@ async def test_refusals_come_before_the_bytes(server, client, tmp_path):
 async def test_administrators_alone_upload_and_devices_uploads_are_theirs(server, client):
     upload = await begin(client)
     for role in ("viewer", "operator"):
-        async with httpx.AsyncClient(headers=bearer_of(role), base_url=server.api) as other:
+        async with httpx.AsyncClient(timeout=60, headers=bearer_of(role), base_url=server.api) as other:
             assert (await other.get("/uploads")).status_code == 200
             assert (await other.post("/images/y/uploads", json={})).status_code == 403
             assert (await put(other, upload, 1, PART)).status_code == 403
             assert (await commit(other, upload, "")).status_code == 403
             assert (await other.delete(f"/uploads/{upload}")).status_code == 403
-    async with httpx.AsyncClient(base_url=server.api) as nobody:
+    async with httpx.AsyncClient(timeout=60, base_url=server.api) as nobody:
         assert (await nobody.get("/uploads")).status_code == 401
         assert (await put(nobody, upload, 1, PART)).status_code == 401
     session = server.store.open_session("captured", owner="job:17")
@@ -258,7 +258,7 @@ async def test_stores_have_limits_of_their_own(tmp_path):
     open_ones = (tmp_path / "main", tmp_path / "small")
     async with (
         serving(tmp_path, places=places, upload_directories=open_ones) as server,
-        httpx.AsyncClient(headers=ADMIN, base_url=server.api) as client,
+        httpx.AsyncClient(timeout=60, headers=ADMIN, base_url=server.api) as client,
     ):
         announced = await client.post("/images/x/uploads", json={"store": "small", "bytes": 9 << 20})
         assert (announced.status_code, "quota" in announced.json()["error"]) == (507, True), announced.text
@@ -316,7 +316,7 @@ async def test_a_server_that_is_killed_goes_on_with_the_upload_at_the_part(tmp_p
     """kill -9 in the middle of a part, a new process, and not a byte of the earlier parts again."""
     root = tmp_path / "images"
     process, url = await start(root)
-    async with httpx.AsyncClient(headers=ADMIN, base_url=url) as client:
+    async with httpx.AsyncClient(timeout=60, headers=ADMIN, base_url=url) as client:
         upload = await begin(client)
         assert (await put(client, upload, 1, PART, item="p1")).status_code == 200
 
@@ -344,7 +344,7 @@ async def test_a_server_that_is_killed_goes_on_with_the_upload_at_the_part(tmp_p
             broken.cancel()
     process, url = await start(root)
     try:
-        async with httpx.AsyncClient(headers=ADMIN, base_url=url) as client:
+        async with httpx.AsyncClient(timeout=60, headers=ADMIN, base_url=url) as client:
             told = (await client.get(f"/uploads/{upload}")).raise_for_status().json()
             assert told["items"]["p1"]["next_part"] == 2
             assert (await client.get("/images")).json() == {"images": []}

@@ -21,7 +21,7 @@ async def server(tmp_path):
 
 @pytest.fixture
 async def client(server: Running):
-    async with httpx.AsyncClient(headers=ADMIN, base_url=server.api) as client:
+    async with httpx.AsyncClient(timeout=60, headers=ADMIN, base_url=server.api) as client:
         yield client
 
 
@@ -83,7 +83,7 @@ async def test_refused_registrations_are_counted_too(server, client, body, statu
 
 
 async def test_who_has_no_token_does_not_learn_what_is_wrong_with_the_request(server):
-    async with httpx.AsyncClient(base_url=server.api) as nobody:
+    async with httpx.AsyncClient(timeout=60, base_url=server.api) as nobody:
         for method, path, content in (
             ("POST", "/images", b"{"),
             ("PATCH", "/images/x", b"[]"),
@@ -264,7 +264,7 @@ async def test_a_version_has_a_comment(server, client):
 
 async def test_operators_look_and_fetch_but_change_nothing(server, client):
     await stored(client, "x", b"one")
-    async with httpx.AsyncClient(headers=bearer_of("operator"), base_url=server.api) as operator:
+    async with httpx.AsyncClient(timeout=60, headers=bearer_of("operator"), base_url=server.api) as operator:
         assert (await operator.get("/images/x/versions/1")).status_code == 200
         for method, path in (
             ("POST", "/images"),
@@ -304,7 +304,7 @@ async def test_a_backend_without_states_is_served_as_it_is(tmp_path):
     await slot.put(Plain(Store(tmp_path / "images", free_floor_bytes=0)))
     async with (
         serving(tmp_path / "unused", backend=slot) as server,
-        httpx.AsyncClient(headers=ADMIN, base_url=server.api) as client,
+        httpx.AsyncClient(timeout=60, headers=ADMIN, base_url=server.api) as client,
     ):
         assert (await client.put("/images/x", content=b"abc")).status_code == 201
         (image,) = (await client.get("/images")).json()["images"]

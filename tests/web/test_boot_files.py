@@ -53,7 +53,7 @@ class Site:
 
     def http(self, peer: str = PEER) -> httpx.AsyncClient:
         transport = httpx.ASGITransport(self.app, client=(peer, 50000))
-        return httpx.AsyncClient(transport=transport, base_url="http://10.0.0.2", trust_env=False)
+        return httpx.AsyncClient(timeout=60, transport=transport, base_url="http://10.0.0.2", trust_env=False)
 
     def refuses(self, peer: str) -> str:
         return self.denied.get(peer, "")

@@ -26,7 +26,7 @@ def client() -> httpx.AsyncClient:
         return {"path": path, "raw": request.scope["raw_path"].decode()}
 
     transport = httpx.ASGITransport(app=app, client=("10.0.0.5", 1234))
-    return httpx.AsyncClient(transport=transport, base_url="http://10.0.0.1")
+    return httpx.AsyncClient(timeout=60, transport=transport, base_url="http://10.0.0.1")
 
 
 async def test_a_good_token_opens_what_lies_behind_it(client: httpx.AsyncClient) -> None:

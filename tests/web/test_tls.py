@@ -79,7 +79,7 @@ class Site:
 
     async def get(self, path: str = "/api/v1/hello", ca: Path | None = None, url: str = "") -> httpx.Response:
         context = ssl.create_default_context(cafile=ca or self.own)
-        async with httpx.AsyncClient(verify=context, trust_env=False) as client:
+        async with httpx.AsyncClient(timeout=60, verify=context, trust_env=False) as client:
             return await client.get((url or self.url) + path)
 
 
@@ -158,7 +158,7 @@ async def test_a_reload_changes_the_certificate_and_keeps_connections(site: Site
     await site.web.start(site.settings)
     assert site.web.fingerprint == fingerprint(first[0])
     context = ssl.create_default_context(cafile=first[0])
-    async with httpx.AsyncClient(verify=context, trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=60, verify=context, trust_env=False) as client:
         assert (await client.get(f"{site.url}/api/v1/hello")).status_code == 200
         for old, new in zip(first, second, strict=True):
             old.write_bytes(new.read_bytes())  # the same names, as tools that renew certificates do it
@@ -166,7 +166,7 @@ async def test_a_reload_changes_the_certificate_and_keeps_connections(site: Site
         assert (await client.get(f"{site.url}/api/v1/hello")).status_code == 200, "the connection is still there"
     assert (await site.get(ca=second[0])).status_code == 200
     with pytest.raises(httpx.ConnectError):
-        async with httpx.AsyncClient(verify=context, trust_env=False) as client:
+        async with httpx.AsyncClient(timeout=60, verify=context, trust_env=False) as client:
             await client.get(f"{site.url}/api/v1/hello")
     assert site.web.fingerprint == fingerprint(second[0])
 

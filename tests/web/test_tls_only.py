@@ -37,7 +37,7 @@ async def test_pixiecore_needs_tls_for_its_token(client: str, token: str, status
     )  # fmt: skip
     transport = httpx.ASGITransport(app, client=(client, 1))
     headers = {"Authorization": token} if token else {}
-    async with httpx.AsyncClient(transport=transport, base_url="http://192.0.2.1") as http:
+    async with httpx.AsyncClient(timeout=60, transport=transport, base_url="http://192.0.2.1") as http:
         answer = await http.get("/v1/boot/52:54:00:00:00:01", headers=headers)
     assert answer.status_code == status
     assert ("https://192.0.2.1:8443/v1/boot/" in answer.text) is (status == 403)
@@ -56,6 +56,6 @@ async def url() -> AsyncIterator[str]:
 
 async def test_nobody_says_another_address_than_his_own(url: str) -> None:
     headers = {"X-Forwarded-For": "10.0.0.7", "X-Forwarded-Proto": "https", "Forwarded": "for=10.0.0.7"}
-    async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
+    async with httpx.AsyncClient(timeout=60, base_url=url, trust_env=False) as http:
         answer = await http.get("/api/v1/who", headers=headers)
     assert answer.json() == {"who": "127.0.0.1", "scheme": "http"}

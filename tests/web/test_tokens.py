@@ -61,7 +61,7 @@ class Server:
     def client(self, token: str | None) -> httpx.AsyncClient:
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         transport = httpx.ASGITransport(self.app(), raise_app_exceptions=False)
-        return httpx.AsyncClient(transport=transport, base_url="http://pbserv", headers=headers)
+        return httpx.AsyncClient(timeout=60, transport=transport, base_url="http://pbserv", headers=headers)
 
     async def make(self, name: str, role: Role) -> str:
         async with self.client(self.admin) as admin:

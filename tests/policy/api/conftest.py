@@ -83,7 +83,7 @@ async def served(tmp_path: Path, empty: Path) -> AsyncIterator[Served]:
     transport = httpx.ASGITransport(app)
     callers = [
         httpx.AsyncClient(
-            transport=transport, base_url="http://test/api/v1", headers={"Authorization": f"Bearer {name}"}
+            timeout=60, transport=transport, base_url="http://test/api/v1", headers={"Authorization": f"Bearer {name}"}
         )
         for name in ("viewer", "operator", "admin", "wrong")
     ]
