@@ -148,7 +148,7 @@ class Queue:
         waiter.retry_s = found.retry_s
         return replace(found, first=first)
 
-    def heard(self, ask: Ask, now: Instant, job: int = 0) -> None:
+    def heard(self, ask: Ask, now: Instant, job: int) -> None:
         """A device is at work, also one that began before this process did: it has a slot, whatever the limits say."""
         self._sites.setdefault(ask.site, ask.site_limit)
         waiter = self._waiters.get(ask.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 from hypothesis import settings
@@ -34,6 +35,12 @@ def at(seconds: float) -> Instant:
     return Instant(seconds)
 
 
+def begins(queue: Queue, wanted: Ask, job: int = 1, now: float = 0) -> None:
+    """A device asks, is admitted, and its job begins."""
+    assert isinstance(queue.ask(wanted, at(now)), Admitted)
+    queue.began(wanted, at(now), job)
+
+
 def limited(restores: int = 0, captures: int = 0) -> Queue:
     return Queue(Limits({"main": StoreLimit(restores, captures)}))
 
@@ -51,12 +58,12 @@ def test_without_limits_everybody_begins() -> None:
 def test_a_full_store_makes_devices_wait_in_turns() -> None:
     queue = limited(2)
     for device in ("d1", "d2"):
-        assert isinstance(queue.ask(ask(device), at(0)), Admitted)
+        begins(queue, ask(device))
     first = waits(queue.ask(ask("d3"), at(1)))
     assert (first.position, first.of, first.retry_s, first.reason) == (1, 1, 2, "store main: 2 of 2 restores")
     second = waits(queue.ask(ask("d4"), at(1)))
     assert (second.position, second.of) == (2, 2)
-    queue.over("d1")
+    queue.over("d1", 1)
     assert isinstance(queue.ask(ask("d4"), at(2)), Waiting), "d3 was there before"
     assert queue.ask(ask("d3"), at(3)) == Admitted(2)
     assert [each.ask.device for each in queue.waiting(at(3))] == ["d4"]
@@ -81,10 +88,10 @@ def test_a_site_has_its_own_limit_and_does_not_stop_others() -> None:
 
 def test_a_higher_priority_goes_first() -> None:
     queue = limited(1)
-    queue.ask(ask("d1"), at(0))
+    begins(queue, ask("d1"))
     queue.ask(ask("d2"), at(0))
     assert waits(queue.ask(ask("d3", priority=5), at(1))).position == 1
-    queue.over("d1")
+    queue.over("d1", 1)
     assert isinstance(queue.ask(ask("d2"), at(2)), Waiting)
     assert isinstance(queue.ask(ask("d3", priority=5), at(2)), Admitted)
 
@@ -95,7 +102,7 @@ def test_who_is_silent_is_forgotten() -> None:
     queue.ask(ask("d2"), at(0))
     later = waits(queue.ask(ask("d3"), at(1 + FORGOTTEN_S)))
     assert (later.position, later.of) == (1, 1), "d2 has not asked again"
-    queue.heard(ask("d1"), at(SILENT_S - 1))
+    queue.heard(ask("d1"), at(SILENT_S - 1), 1)
     assert queue.waiting(at(SILENT_S)) == ()
     assert isinstance(queue.ask(ask("d3"), at(SILENT_S)), Waiting)
     assert isinstance(queue.ask(ask("d3"), at(2 * SILENT_S)), Admitted), "d1 has fallen silent"
@@ -103,14 +110,14 @@ def test_who_is_silent_is_forgotten() -> None:
 
 def test_an_older_client_that_asks_every_half_minute_keeps_its_turn() -> None:
     queue = limited(1)
-    queue.ask(ask("d1"), at(0))
+    begins(queue, ask("d1"))
     assert waits(queue.ask(ask("d2"), at(0))).first
     for again in (30, 60, 90):
-        queue.heard(ask("d1"), at(again))
+        queue.heard(ask("d1"), at(again), 1)
         assert waits(queue.ask(ask("d3"), at(again - 1))).position == 2
         told = waits(queue.ask(ask("d2"), at(again)))
         assert (told.position, told.first, told.since) == (1, False, 0)
-    queue.over("d1")
+    queue.over("d1", 1)
     assert isinstance(queue.ask(ask("d3"), at(119)), Waiting), "the place is kept for d2"
     assert queue.ask(ask("d2"), at(120)) == Admitted(120)
 
@@ -125,8 +132,8 @@ def test_a_device_that_starts_again_keeps_its_slot_and_another_work_does_not() -
 
 def test_who_was_at_work_before_this_process_keeps_on() -> None:
     queue = limited(1)
-    queue.heard(ask("d1"), at(0))
-    queue.heard(ask("d2"), at(0))
+    queue.heard(ask("d1"), at(0), 1)
+    queue.heard(ask("d2"), at(0), 2)
     assert waits(queue.ask(ask("d3"), at(0))).reason == "store main: 2 of 1 restores"
 
 
@@ -185,15 +192,16 @@ class Machine(RuleBasedStateMachine):
         self.now = 0.0
         self.limits = Limits({"main": StoreLimit(2, 1), "other": StoreLimit(1, 0)})
         self.queue = Queue(self.limits)
-        self.asks: dict[str, Ask] = {}
+        self.works = itertools.count(1)
+        self.jobs: dict[str, list[int]] = {}
 
     @rule(
         device=st.sampled_from(DEVICES), direction=st.sampled_from(["restore", "capture"]),
         store=st.sampled_from(STORES), site=st.sampled_from(list(SITES)), priority=st.integers(-1, 1),
     )  # fmt: skip
     def asks_anew(self, device: str, direction: Direction, store: str, site: str, priority: int) -> None:
-        wanted = ask(device, direction=direction, store=store, site=site, limit=SITES[site], priority=priority)
-        self.asks[device] = wanted
+        wanted = ask(device, direction=direction, store=store, site=site, limit=SITES[site], priority=priority,
+                     work=next(self.works))  # fmt: skip
         self.question(wanted)
 
     @precondition(lambda self: self.queue.waiting(at(self.now)))
@@ -210,6 +218,7 @@ class Machine(RuleBasedStateMachine):
             assert 1 <= answer.position <= answer.of
             assert answer.reason
             return
+        self.begins(wanted)
         if wanted.device in busy:  # it gave its slot up for another: whoever waited for that may go first now
             return
         still = {each.ask.device: each.reason for each in self.queue.waiting(at(self.now))}
@@ -218,13 +227,21 @@ class Machine(RuleBasedStateMachine):
             if each.reason == "its turn" and each.ask.device != wanted.device and first:
                 assert still[each.ask.device] == "its turn"
 
+    def begins(self, wanted: Ask) -> None:
+        """The job has the number of its work."""
+        self.queue.began(wanted, at(self.now), wanted.work)
+        self.jobs.setdefault(wanted.device, []).append(wanted.work)
+
     @rule(device=st.sampled_from(DEVICES))
     def ends(self, device: str) -> None:
-        self.queue.over(device)
+        for job in self.jobs.pop(device, ()):  # those that other work took the place of have no slot any more
+            self.queue.over(device, job)
 
     @rule(device=st.sampled_from(DEVICES))
     def is_cancelled(self, device: str) -> None:
+        """It has no work any more, as the registry tells it."""
         self.queue.gone(device)
+        self.queue.over(device)
 
     @rule(seconds=st.floats(0, 200))
     def time_passes(self, seconds: float) -> None:
@@ -245,9 +262,10 @@ class Machine(RuleBasedStateMachine):
         """Everybody who waits begins in the end, in turns."""
         for _ in range(len(DEVICES) + 1):
             for each in self.queue.waiting(at(self.now)):
-                self.queue.ask(each.ask, at(self.now))
+                if isinstance(self.queue.ask(each.ask, at(self.now)), Admitted):
+                    self.begins(each.ask)
             for each in self.queue.busy(at(self.now)):
-                self.queue.over(each.device)
+                self.ends(each.device)
         assert self.queue.waiting(at(self.now)) == ()
 
 
